@@ -1,0 +1,1 @@
+"""One backend dialect per file; pure: bytes in, bytes and usage out."""

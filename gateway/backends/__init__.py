@@ -1,0 +1,1 @@
+"""The hop to a backend: connections and credentials."""

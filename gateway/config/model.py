@@ -1,0 +1,172 @@
+"""routes.yaml as frozen values, made once per load. Durations are seconds, sizes bytes, prices micro-units per 1M tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A reference such as `env:NAME` or `file:/path`; the value is resolved by `serve` and never printed."""
+
+    reference: str
+
+
+@dataclass(frozen=True)
+class Server:
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_body: int = 20_000_000
+    admin_key: Secret | None = None
+    metrics_key: Secret | None = None
+    admin_listen: str | None = None
+    drain_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Timeout:
+    connect_s: float = 3.0
+    first_token_s: float = 30.0
+    idle_s: float = 30.0
+    total_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Retry:
+    attempts: int = 3
+    backoff_min_s: float = 0.2
+    backoff_max_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Breaker:
+    window_s: float = 30.0
+    errors: float = 0.5
+    min_requests: int = 10
+    cooldown_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None is unlimited. rpm and tpm per minute."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class Quirks:
+    include_usage: bool = True
+    max_tokens_field: str | None = None  # None: max_tokens, or what the client used
+
+
+@dataclass(frozen=True)
+class Backend:
+    name: str
+    kind: str
+    base_url: str  # without a trailing slash
+    keys: tuple[Secret, ...] = ()
+    region: str | None = None
+    chip: str | None = None
+    limits: Limits = Limits()
+    on_disconnect: str = "estimate"
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    quirks: Quirks = Quirks()
+
+
+@dataclass(frozen=True)
+class Via:
+    backend: str
+    as_name: str  # the backend's name for the model
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """`rates` are micro-credits per unit of a usage bucket, `price` micro-units of currency per 1M units.
+
+    Both are complete over all buckets: what `input` and `output` cover is filled in at load.
+    """
+
+    name: str
+    via: tuple[Via, ...]
+    context: int
+    max_output: int
+    price: Mapping[str, int]
+    rates: Mapping[str, int]
+    quality: float = 0.5
+    can: frozenset[str] | None = None  # None: not stated, so nothing is refused for it
+    tags: tuple[str, ...] = ()
+    endpoints: frozenset[str] = frozenset({"chat", "completions"})
+    max_image_tokens: int = 2048
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class Require:
+    """A hard filter over backends; empty means any."""
+
+    region: frozenset[str] = frozenset()
+    chip: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Route:
+    """`pick` and the fallbacks are model names; selectors and route names are resolved at load, in file order."""
+
+    name: str
+    pick: tuple[str, ...]
+    policy: str = "ordered"
+    weigh: Mapping[str, float] = field(default_factory=dict)
+    require: Require = Require()
+    fallback_error: tuple[str, ...] = ()
+    fallback_context: tuple[str, ...] = ()
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class PlanGrant:
+    credits_uc: int
+    every: str | None = None  # month | week | day | None: once
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    grants: tuple[PlanGrant, ...] = ()
+    limits: Limits = Limits()
+    exhausted: str = "block"
+    allow: frozenset[str] | None = None  # names or tags; None: everything
+    max_output: int | None = None
+
+
+@dataclass(frozen=True)
+class Tenant:
+    name: str
+    plan: str
+    key_hashes: tuple[str, ...] = ()  # lower-case hex SHA-256 of whole keys
+
+
+@dataclass(frozen=True)
+class Config:
+    """One generation of routes.yaml. `warnings` name what is accepted but not done in this version."""
+
+    currency: str
+    timezone: str
+    server: Server
+    ledger: str  # "sqlite:PATH"
+    timeout: Timeout
+    retry: Retry
+    breaker: Breaker
+    backends: Mapping[str, Backend]
+    models: Mapping[str, Model]
+    aliases: Mapping[str, str]
+    routes: Mapping[str, Route]
+    plans: Mapping[str, Plan]
+    tenants: Mapping[str, Tenant]
+    tenant_label_top: int = 50
+    warnings: tuple[str, ...] = ()

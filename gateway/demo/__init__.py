@@ -1,0 +1,1 @@
+"""The scripted backend and routes.yaml of `make run`; tests and benchmarks use them too."""

@@ -1,0 +1,168 @@
+"""The error tree. Whose fault it is shows in the class; status, type and code belong to the class.
+
+GatewayError
+  CallRejected                 the client's: never retried, never reaches a backend
+    InvalidKey 401             PermissionRefused 403    NotFound 404   ModelNotFound 404   MethodNotAllowed 405
+    InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
+    RateLimited 429            QuotaExhausted 429
+  ServiceError                 ours or theirs, as the client sees it
+    BackendFailed 502          NoBackend 503            BackendOverloaded 429
+    DeadlineExceeded 504       StoreUnavailable 503     ShuttingDown 503
+  AttemptFailed                one try against one target; dispatch decides what follows (never shown as it is)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """Has a public shape: `{"error": {"message", "type", "param", "code"}}` with a status and headers."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None, **extra: Any
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.extra: Mapping[str, Any] = extra
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object that goes to the client; always all four keys."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": {**error, **self.extra}}
+
+    def headers(self) -> dict[str, str]:
+        """Retry advice: what OpenAI's SDKs obey."""
+        if self.retry_after_s is None:
+            return {}
+        wait_s = max(self.retry_after_s, 0.0)
+        return {"retry-after": str(max(1, round(wait_s + 0.499))), "retry-after-ms": str(round(wait_s * 1000))}
+
+
+class CallRejected(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class InvalidValue(CallRejected):
+    pass
+
+
+class InvalidKey(CallRejected):
+    status = 401
+    code = "invalid_api_key"
+
+
+class NotFound(CallRejected):
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(CallRejected):
+    status = 404
+    code = "model_not_found"
+
+
+class MethodNotAllowed(CallRejected):
+    status = 405
+    code = "method_not_allowed"
+
+
+class Conflict(CallRejected):
+    status = 409
+    code = "conflict"
+
+
+class RequestTooLarge(CallRejected):
+    status = 413
+    code = "request_too_large"
+
+
+class ContextTooLong(CallRejected):
+    code = "context_length_exceeded"
+
+
+class RateLimited(CallRejected):
+    """`kind` is rpm, tpm or concurrency: the label of moma_limit_refusals_total."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, kind: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.kind = kind
+
+
+class QuotaExhausted(CallRejected):
+    """`extra` carries limit, used, reserved, resets_at, scope (section 5 of the design)."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class ServiceError(GatewayError):
+    status = 502
+    code = "backend_error"
+
+
+class BackendFailed(ServiceError):
+    pass
+
+
+class NoBackend(ServiceError):
+    status = 503
+    code = "no_backend_available"
+
+
+class BackendOverloaded(ServiceError):
+    status = 429
+    type = "rate_limit_error"
+    code = "backend_overloaded"
+
+
+class DeadlineExceeded(ServiceError):
+    status = 504
+    code = "deadline_exceeded"
+
+
+class StoreUnavailable(ServiceError):
+    status = 503
+    code = "store_unavailable"
+
+
+class ShuttingDown(ServiceError):
+    status = 503
+    code = "shutting_down"
+
+
+class AttemptFailed(GatewayError):
+    """One try that did not work.
+
+    kind: connect, timeout, status, broken (bad or cut answer); `status` is the backend's, 0 without one;
+    `free`: nothing reached the backend, so it costs nothing of the retry budget.
+    """
+
+    def __init__(
+        self, kind: str, message: str, *, backend_status: int = 0, body: bytes = b"", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.kind = kind
+        self.backend_status = backend_status
+        self.answer_body = body
+
+    @property
+    def free(self) -> bool:
+        return self.kind == "connect"

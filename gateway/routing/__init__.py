@@ -1,0 +1,1 @@
+"""Which targets serve a call, in which order, and why."""
