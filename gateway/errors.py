@@ -2,9 +2,9 @@
 
 GatewayError
   CallRejected                 the client's: never retried, never reaches a backend
-    InvalidKey 401             PermissionRefused 403    NotFound 404   ModelNotFound 404   MethodNotAllowed 405
+    InvalidKey 401             NotFound 404            ModelNotFound 404   MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
-    RateLimited 429            QuotaExhausted 429
+    RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
   ServiceError                 ours or theirs, as the client sees it
     BackendFailed 502          NoBackend 503            BackendOverloaded 429
     DeadlineExceeded 504       StoreUnavailable 503     ShuttingDown 503
@@ -14,15 +14,17 @@ GatewayError
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
+
+import orjson
 
 
 class GatewayError(Exception):
     """Has a public shape: `{"error": {"message", "type", "param", "code"}}` with a status and headers."""
 
-    status: ClassVar[int] = 500
-    type: ClassVar[str] = "api_error"
-    code: ClassVar[str] = "internal_error"
+    status: int = 500
+    type: str = "api_error"
+    code: str = "internal_error"
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None, **extra: Any
@@ -113,6 +115,16 @@ class QuotaExhausted(CallRejected):
         return {"x-should-retry": "false"}
 
 
+class BackendRefusal(CallRejected):
+    """A backend's 400, 409, 413 or 422, passed on in its own words; status, type and code are the backend's."""
+
+    def __init__(self, message: str, *, status: int, type_: str, code: str, param: str | None) -> None:
+        super().__init__(message, param=param)
+        self.status = status
+        self.type = type_
+        self.code = code
+
+
 class ServiceError(GatewayError):
     status = 502
     code = "backend_error"
@@ -166,3 +178,7 @@ class AttemptFailed(GatewayError):
     @property
     def free(self) -> bool:
         return self.kind == "connect"
+
+
+def encoded(error: GatewayError) -> bytes:
+    return orjson.dumps(error.body())

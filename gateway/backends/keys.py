@@ -1,0 +1,41 @@
+"""The credentials of a backend: used in turn, left alone for a while after the backend refused one."""
+
+from __future__ import annotations
+
+from gateway.clock import Clock
+
+ROTATE_ON = frozenset({401, 402, 403, 429})
+REST_S = 30.0
+
+
+class Keys:
+    """State: the index in use and until when each key rests. Values never leave except as a header."""
+
+    def __init__(self, values: tuple[str, ...], clock: Clock) -> None:
+        self._values = values
+        self._clock = clock
+        self._rests = [0.0] * len(values)
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def current(self) -> tuple[int, str] | None:
+        """Index and value of the first key that does not rest, else the one that rests least; None without keys."""
+        if not self._values:
+            return None
+        now = self._clock.now()
+        for step in range(len(self._values)):
+            index = (self._at + step) % len(self._values)
+            if self._rests[index] <= now:
+                return index, self._values[index]
+        index = min(range(len(self._values)), key=self._rests.__getitem__)
+        return index, self._values[index]
+
+    def refused(self, index: int, rest_s: float | None = None) -> bool:
+        """Moves on to the next key; True when there is one that was not refused lately."""
+        now = self._clock.now()
+        self._rests[index] = now + (REST_S if rest_s is None else rest_s)
+        if self._at == index:
+            self._at = (index + 1) % len(self._values)
+        return any(rest <= now for rest in self._rests)

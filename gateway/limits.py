@@ -1,0 +1,114 @@
+"""Rate and concurrency permits: rpm and tpm are token buckets that start full, concurrency is a count."""
+
+from __future__ import annotations
+
+from gateway.clock import Clock
+from gateway.config.model import Limits
+from gateway.errors import RateLimited
+
+_MINUTE_S = 60.0
+
+
+class Bucket:
+    """`capacity` units refilled evenly over a minute, by the monotonic clock."""
+
+    __slots__ = ("_at", "capacity", "level")
+
+    def __init__(self, capacity: int, now: float) -> None:
+        self.capacity = capacity
+        self.level = float(capacity)
+        self._at = now
+
+    def refill(self, now: float) -> None:
+        self.level = min(self.capacity, self.level + (now - self._at) * self.capacity / _MINUTE_S)
+        self._at = now
+
+    def wait_s(self, amount: float) -> float:
+        """How long until `amount` is there; more than a full bucket waits for a full one."""
+        return max(0.0, min(amount, self.capacity) - self.level) * _MINUTE_S / self.capacity
+
+    def reset_s(self) -> float:
+        return (self.capacity - self.level) * _MINUTE_S / self.capacity
+
+
+class Permit:
+    """The right to proceed. `release` is synchronous and may be called twice."""
+
+    __slots__ = ("_gate", "_tokens")
+
+    def __init__(self, gate: Gate, tokens: int) -> None:
+        self._gate: Gate | None = gate
+        self._tokens = tokens
+
+    def release(self, actual_tokens: int | None) -> None:
+        """Gives the place back; tpm is corrected by what was used (None: as estimated)."""
+        gate, self._gate = self._gate, None
+        if gate is None:
+            return
+        gate.in_flight -= 1
+        if gate.tpm is not None and actual_tokens is not None:
+            gate.tpm.level = min(gate.tpm.capacity, gate.tpm.level + self._tokens - actual_tokens)
+
+
+class Gate:
+    """The limits of one tenant or backend. State: the two buckets and `in_flight`."""
+
+    __slots__ = ("_clock", "concurrency", "in_flight", "rpm", "tpm")
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._clock = clock
+        now = clock.now()
+        self.rpm = Bucket(limits.rpm, now) if limits.rpm else None
+        self.tpm = Bucket(limits.tpm, now) if limits.tpm else None
+        self.concurrency = limits.concurrency
+        self.in_flight = 0
+
+    def admit(self, tokens: int) -> Permit:
+        """All limits in one synchronous step: nothing is taken unless everything is. Raises RateLimited."""
+        now = self._clock.now()
+        if self.concurrency is not None and self.in_flight >= self.concurrency:
+            raise RateLimited(
+                f"{self.in_flight} calls are in flight, the limit is {self.concurrency}. Retry when one has ended.",
+                kind="concurrency",
+                retry_after_s=1.0,
+            )
+        for kind, bucket, amount in (("rpm", self.rpm, 1.0), ("tpm", self.tpm, float(tokens))):
+            if bucket is None:
+                continue
+            bucket.refill(now)
+            if wait_s := bucket.wait_s(amount):
+                raise RateLimited(
+                    f"The limit of {bucket.capacity} {kind} is used up. Retry in {wait_s:.1f} s.",
+                    kind=kind,
+                    retry_after_s=wait_s,
+                )
+        if self.rpm is not None:
+            self.rpm.level -= 1.0
+        if self.tpm is not None:
+            self.tpm.level -= tokens
+        self.in_flight += 1
+        return Permit(self, tokens)
+
+    def headers(self) -> dict[str, str]:
+        """x-ratelimit-* in OpenAI's format, only for the limits that exist."""
+        out: dict[str, str] = {}
+        for name, bucket in (("requests", self.rpm), ("tokens", self.tpm)):
+            if bucket is not None:
+                out[f"x-ratelimit-limit-{name}"] = str(bucket.capacity)
+                out[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.level)))
+                out[f"x-ratelimit-reset-{name}"] = f"{bucket.reset_s():.3f}s"
+        return out
+
+
+class Gates:
+    """Gates by tenant or backend name, made on first use; as many as there are names in the configuration or ledger."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._gates: dict[str, Gate] = {}
+
+    def of(self, name: str, limits: Limits) -> Gate:
+        gate = self._gates.get(name)
+        if gate is None:
+            gate = self._gates[name] = Gate(limits, self._clock)
+        return gate

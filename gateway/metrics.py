@@ -1,0 +1,69 @@
+"""Every metric, declared once (DESIGN.md section 7). Labels are configured names, never keys, URLs or user text."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway import __version__
+
+_MODEL = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
+# OpenTelemetry's GenAI conventions.
+_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
+_PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+_COMMIT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """One registry per gateway."""
+
+    def __init__(self) -> None:
+        r = self.registry = CollectorRegistry()
+        self.tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens per call",
+            (*_MODEL, "gen_ai_token_type"),
+            registry=r,
+            buckets=_TOKENS,
+        )
+        self.duration = Histogram(
+            "gen_ai_server_request_duration_seconds", "Whole call", _MODEL, registry=r, buckets=_DURATION_S
+        )
+        self.first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds", "First content", _MODEL, registry=r, buckets=_FIRST_TOKEN_S
+        )
+        self.per_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds", "After the first", _MODEL, registry=r, buckets=_PER_TOKEN_S
+        )
+        self.requests = Counter(
+            "moma_requests_total", "Calls ended", ("route", "model", "backend", "outcome", "status"), registry=r
+        )
+        self.overhead = Histogram(
+            "moma_overhead_seconds", "Total less waiting for backends", ("stream",), registry=r, buckets=_OVERHEAD_S
+        )
+        self.attempts = Counter("moma_attempts_total", "Tries against backends", ("backend", "outcome"), registry=r)
+        self.credits = Counter("moma_credits_total", "Credits moved", ("tenant", "kind"), registry=r)
+        self.usage_missing = Counter("moma_usage_missing_total", "Answers without usage", ("backend",), registry=r)
+        self.usage_bad = Counter("moma_usage_bad_total", "Answers with impossible usage", ("backend",), registry=r)
+        self.limit_refusals = Counter("moma_limit_refusals_total", "Calls refused by a limit", ("kind",), registry=r)
+        self.commit_seconds = Histogram(
+            "moma_ledger_commit_seconds", "A group commit with fsync", registry=r, buckets=_COMMIT_S
+        )
+        self.batch_size = Histogram("moma_ledger_batch_size", "Rows in a group commit", registry=r, buckets=_BATCH)
+        self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)
+        self.generation = Gauge("moma_config_generation", "Generation of routes.yaml in force", registry=r)
+        self.build = Gauge("moma_build_info", "Version of the gateway", ("version",), registry=r)
+        self.build.labels(__version__).set(1)
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def committed(self, seconds: float, size: int) -> None:
+        self.commit_seconds.observe(seconds)
+        self.batch_size.observe(size)
+
+    def attempted(self, backend: str, outcome: str) -> None:
+        self.attempts.labels(backend, outcome).inc()

@@ -1,0 +1,299 @@
+"""A call's whole life, from its bytes to its charge: read this first.
+
+parse -> admit -> route -> reserve -> dispatch -> settle -> the last byte; then, whatever happened, close and release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway import errors
+from gateway.adapters.openai import StreamReader
+from gateway.call import Answer, Call, Request, Sink, Usage
+from gateway.charging.ledger import Ledger, Receipt
+from gateway.charging.rating import Quote
+from gateway.clock import Clock
+from gateway.config.model import Config
+from gateway.deadline import Deadline
+from gateway.dispatch import Delivery, Dispatcher, Job
+from gateway.limits import Gate, Gates, Permit
+from gateway.parse import parse_call
+from gateway.recorder import MICRO, Finished, Recorder
+from gateway.routing.policies import Target
+from gateway.routing.router import Decision, Router, estimated_input
+from gateway.tenants import Caller, Tenants
+from gateway.tokens import Tokenizer, prompt_text
+
+CLAMP_FLOOR_TOKENS = 256  # an answer shorter than this is not worth a lowered max_tokens
+COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
+CARD = "standard"
+CARD_VERSION = 1
+
+
+class _Life:
+    """What one call has acquired so far, so that its end can give it back. Every field is set once."""
+
+    __slots__ = ("charge_id", "decision", "delivery", "dispatched", "hold", "permit", "receipt", "record")
+
+    def __init__(self, record: Finished) -> None:
+        self.record = record
+        self.delivery = Delivery()
+        self.charge_id = ""
+        self.dispatched = False
+        self.permit: Permit | None = None
+        self.decision: Decision | None = None
+        self.receipt: Receipt | None = None
+        self.hold: int | None = None
+
+
+class Pipeline:
+    """Collaborators only; nothing here changes between calls."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        generation: int,
+        tenants: Tenants,
+        gates: Gates,
+        router: Router,
+        dispatcher: Dispatcher,
+        ledger: Ledger,
+        tokenizer: Tokenizer,
+        recorder: Recorder,
+        clock: Clock,
+        next_charge_id: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._generation = generation
+        self._tenants = tenants
+        self._gates = gates
+        self._router = router
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._tokenizer = tokenizer
+        self._recorder = recorder
+        self._clock = clock
+        self._next_charge_id = next_charge_id
+
+    async def handle(self, caller: Caller, request: Request, sink: Sink) -> None:
+        """One call, answered through `sink`: its answer, its error, or nothing when the client has gone."""
+        life = _Life(Finished(request.request_id, tenant=caller.tenant, started=self._clock.now()))
+        call: Call | None = None
+        try:
+            call = parse_call(request)
+            life.record.stream = call.stream
+            gate = self._gates.of(caller.tenant, caller.plan.limits)
+            life.permit = gate.admit(estimated_input(call))
+            decision = life.decision = self._router.route(call, caller.plan)
+            life.charge_id = self._next_charge_id()
+            deadline = Deadline(self._clock, min(self._config.timeout.total_s, call.deadline_s or 1e9))
+            max_tokens = await self._reserve(life, caller, call, decision)
+            job = self._job(life, call, decision, max_tokens, deadline, gate)
+            await self._dispatcher.run(job, sink, life.delivery)
+            usage = life.delivery.usage or self._counted(call, life.delivery, ())
+            receipt = self._settle(life, usage)
+            life.receipt = await receipt  # answered means charged: only now the last byte may go
+            await self._finish(life, job, sink)
+            life.record.outcome, life.record.status = "completed", 200
+        except errors.GatewayError as error:
+            await self._fail(life, error, sink)
+        finally:
+            self._end(life, call)
+
+    def authenticate(self, headers: Mapping[str, str]) -> Caller:
+        return self._tenants.authenticate(headers, self._clock.wall_ms())
+
+    def models(self, caller: Caller) -> list[dict[str, Any]]:
+        return [_listed(name) for name in self._router.names(caller.plan)]
+
+    def model(self, caller: Caller, name: str) -> dict[str, Any]:
+        if name not in self._router.names(caller.plan):
+            raise errors.ModelNotFound("This model does not exist or is not in your plan.", param="model")
+        return _listed(name)
+
+    def usage(self, caller: Caller) -> dict[str, Any]:
+        return self._ledger.usage(caller.tenant)
+
+    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
+        """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
+        quote = self._quote(life, caller, call, decision, call.input_bound)
+        try:
+            hold = await self._ledger.reserve(life.charge_id, quote, clamp=False)
+        except errors.QuotaExhausted:
+            exact = await self._tokenizer.count_long(prompt_text(call)) if self._tokenizer.ready else call.input_bound
+            bound = min(call.input_bound, exact + 32 + 8 * len(call.body.get("messages", ())))
+            quote = self._quote(life, caller, call, decision, bound)
+            hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+        life.hold = hold.max_tokens if hold.max_tokens != quote.max_tokens else None
+        return hold.max_tokens
+
+    def _quote(self, life: _Life, caller: Caller, call: Call, decision: Decision, input_bound: int) -> Quote:
+        models = [target.model for target in decision.all]
+        media = call.media_parts * max(model.max_image_tokens for model in models)
+        bound = min(max(model.context for model in models), input_bound + media)
+        input_rate = max(rate for model in models for b, rate in model.rates.items() if b.startswith("input"))
+        output_rate = max(rate for model in models for b, rate in model.rates.items() if b.startswith("output"))
+        per_call = max(model.rates.get("calls", 0) for model in models)
+        max_tokens = self._max_tokens(caller, call, decision)
+        return Quote(
+            tenant=caller.tenant,
+            account_path=caller.account_path,
+            request_id=call.request_id,
+            endpoint=call.endpoint,
+            model_requested=call.model,
+            card=CARD,
+            card_version=CARD_VERSION,
+            input_uc=bound * input_rate * (call.choices if call.endpoint == "completions" else 1) + per_call,
+            output_uc_per_token=output_rate * call.choices,
+            max_tokens=max_tokens,
+            min_tokens=min(CLAMP_FLOOR_TOKENS, max_tokens or 0),
+            deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
+        )
+
+    def _max_tokens(self, caller: Caller, call: Call, decision: Decision) -> int | None:
+        """min(asked, model, plan, context - input); None where there is no output."""
+        if call.endpoint == "embeddings":
+            return None
+        asked = call.max_tokens
+        if asked is None and call.endpoint == "completions":
+            asked = COMPLETIONS_DEFAULT_TOKENS
+        room = max(1, max(t.model.context for t in decision.all) - estimated_input(call))
+        bounds = [max(target.model.max_output for target in decision.all), room]
+        bounds += [n for n in (asked, caller.plan.max_output) if n is not None]
+        return min(bounds)
+
+    def _job(
+        self, life: _Life, call: Call, decision: Decision, max_tokens: int | None, deadline: Deadline, gate: Gate
+    ) -> Job:
+        def attempting(target: Target) -> None:
+            life.dispatched = True
+            self._ledger.dispatched(life.charge_id, target.backend.name, target.model.name)
+
+        def headers(delivery: Delivery) -> dict[str, str]:
+            assert delivery.target is not None
+            out = {
+                "x-request-id": call.request_id,
+                "x-moma-model": delivery.target.model.name,
+                "x-moma-backend": delivery.target.backend.name,
+                "x-moma-route": decision.route,
+                "x-moma-reason": decision.reason,
+                "x-moma-attempts": str(delivery.attempts),
+                "x-moma-cache": "bypass",
+                "x-moma-config": str(self._generation),
+                **gate.headers(),
+            }
+            if life.hold is not None:
+                out["x-moma-max-tokens"] = str(life.hold)
+            return out
+
+        return Job(call, decision, max_tokens, deadline, attempting, headers)
+
+    def _counted(self, call: Call, delivery: Delivery, flags: tuple[str, ...]) -> Usage:
+        """The local count, where the backend said nothing: what went in, and what was passed on."""
+        text = _answer_text(delivery)
+        quantities = {"input": self._tokenizer.count(prompt_text(call)), "output": self._tokenizer.count(text), "calls": 1}
+        return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
+
+    def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
+        target = life.delivery.target
+        assert target is not None
+        life.record.usage = usage
+        return self._ledger.settle(
+            life.charge_id,
+            usage,
+            model_served=target.model.name,
+            backend=target.backend.name,
+            rates=target.model.rates,
+            price=target.model.price,
+        )
+
+    async def _finish(self, life: _Life, job: Job, sink: Sink) -> None:
+        delivery, receipt = life.delivery, life.receipt
+        assert receipt is not None
+        if delivery.answer is None:
+            if not sink.begun:
+                await sink.begin(200, job.headers(delivery))
+            await sink.finish(delivery.tail)
+            return
+        credits = f"{receipt.charged_uc / MICRO:.6f}".rstrip("0").rstrip(".")
+        overhead_ms = max(0.0, self._clock.now() - life.record.started - delivery.waited_s) * 1000
+        headers = {
+            **delivery.answer.headers,
+            **job.headers(delivery),
+            "x-moma-credits": credits,
+            "x-moma-overhead-ms": f"{overhead_ms:.2f}",
+        }
+        await sink.send(Answer(200, headers, delivery.answer.body))
+
+    async def _fail(self, life: _Life, error: errors.GatewayError, sink: Sink) -> None:
+        """Before the first byte an error is a status; after it, an event in the stream and no [DONE]."""
+        record = life.record
+        record.outcome = "refused" if isinstance(error, errors.CallRejected) else "failed"
+        record.status = error.status
+        if isinstance(error, errors.RateLimited):
+            record.refusal = error.kind
+        elif isinstance(error, errors.QuotaExhausted):
+            record.refusal = "quota"
+        answer = error_answer(error, record.request_id)
+        if sink.begun:
+            await sink.finish(b"data: " + answer.body + b"\n\n")
+        else:
+            await sink.send(answer)
+
+    def _end(self, life: _Life, call: Call | None) -> None:
+        """No await may stand here: a cancelled call must end exactly like a finished one."""
+        record, delivery = life.record, life.delivery
+        if life.charge_id:
+            self._close(life, call)
+        if life.permit is not None:
+            usage = record.usage
+            life.permit.release(usage.input_tokens + usage.output_tokens if usage else None)
+        record.ended = self._clock.now()
+        record.route = life.decision.route if life.decision else ""
+        if delivery.target is not None:
+            record.model, record.backend = delivery.target.model.name, delivery.target.backend.name
+        record.attempts, record.waited_s = delivery.attempts, delivery.waited_s
+        record.first_token_s = delivery.first_token_s
+        if life.receipt is not None:
+            record.charged_uc, record.overage_uc = life.receipt.charged_uc, life.receipt.overage_uc
+        self._recorder.record(record)
+
+    def _close(self, life: _Life, call: Call | None) -> None:
+        """Settles what was passed on before the end came (section 4 of the charging design); else voids."""
+        delivery, record = life.delivery, life.record
+        if life.dispatched and record.usage is None and call is not None and self._owes(life):
+            self._settle(life, self._counted(call, delivery, ("partial",))).add_done_callback(_observed)
+        self._ledger.close(life.charge_id, record.outcome)
+
+    def _owes(self, life: _Life) -> bool:
+        """A client that left pays by the backend's on_disconnect; a broken stream pays for what was passed on."""
+        delivery = life.delivery
+        assert delivery.target is not None
+        if life.record.outcome == "aborted":
+            return delivery.target.backend.on_disconnect != "free"
+        return delivery.reader is not None and delivery.reader.started
+
+
+def error_answer(error: errors.GatewayError, request_id: str) -> Answer:
+    headers = {"content-type": "application/json", "x-request-id": request_id, **error.headers()}
+    return Answer(error.status, headers, errors.encoded(error))
+
+
+def _answer_text(delivery: Delivery) -> str:
+    reader: StreamReader | None = delivery.reader
+    if reader is not None:
+        return reader.passed_text()
+    return delivery.answer.body.decode("utf-8", "replace") if delivery.answer is not None else ""
+
+
+def _observed(receipt: asyncio.Future[Receipt]) -> None:
+    """Nobody waits for this receipt; its failure is the ledger's to report."""
+    if not receipt.cancelled():
+        receipt.exception()
+
+
+def _listed(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "moma"}

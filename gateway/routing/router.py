@@ -1,0 +1,152 @@
+"""From the name a client asked for to an ordered list of targets, with the reason. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway.call import Call
+from gateway.config.model import Config, Model, Plan, Require, Route
+from gateway.errors import ContextTooLong, InvalidValue, ModelNotFound, NoBackend
+from gateway.routing.policies import Ordered, Policy, Target, Weighted
+
+
+@dataclass(slots=True)
+class Decision:
+    """`targets` in the order to try; the fallbacks follow on an error, or when a backend finds the context too long."""
+
+    route: str
+    policy: str
+    targets: list[Target]
+    on_error: list[Target]
+    on_context: list[Target]
+    removed: list[tuple[Target, str]]
+
+    @property
+    def all(self) -> list[Target]:
+        return [*self.targets, *self.on_error, *self.on_context]
+
+    @property
+    def reason(self) -> str:
+        return f"{self.policy};removed={len(self.removed)}" if self.removed else self.policy
+
+
+class Router:
+    """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend."""
+
+    def __init__(self, config: Config, rng: random.Random) -> None:
+        self._config = config
+        self._targets = {name: _targets_of(config, model) for name, model in config.models.items()}
+        self._policies: dict[str, Policy] = {"weighted": Weighted(rng)}
+        self._ordered = Ordered()
+
+    def names(self, plan: Plan) -> list[str]:
+        """What a tenant may put in `model`, in file order."""
+        config = self._config
+        return [n for n in (*config.models, *config.aliases, *config.routes) if self._allowed(n, plan)]
+
+    def route(self, call: Call, plan: Plan) -> Decision:
+        name = self._config.aliases.get(call.model, call.model)
+        route = self._route_named(name)
+        if route is None or not (self._allowed(call.model, plan) or self._allowed(name, plan)):
+            raise ModelNotFound(
+                f"The model '{_short(call.model)}' does not exist or is not in your plan. GET /v1/models lists yours.",
+                param="model",
+            )
+        removed: list[tuple[Target, str]] = []
+        targets = self._usable(route.pick, route.require, call, removed)
+        policy = self._policies.get(route.policy, self._ordered)
+        decision = Decision(
+            route=route.name,
+            policy="weighted" if policy is not self._ordered else "ordered",
+            targets=policy.order(targets),
+            on_error=self._usable(route.fallback_error, route.require, call, []),
+            on_context=self._usable(route.fallback_context, route.require, call, []),
+            removed=removed,
+        )
+        return _nonempty(decision, call)
+
+    def _route_named(self, name: str) -> Route | None:
+        if route := self._config.routes.get(name):
+            return route
+        if name in self._config.models:
+            return Route(name=name, pick=(name,), policy="weighted")
+        return None
+
+    def _allowed(self, name: str, plan: Plan) -> bool:
+        if plan.allow is None or name in plan.allow:
+            return True
+        model = self._config.models.get(name)
+        return model is not None and not plan.allow.isdisjoint(model.tags)
+
+    def _usable(
+        self, models: Iterable[str], require: Require, call: Call, removed: list[tuple[Target, str]]
+    ) -> list[Target]:
+        kept = []
+        for name in models:
+            for target in self._targets[name]:
+                if why := removed_by(target, require, call):
+                    removed.append((target, why))
+                else:
+                    kept.append(target)
+        return kept
+
+
+def removed_by(target: Target, require: Require, call: Call) -> str | None:
+    """The hard constraint that a target breaks, or None. Fallback cannot widen any of them."""
+    backend, model = target.backend, target.model
+    if call.endpoint not in model.endpoints:
+        return "endpoint"
+    if model.can is not None and not call.needs <= model.can:
+        return "capability"
+    if require.region and backend.region not in require.region:
+        return "region"
+    if require.chip and backend.chip not in require.chip:
+        return "chip"
+    if require.tags and require.tags.isdisjoint(backend.tags):
+        return "tags"
+    if estimated_input(call) > model.context:
+        return "context"
+    return None
+
+
+def estimated_input(call: Call) -> int:
+    """Tokens by the usual four bytes a token: judges fit, never charges (charging.md section 4)."""
+    return call.input_bound // 4
+
+
+def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:
+    return tuple(Target(config.backends[via.backend], model, via.as_name, via.weight) for via in model.via)
+
+
+def _nonempty(decision: Decision, call: Call) -> Decision:
+    if decision.targets:
+        return decision
+    reasons = {why for _, why in decision.removed}
+    if "context" in reasons and decision.on_context:
+        decision.targets, decision.on_context = decision.on_context, []
+        return decision
+    if decision.on_error and reasons <= {"context"}:
+        decision.targets, decision.on_error = decision.on_error, []
+        return decision
+    raise _why_none(reasons, call, [target for target, _ in decision.removed])
+
+
+def _why_none(reasons: set[str], call: Call, targets: Sequence[Target]) -> Exception:
+    if "context" in reasons:
+        longest = max(target.model.context for target in targets)
+        return ContextTooLong(
+            f"The input has about {estimated_input(call)} tokens; the longest context here is {longest}. Shorten it.",
+            param="messages",
+        )
+    if "endpoint" in reasons:
+        return InvalidValue(f"The model '{_short(call.model)}' does not serve {call.endpoint}.", param="model")
+    if "capability" in reasons:
+        needs = ", ".join(sorted(call.needs))
+        return InvalidValue(f"The model '{_short(call.model)}' cannot do what the call needs ({needs}).", param="model")
+    return NoBackend("No backend satisfies the route's region, chip and tags.", retry_after_s=60.0)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 64 else name[:64] + "..."
