@@ -28,7 +28,7 @@ def error_response(error: GatewayError, headers: dict[str, str] | None = None) -
     )
 
 
-class EdgeHandler(RequestHandler[web.BaseRequest]):
+class EdgeHandler(RequestHandler):
     """One connection. Added state: since when headers are awaited, and the bytes of the body since its start."""
 
     __slots__ = ("_body_bytes", "_body_since", "_headers_since")
@@ -89,13 +89,13 @@ class EdgeHandler(RequestHandler[web.BaseRequest]):
         return response
 
 
-class Edge(web.Server[web.BaseRequest]):
+class Edge(web.Server):
     """aiohttp's server with EdgeHandler connections; `handler_cancellation` so that a client's leaving cancels."""
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(handler, handler_cancellation=True)
 
-    def __call__(self) -> RequestHandler[web.BaseRequest]:
+    def __call__(self) -> RequestHandler:
         return EdgeHandler(
             self,
             loop=self._loop,

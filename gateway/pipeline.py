@@ -194,7 +194,11 @@ class Pipeline:
     def _counted(self, call: Call, delivery: Delivery, flags: tuple[str, ...]) -> Usage:
         """The local count, where the backend said nothing: what went in, and what was passed on."""
         text = _answer_text(delivery)
-        quantities = {"input": self._tokenizer.count(prompt_text(call)), "output": self._tokenizer.count(text), "calls": 1}
+        quantities = {
+            "input": self._tokenizer.count(prompt_text(call)),
+            "output": self._tokenizer.count(text),
+            "calls": 1,
+        }
         return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
 
     def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
@@ -218,12 +222,12 @@ class Pipeline:
                 await sink.begin(200, job.headers(delivery))
             await sink.finish(delivery.tail)
             return
-        credits = f"{receipt.charged_uc / MICRO:.6f}".rstrip("0").rstrip(".")
+        charged = f"{receipt.charged_uc / MICRO:.6f}".rstrip("0").rstrip(".")
         overhead_ms = max(0.0, self._clock.now() - life.record.started - delivery.waited_s) * 1000
         headers = {
             **delivery.answer.headers,
             **job.headers(delivery),
-            "x-moma-credits": credits,
+            "x-moma-credits": charged,
             "x-moma-overhead-ms": f"{overhead_ms:.2f}",
         }
         await sink.send(Answer(200, headers, delivery.answer.body))

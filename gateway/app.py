@@ -1,0 +1,172 @@
+"""Composition root: Config -> components -> a server that listens. Nothing else knows how the parts are made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from gateway.admin import Admin
+from gateway.backends.client import AiohttpClient
+from gateway.backends.keys import Keys
+from gateway.charging.ledger import Ledger, open_ledger
+from gateway.clock import Clock, LoopClock
+from gateway.config.load import resolve
+from gateway.config.model import Config, Plan
+from gateway.dispatch import Dispatcher
+from gateway.edge import Edge
+from gateway.limits import Gates
+from gateway.metrics import Metrics
+from gateway.pipeline import Pipeline
+from gateway.recorder import Recorder
+from gateway.routing.health import Health
+from gateway.routing.router import Router
+from gateway.server import Gateway
+from gateway.tenants import Caller, Tenants
+from gateway.tokens import Tokenizer
+
+_log = logging.getLogger("gateway.app")
+NO_PLAN = Plan("none")  # a tenant whose plan left routes.yaml keeps its grants and has no limits of a plan
+
+
+class App:
+    """A running gateway. `port` is known after `start`; `aclose` ends calls in flight within the drain time."""
+
+    def __init__(self, config: Config, *, log_call: Callable[[bytes], None] | None = None) -> None:
+        self._config = config
+        self._log_call = log_call
+        self.metrics = Metrics()
+        self.port = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    async def start(self, host: str | None = None, port: int | None = None) -> None:
+        config, clock = self._config, LoopClock(asyncio.get_running_loop())
+        self.ledger = await open_config_ledger(config, clock)
+        self.ledger.on_commit = self.metrics.committed
+        self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
+        self.metrics.generation.set(1)
+        self._tokenizer = Tokenizer()
+        self._client = AiohttpClient(config.timeout.connect_s)
+        self._edge = Edge(self._gateway(clock).handle)
+        self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, host or config.server.host, config.server.port if port is None else port, backlog=1024
+        )
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be walked again
+        self._tasks = [
+            asyncio.create_task(self._edge.sweep_forever()),
+            asyncio.create_task(asyncio.to_thread(self._tokenizer.load)),
+        ]
+
+    async def aclose(self) -> None:
+        self._draining = True
+        await self._runner.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._client.aclose()
+        await self.ledger.aclose()
+
+    def _gateway(self, clock: Clock) -> Gateway:
+        config, rng = self._config, random.Random()
+        tenants = directory(config, self.ledger)
+        pipeline = Pipeline(
+            config=config,
+            generation=1,
+            tenants=tenants,
+            gates=Gates(clock),
+            router=Router(config, rng),
+            dispatcher=self._dispatcher(clock, rng),
+            ledger=self.ledger,
+            tokenizer=self._tokenizer,
+            recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
+            clock=clock,
+            next_charge_id=ids("ch"),
+        )
+        key = config.server.admin_key
+        admin = Admin(
+            key=resolve(key) if key else None, ledger=self.ledger, tenants=tenants, plans=config.plans, clock=clock
+        )
+        metrics_key = config.server.metrics_key
+        return Gateway(
+            pipeline,
+            admin,
+            self.metrics,
+            max_body=config.server.max_body,
+            metrics_key=resolve(metrics_key) if metrics_key else None,
+            reasons=self._not_ready,
+            next_id=ids("req"),
+        )
+
+    def _dispatcher(self, clock: Clock, rng: random.Random) -> Dispatcher:
+        keys = {
+            name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
+            for name, backend in self._config.backends.items()
+        }
+        return Dispatcher(
+            client=self._client,
+            keys=keys,
+            health=Health(clock),
+            gates=Gates(clock),
+            timeout=self._config.timeout,
+            retry=self._config.retry,
+            clock=clock,
+            rng=rng,
+            attempted=self.metrics.attempted,
+        )
+
+    def _not_ready(self) -> list[str]:
+        reasons = [] if self.ledger.healthy else ["the ledger store is not available"]
+        return [*reasons, "shutting down"] if self._draining else reasons
+
+
+def ids(kind: str) -> Callable[[], str]:
+    """Ids of a random process prefix and a counter: unique without a call to the system per id."""
+    prefix, counter = secrets.token_hex(8), itertools.count(1)
+    return lambda: f"{kind}-{prefix}-{next(counter)}"
+
+
+async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
+    """The ledger that routes.yaml names, with its static tenants in it."""
+    path = Path(config.ledger.removeprefix("sqlite:"))
+    ledger = await open_ledger(path, clock, ZoneInfo(config.timezone), config.plans)
+    known = {row["id"] for row in ledger.tenants()}
+    receipts = []
+    for tenant in config.tenants.values():
+        if tenant.name not in known:
+            _, receipt = ledger.add_tenant(tenant.name, tenant.plan)
+            receipts.append(receipt)
+        ledger.apply_plan(tenant.name, config.plans[tenant.plan])
+    for receipt in receipts:
+        await receipt
+    return ledger
+
+
+def directory(config: Config, ledger: Ledger) -> Tenants:
+    """Tenants and keys of the ledger and of routes.yaml."""
+    tenants = Tenants()
+    for row in ledger.tenants():
+        plan = config.plans.get(row["plan"], NO_PLAN)
+        tenants.put(Caller(row["id"], plan, ledger.account_path(row["id"])))
+    for hashed, tenant, expires_ms in ledger.live_keys():
+        tenants.put_key(hashed, tenant, expires_ms)
+    for static in config.tenants.values():
+        for hashed in static.key_hashes:
+            tenants.put_key(hashed, static.name)
+    return tenants

@@ -1,0 +1,88 @@
+"""Changes to accounts, keys and grants in the image, with their rules."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.charging.grants import Grant
+from gateway.charging.image import Image
+from gateway.charging.records import Account, Key
+from gateway.config.model import Plan
+from gateway.errors import Conflict, InvalidValue, NotFound
+
+MAX_DEPTH: Final = 6
+MAX_GRANT_UC: Final = 10**18  # sums of a few still fit SQLite's 64 bits
+
+
+def account(image: Image, name: str) -> Account:
+    found = image.accounts.get(name)
+    if found is None:
+        raise NotFound(f"no tenant {name!r}")
+    return found
+
+
+def add_account(image: Image, name: str, plan: str, parent: str | None, tags: tuple[str, ...], now_ms: int) -> Account:
+    if name in image.accounts:
+        raise Conflict(f"tenant {name!r} exists")
+    if plan not in image.plans:
+        raise InvalidValue(f"no plan {plan!r}", param="plan")
+    above = account(image, parent).path if parent is not None else ()
+    if len(above) >= MAX_DEPTH:
+        raise InvalidValue(f"the tree is at most {MAX_DEPTH} deep", param="parent")
+    return _new_account(image, name, plan, parent, (*above, name), tags, now_ms)
+
+
+def apply_plan(image: Image, name: str, plan: Plan, now_ms: int) -> Account:
+    node = image.accounts.get(name)
+    if node is None:
+        return _new_account(image, name, plan.name, None, (name,), (), now_ms)
+    if node.plan != plan.name:
+        node.plan = plan.name
+        image.changes.accounts[name] = node
+    image.refresh(node, now_ms)
+    return node
+
+
+def _new_account(
+    image: Image, name: str, plan: str, parent: str | None, path: tuple[str, ...], tags: tuple[str, ...], now_ms: int
+) -> Account:
+    node = image.accounts[name] = Account(name, plan, parent, path, tags, now_ms)
+    image.changes.accounts[name] = node
+    image.refresh(node, now_ms)
+    return node
+
+
+def add_key(image: Image, tenant: str, key_hash: str, name: str, expires_ms: int | None, now_ms: int) -> Key:
+    account(image, tenant)
+    if key_hash in image.keys_by_hash:
+        raise Conflict("this key exists")
+    key = Key(f"key_{len(image.keys) + 1:06d}", tenant, key_hash, name, now_ms, expires_ms)
+    image.keys[key.id] = image.keys_by_hash[key_hash] = image.changes.keys[key.id] = key
+    return key
+
+
+def revoke_key(image: Image, tenant: str, key_id: str, now_ms: int) -> Key:
+    key = image.keys.get(key_id)
+    if key is None or key.tenant != tenant:
+        raise NotFound(f"no key {key_id!r}")
+    if key.revoked_ms is None:
+        key.revoked_ms = now_ms
+        image.changes.keys[key.id] = key
+    return key
+
+
+def add_grant(
+    image: Image, tenant: str, credits_uc: int, expires_ms: int | None, priority: int, source_ref: str | None,
+    starts_ms: int, now_ms: int,
+) -> Grant:  # fmt: skip
+    node = account(image, tenant)
+    if source_ref is not None and (first := image.grant_refs.get((tenant, "ref", source_ref))) is not None:
+        return first
+    if not 0 < credits_uc <= MAX_GRANT_UC:
+        raise InvalidValue("credits must be positive and at most 10^12", param="credits")
+    grant = image.add_grant(
+        node, credits_uc, now_ms, starts_ms=starts_ms, expires_ms=expires_ms, priority=priority, source_ref=source_ref
+    )
+    if node.debt_uc:
+        image.repay(node, now_ms)
+    return grant

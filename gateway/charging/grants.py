@@ -1,0 +1,95 @@
+"""Grants, their burn order and their recurrence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+NEVER_MS: Final = 1 << 62
+PLAN_PRIORITY: Final = 20
+PACK_PRIORITY: Final = 30
+
+
+@dataclass(slots=True)
+class Grant:
+    """An allocation of credits to an account; granted = available + reserved + spent + expired + revoked.
+
+    `period` is the renewal's key within the account, "" for grants that were added by hand.
+    """
+
+    id: str
+    account: str
+    granted: int
+    available: int
+    starts_ms: int
+    expires_ms: int | None
+    priority: int
+    card: str
+    source_ref: str | None
+    created_ms: int
+    period: str = ""
+    reserved: int = 0
+    spent: int = 0
+    expired: int = 0
+    revoked: int = 0
+
+    def live(self, now_ms: int) -> bool:
+        return self.starts_ms <= now_ms and not self.over(now_ms)
+
+    def over(self, now_ms: int) -> bool:
+        return self.expires_ms is not None and self.expires_ms <= now_ms
+
+    @property
+    def used_up(self) -> bool:
+        return self.available == 0 and self.reserved == 0
+
+
+def burn_key(grant: Grant) -> tuple[int, int, int, str]:
+    """What is drawn on first: priority, expiry (never last), creation, id."""
+    expires_ms = NEVER_MS if grant.expires_ms is None else grant.expires_ms
+    return (grant.priority, expires_ms, grant.created_ms, grant.id)
+
+
+def period_start_ms(anchor_ms: int, every: str, number: int, zone: ZoneInfo) -> int:
+    """Where period `number` (0 is the first) starts: the anchor's wall time, on a day that the month has."""
+    anchor = datetime.fromtimestamp(anchor_ms / 1000, zone)
+    if every == "month":
+        start = _add_months(anchor, number)
+    elif every in ("week", "day"):
+        start = anchor + timedelta(days=number * (7 if every == "week" else 1))
+    else:
+        raise ValueError(f"no recurrence {every!r}")
+    if number == 0:
+        return anchor_ms
+    return int(start.replace(microsecond=0, fold=0).timestamp()) * 1000
+
+
+def period_number(anchor_ms: int, every: str, now_ms: int, zone: ZoneInfo) -> int:
+    """The period `now_ms` lies in, never below 0."""
+    anchor = datetime.fromtimestamp(anchor_ms / 1000, zone)
+    now = datetime.fromtimestamp(now_ms / 1000, zone)
+    if every == "month":
+        number = (now.year - anchor.year) * 12 + now.month - anchor.month
+    else:
+        number = (now.date() - anchor.date()).days // (7 if every == "week" else 1)
+    number += 1  # the guess is by calendar date: one too many at most after this
+    while number > 0 and period_start_ms(anchor_ms, every, number, zone) > now_ms:
+        number -= 1
+    return max(number, 0)
+
+
+def period_bounds(anchor_ms: int, every: str, number: int, zone: ZoneInfo) -> tuple[int, int]:
+    """[start, end) of a period; the end is the next renewal."""
+    return (
+        period_start_ms(anchor_ms, every, number, zone),
+        period_start_ms(anchor_ms, every, number + 1, zone),
+    )
+
+
+def _add_months(anchor: datetime, months: int) -> datetime:
+    year, month = divmod(anchor.year * 12 + anchor.month - 1 + months, 12)
+    following = datetime(year + (month == 11), (month + 1) % 12 + 1, 1)
+    last_day = (following - timedelta(days=1)).day
+    return anchor.replace(year=year, month=month + 1, day=min(anchor.day, last_day))

@@ -1,0 +1,238 @@
+"""The ledger's memory image: accounts, grants, holds, and what of them the next commit has to write.
+
+Nothing here suspends, and every step leaves granted = available + reserved + spent + expired + revoked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key, period_bounds, period_number
+from gateway.charging.records import Account, Closing, Hold, Key, Receipt, Row, record_row
+from gateway.config.model import Plan, PlanGrant
+
+CLOSED_KEPT: Final = 100_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
+
+
+@dataclass(slots=True)
+class Changes:
+    """What changed since the last batch; rows are made when the batch is taken, so they carry the latest values."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    holds: dict[str, Hold | None] = field(default_factory=dict)  # None: delete the row
+    closings: list[tuple[Receipt, Hold, Closing, int]] = field(default_factory=list)
+    entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
+    waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
+
+    @property
+    def any(self) -> bool:
+        return bool(
+            self.closings or self.waiters or self.grants or self.accounts or self.keys or self.holds or self.entries
+        )
+
+
+class Image:
+    """All mutable state of the ledger. `plans` is the caller's mapping and is read at each renewal."""
+
+    def __init__(self, plans: Mapping[str, Plan], zone: ZoneInfo) -> None:
+        self.plans = plans
+        self.zone = zone
+        self.accounts: dict[str, Account] = {}
+        self.grants: dict[str, Grant] = {}
+        self.grant_refs: dict[tuple[str, str, str], Grant] = {}  # (account, "ref" or "period", key)
+        self.keys: dict[str, Key] = {}
+        self.keys_by_hash: dict[str, Key] = {}
+        self.holds: dict[str, Hold] = {}
+        self.closed: dict[str, Receipt] = {}
+        self._closed_order: deque[str] = deque()
+        self.changes = Changes()
+        self.next_seq = 1
+        self._burn: dict[tuple[str, ...], list[Grant]] = {}
+
+    # -- grants -------------------------------------------------------------------------------------------------
+
+    def burn_list(self, path: tuple[str, ...], now_ms: int) -> list[Grant]:
+        """The live grants of every node on the path, in burn order, renewed and expired up to now."""
+        accounts = self.accounts
+        for name in path:
+            account = accounts[name]
+            if now_ms >= account.next_event_ms:
+                self.refresh(account, now_ms)
+        burn = self._burn.get(path)
+        if burn is None:
+            live = [grant for name in path for grant in accounts[name].grants if grant.live(now_ms)]
+            burn = self._burn[path] = sorted(live, key=burn_key)
+        return burn
+
+    def refresh(self, account: Account, now_ms: int) -> None:
+        """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
+        next_event_ms = self._renew(account, now_ms)
+        for grant in account.grants:
+            if grant.over(now_ms):
+                self.expire(grant, now_ms)
+        account.grants = [grant for grant in account.grants if not grant.over(now_ms) and not grant.used_up]
+        for grant in account.grants:
+            starts_ms = grant.starts_ms if grant.starts_ms > now_ms else NEVER_MS
+            next_event_ms = min(next_event_ms, starts_ms, grant.expires_ms or NEVER_MS)
+        account.next_event_ms = next_event_ms
+        self._burn.clear()
+
+    def _renew(self, account: Account, now_ms: int) -> int:
+        """Grant this period of the plan if it is not there; returns the next renewal."""
+        next_ms = NEVER_MS
+        plan = self.plans.get(account.plan)
+        for index, offer in enumerate(plan.grants if plan else ()):
+            start_ms, end_ms, key = self._period(account, index, offer, now_ms)
+            if end_ms is not None:
+                next_ms = min(next_ms, end_ms)
+            if (account.id, "period", key) not in self.grant_refs and offer.credits_uc > 0:
+                self.add_grant(
+                    account, offer.credits_uc, now_ms, starts_ms=start_ms, expires_ms=end_ms,
+                    priority=PLAN_PRIORITY, source_ref=f"plan:{account.plan}", period=key,
+                )  # fmt: skip
+        return next_ms
+
+    def _period(self, account: Account, index: int, offer: PlanGrant, now_ms: int) -> tuple[int, int | None, str]:
+        if offer.every is None:
+            return account.activated_ms, None, f"{index}:once:0"
+        number = period_number(account.activated_ms, offer.every, now_ms, self.zone)
+        start_ms, end_ms = period_bounds(account.activated_ms, offer.every, number, self.zone)
+        return start_ms, end_ms, f"{index}:{offer.every}:{number}"
+
+    def next_reset_ms(self, path: tuple[str, ...], now_ms: int) -> int | None:
+        """The next renewal of any node on the path; None when nothing renews."""
+        ends = [
+            end_ms
+            for account in map(self.accounts.__getitem__, path)
+            for index, offer in enumerate(self.plans[account.plan].grants if account.plan in self.plans else ())
+            if (end_ms := self._period(account, index, offer, now_ms)[1]) is not None
+        ]
+        return min(ends, default=None)
+
+    def add_grant(self, account: Account, credits_uc: int, now_ms: int, **terms: Any) -> Grant:
+        """Append a grant and its entry. The caller has looked for an earlier one with the same key."""
+        grant = Grant(
+            id=f"g{len(self.grants) + 1:08d}", account=account.id, granted=credits_uc, available=credits_uc,
+            card="standard", created_ms=now_ms, **terms,
+        )  # fmt: skip
+        self.keep_grant(grant)
+        self.note(now_ms, grant, "granted", credits_uc)
+        return grant
+
+    def keep_grant(self, grant: Grant) -> None:
+        account = self.accounts[grant.account]
+        self.grants[grant.id] = grant
+        account.owned.append(grant)
+        account.grants.append(grant)
+        account.next_event_ms = 0
+        if grant.period:
+            self.grant_refs[account.id, "period", grant.period] = grant
+        elif grant.source_ref is not None:
+            self.grant_refs[account.id, "ref", grant.source_ref] = grant
+
+    def expire(self, grant: Grant, now_ms: int) -> None:
+        if grant.available:
+            uc, grant.available = grant.available, 0
+            grant.expired += uc
+            self.note(now_ms, grant, "expired", uc)
+
+    def note(self, now_ms: int, grant: Grant, kind: str, uc: int, account: str | None = None) -> None:
+        self.changes.grants[grant.id] = grant
+        self.changes.entries.append((now_ms, account or grant.account, grant.id, kind, uc))
+
+    def repay(self, account: Account, now_ms: int) -> None:
+        """Debt is repaid from whatever the account may draw on, before anything else is."""
+        for grant in self.burn_list(account.path, now_ms):
+            uc = min(account.debt_uc, grant.available)
+            if uc:
+                grant.available -= uc
+                grant.spent += uc
+                account.debt_uc -= uc
+                self.changes.accounts[account.id] = account
+                self.note(now_ms, grant, "debt_repaid", uc, account.id)
+
+    # -- holds --------------------------------------------------------------------------------------------------
+
+    def hold_parts(self, burn: list[Grant], need_uc: int) -> list[tuple[Grant, int]]:
+        """Move `need_uc`, which the grants must have, from available to reserved."""
+        parts = []
+        for grant in burn:
+            if need_uc <= 0:
+                break
+            uc = grant.available
+            if uc:
+                if uc > need_uc:
+                    uc = need_uc
+                grant.available -= uc
+                grant.reserved += uc
+                need_uc -= uc
+                parts.append((grant, uc))
+        return parts
+
+    def pay(self, hold: Hold, charged_uc: int, now_ms: int) -> tuple[dict[str, int], int]:
+        """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid."""
+        parts: dict[str, int] = {}
+        dirty = self.changes.grants
+        left_uc = charged_uc
+        for grant, held_uc in hold.parts:
+            used_uc = held_uc if held_uc < left_uc else left_uc
+            grant.reserved -= held_uc
+            grant.available += held_uc - used_uc
+            if used_uc:
+                grant.spent += used_uc
+                left_uc -= used_uc
+                parts[grant.id] = used_uc
+                dirty[grant.id] = grant
+            if used_uc < held_uc and grant.over(now_ms):
+                self.expire(grant, now_ms)
+        if left_uc:
+            left_uc = self._pay_from_others(hold, left_uc, parts, now_ms)
+        return parts, left_uc
+
+    def _pay_from_others(self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
+        for grant in self.burn_list(hold.quote.account_path, now_ms):
+            uc = min(grant.available, left_uc)
+            if uc:
+                grant.available -= uc
+                grant.spent += uc
+                left_uc -= uc
+                parts[grant.id] = parts.get(grant.id, 0) + uc
+                self.changes.grants[grant.id] = grant
+        return left_uc
+
+    def close(self, hold: Hold, receipt: Receipt, end: Closing | None, now_ms: int) -> None:
+        """Take the hold out; with `end` a numbered record is queued."""
+        hold.open = False
+        del self.holds[hold.charge_id]
+        if hold.stored:
+            self.changes.holds[hold.charge_id] = None
+        if end is None:
+            receipt.durable = True
+        else:
+            self.changes.closings.append((receipt, hold, end, now_ms))
+        self.remember(hold.charge_id, receipt)
+
+    def remember(self, charge_id: str, receipt: Receipt) -> None:
+        self.closed[charge_id] = receipt
+        self._closed_order.append(charge_id)
+        if len(self._closed_order) > CLOSED_KEPT:
+            self.closed.pop(self._closed_order.popleft(), None)
+
+    # -- batches ------------------------------------------------------------------------------------------------
+
+    def take(self) -> tuple[Changes, list[Row]]:
+        """The changes so far and their numbered records. The numbers are assigned here, in the order of closing."""
+        changes, self.changes = self.changes, Changes()
+        rows = []
+        for receipt, hold, end, closed_ms in changes.closings:
+            receipt.seq = self.next_seq
+            self.next_seq += 1
+            rows.append(record_row(receipt.seq, hold, end, closed_ms))
+        return changes, rows

@@ -1,0 +1,380 @@
+"""The ledger: reserve, settle and close calls against grants, in memory, durable by group commits.
+
+No decision suspends, so each is atomic on the loop; `settle` returns a future that is done when the commit is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from gateway.call import Usage
+from gateway.charging import directory, views
+from gateway.charging.grants import PACK_PRIORITY, Grant
+from gateway.charging.image import Image
+from gateway.charging.invariants import check_image
+from gateway.charging.rating import Quote, cost_uc, credits_text, provider_cost
+from gateway.charging.records import Account, Closing, Hold, Key, Receipt
+from gateway.charging.store import Store
+from gateway.charging.writer import Writer
+from gateway.clock import Clock, Timer
+from gateway.config.model import Plan
+from gateway.errors import Conflict, NotFound, QuotaExhausted, StoreUnavailable
+
+HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
+RECOVERY_S: Final = 1.0
+
+
+async def open_ledger(path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan]) -> Ledger:
+    """Take the lock, read the tables, close what a crash left open, start the writer.
+
+    Raises LockHeld when another process has the ledger, StoreUnavailable when the file cannot be used.
+    """
+    store = Store(path)
+    try:
+        kept = dict(plans)
+        image = await asyncio.to_thread(store.open, kept, ZoneInfo(timezone), clock.wall_ms())
+    except BaseException:
+        store.close()
+        raise
+    return Ledger(store, image, kept, clock)
+
+
+class Ledger:
+    """One per process, on one loop. State: the image, the deque of young holds with its timer, and `broken`."""
+
+    def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
+        self.on_commit: Callable[[float, int], None] | None = None  # seconds, charges in the batch
+        self._store = store
+        self._image = image
+        self._plans = plans
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._young: deque[Hold] = deque()
+        self._young_timer: Timer | None = None
+        self._broken = False
+        self._closing = False
+        self._recovery: asyncio.Task[None] | None = None
+        self._writer = Writer(self._loop, store.write, self._take, self._committed, self._commit_failed)
+
+    # -- a call's charge. No await may stand in these: the decision and its effect on the image are one step. ----
+
+    async def reserve(self, charge_id: str, quote: Quote, *, clamp: bool) -> Hold:
+        """Hold the quote's ceiling, or with `clamp` as much output as is affordable; never suspends.
+
+        The same id returns the same open hold. Raises Conflict when the id is closed, QuotaExhausted, StoreUnavailable.
+        """
+        image = self._usable()
+        known = image.holds.get(charge_id)
+        if known is not None:
+            return known
+        if charge_id in image.closed:
+            raise Conflict(f"charge {charge_id} is already closed")
+        now_ms = self._clock.wall_ms()
+        burn = self._burn_list(image, quote, now_ms)
+        available_uc = 0
+        for grant in burn:
+            available_uc += grant.available
+        max_tokens = quote.max_tokens
+        need_uc = quote.ceiling(max_tokens)
+        if need_uc > available_uc:
+            max_tokens = quote.affordable(available_uc) if clamp else 0
+            if not max_tokens or max_tokens < quote.min_tokens:
+                raise self._exhausted(image, quote, now_ms, "the token package does not cover this call")
+            need_uc = quote.ceiling(max_tokens)
+        parts = image.hold_parts(burn, need_uc)
+        due = self._clock.now() + HOLD_WRITTEN_AFTER_S
+        hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)
+        image.holds[charge_id] = hold
+        self._young.append(hold)
+        if self._young_timer is None:
+            self._young_timer = self._clock.call_at(due, self._write_young)
+        return hold
+
+    def dispatched(self, charge_id: str, backend: str, model: str) -> None:
+        """From here on the backend may have worked. Raises StoreUnavailable when the hold was lost with the store."""
+        image = self._usable()
+        hold = image.holds.get(charge_id)
+        if hold is None:
+            raise StoreUnavailable(f"charge {charge_id} is not open")
+        hold.dispatched, hold.backend, hold.model = True, backend, model
+        if hold.stored:
+            image.changes.holds[charge_id] = hold
+            self._writer.kick()
+
+    def settle(
+        self, charge_id: str, usage: Usage, *, model_served: str, backend: str,
+        rates: Mapping[str, int], price: Mapping[str, int], status_flags: Sequence[str] = (),
+    ) -> asyncio.Future[Receipt]:  # fmt: skip
+        """Charge the actual: own hold, other grants, bounded debt, loss. The first result of an id wins.
+
+        The future is done when the commit is, or fails with StoreUnavailable; it never fails for lack of funds.
+        """
+        image = self._image
+        hold = image.holds.get(charge_id)
+        if self._broken or hold is None:
+            return self._settled_before(charge_id)
+        flags = (*usage.flags, *status_flags)
+        assert hold.dispatched or "cache_hit" in flags, "I13: no settle without dispatch or cache hit"
+        charged_uc = cost_uc(usage.quantities, rates)
+        if "bad_usage" in flags:
+            charged_uc = max(0, min(charged_uc, hold.reserved_uc))
+        now_ms = self._clock.wall_ms()
+        parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
+        debt_uc = self._indebt(image, hold, charged_uc, unpaid_uc)
+        cost = provider_cost(usage.quantities, price)
+        end = Closing(
+            "settled", usage, model_served, backend, charged_uc, debt_uc, unpaid_uc - debt_uc, parts, cost, flags
+        )
+        receipt = Receipt(0, charged_uc, unpaid_uc)
+        image.close(hold, receipt, end, now_ms)
+        return self._receipt_future(receipt)
+
+    def close(
+        self, charge_id: str, outcome: str, usage: Usage | None = None, *, model_served: str = "", backend: str = "",
+        rates: Mapping[str, int] | None = None, price: Mapping[str, int] | None = None, flags: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """For the `finally` of a call: no-op when settled; voids, or settles `usage` (which needs `rates`).
+
+        A void is numbered, with `outcome` among its flags, when the call was dispatched. Overtaking its own reserve
+        it cancels it: that reserve then raises Conflict.
+        """
+        if self._broken:
+            return
+        hold = self._image.holds.get(charge_id)
+        if hold is None:
+            if charge_id not in self._image.closed:
+                self._image.remember(charge_id, Receipt(durable=True))
+        elif usage is not None and rates is not None and (hold.dispatched or "cache_hit" in (*usage.flags, *flags)):
+            self.settle(
+                charge_id, usage, model_served=model_served or hold.model, backend=backend or hold.backend,
+                rates=rates, price=price or {}, status_flags=flags,
+            )  # fmt: skip
+        else:
+            self._void(hold, "voided", (outcome, *flags))
+
+    def expire_overdue(self, now_ms: int) -> int:
+        """Close the holds whose deadline has passed; returns how many."""
+        overdue = [hold for hold in self._image.holds.values() if hold.quote.deadline_ms < now_ms]
+        if self._broken:
+            return 0
+        for hold in overdue:
+            self._void(hold, "expired", ("overdue",))
+        return len(overdue)
+
+    def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
+        now_ms = self._clock.wall_ms()
+        self._image.pay(hold, 0, now_ms)
+        end = Closing(status, Usage({}), hold.model, hold.backend, flags=flags) if hold.dispatched else None
+        self._image.close(hold, Receipt(), end, now_ms)
+        if end is not None or hold.stored:
+            self._writer.kick()
+
+    def _indebt(self, image: Image, hold: Hold, charged_uc: int, unpaid_uc: int) -> int:
+        """Book the charge on the account; returns the part of `unpaid_uc` that fits its debt limit."""
+        account = image.accounts[hold.quote.tenant]
+        account.settled_uc += charged_uc
+        image.changes.accounts[account.id] = account
+        if not unpaid_uc:
+            return 0
+        limit_uc = hold.reserved_uc if account.debt_limit_uc is None else account.debt_limit_uc
+        debt_uc = max(0, min(unpaid_uc, limit_uc - account.debt_uc))
+        account.debt_uc += debt_uc
+        account.loss_uc += unpaid_uc - debt_uc
+        return debt_uc
+
+    def _burn_list(self, image: Image, quote: Quote, now_ms: int) -> list[Grant]:
+        accounts = image.accounts
+        for name in quote.account_path:
+            account = accounts.get(name)
+            if account is None:
+                raise NotFound(f"no tenant {name!r}")
+            if account.debt_uc:
+                image.repay(account, now_ms)
+                if account.debt_uc:
+                    raise self._exhausted(image, quote, now_ms, f"{name} is in debt for an earlier call")
+        return image.burn_list(quote.account_path, now_ms)
+
+    def _exhausted(self, image: Image, quote: Quote, now_ms: int, why: str) -> QuotaExhausted:
+        burn = image.burn_list(quote.account_path, now_ms)
+        reset_ms = image.next_reset_ms(quote.account_path, now_ms)
+        return QuotaExhausted(
+            f"You exceeded your current quota: {why}.",
+            limit=credits_text(sum(grant.granted for grant in burn)),
+            used=credits_text(sum(grant.spent for grant in burn)),
+            reserved=credits_text(sum(grant.reserved for grant in burn)),
+            resets_at=None if reset_ms is None else views.iso(reset_ms),
+            scope=quote.tenant,
+        )
+
+    # -- tenants, keys and grants -------------------------------------------------------------------------------
+
+    def add_tenant(
+        self, tenant: str, plan: str, parent: str | None = None, tags: Sequence[str] = ()
+    ) -> tuple[Account, asyncio.Future[Receipt]]:
+        """Raises Conflict when it exists, NotFound for the parent, InvalidValue for the plan or the depth."""
+        now_ms = self._clock.wall_ms()
+        account = directory.add_account(self._usable(), tenant, plan, parent, tuple(tags), now_ms)
+        return account, self._receipt_future(Receipt())
+
+    def add_key(
+        self, tenant: str, key_hash: str, name: str = "", expires_ms: int | None = None
+    ) -> tuple[Key, asyncio.Future[Receipt]]:
+        """Raises Conflict when the hash is known."""
+        key = directory.add_key(self._usable(), tenant, key_hash, name, expires_ms, self._clock.wall_ms())
+        return key, self._receipt_future(Receipt())
+
+    def revoke_key(self, tenant: str, key_id: str) -> tuple[Key, asyncio.Future[Receipt]]:
+        """Revoking twice keeps the first time."""
+        key = directory.revoke_key(self._usable(), tenant, key_id, self._clock.wall_ms())
+        return key, self._receipt_future(Receipt())
+
+    def add_grant(
+        self, tenant: str, credits_uc: int, expires_ms: int | None = None, priority: int = PACK_PRIORITY,
+        source_ref: str | None = None, starts_ms: int | None = None,
+    ) -> tuple[Grant, asyncio.Future[Receipt]]:  # fmt: skip
+        """The same `source_ref` of a tenant returns its first grant. Repays debt first."""
+        image, now_ms = self._usable(), self._clock.wall_ms()
+        terms = (credits_uc, expires_ms, priority, source_ref, now_ms if starts_ms is None else starts_ms)
+        grant = directory.add_grant(image, tenant, *terms, now_ms)
+        return grant, self._receipt_future(Receipt())
+
+    def apply_plan(self, account: str, plan: Plan) -> Account:
+        """Create the account if it is new, and set its plan; grants of a running period stay as they are."""
+        self._plans[plan.name] = plan
+        node = directory.apply_plan(self._usable(), account, plan, self._clock.wall_ms())
+        self._writer.kick()
+        return node
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def tenants(self) -> list[Account]:
+        return list(self._image.accounts.values())
+
+    def tenant(self, tenant: str) -> Account:
+        return directory.account(self._image, tenant)
+
+    def key(self, key_hash: str) -> Key | None:
+        """By the lower-case hex SHA-256; also revoked and expired ones: ask `Key.valid`."""
+        return self._image.keys_by_hash.get(key_hash)
+
+    def keys(self, tenant: str) -> list[Key]:
+        return [key for key in self._image.keys.values() if key.tenant == tenant]
+
+    def usage(self, tenant: str) -> dict[str, Any]:
+        """In the shape of GET /v1/usage; also renews and expires."""
+        return views.usage(self._image, tenant, self._clock.wall_ms())
+
+    def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
+        """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""
+        return self._store.charges(tenant, after, limit)
+
+    @property
+    def healthy(self) -> bool:
+        return not self._broken and not self._closing
+
+    @property
+    def open_holds(self) -> int:
+        return len(self._image.holds)
+
+    @property
+    def batches(self) -> int:
+        return self._writer.batches
+
+    def check_invariants(self) -> None:
+        """I1-I4, I6, I10, I13 of the charging design, as assertions."""
+        check_image(self._image)
+
+    # -- durability ---------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Commit what is queued and release the lock. Open holds stay as the file has them."""
+        self._closing = True
+        if self._young_timer is not None:
+            self._young_timer.cancel()
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        await self._writer.aclose()
+        self._store.close()
+
+    def _usable(self) -> Image:
+        if self._broken or self._closing:
+            raise StoreUnavailable("the ledger's store is not available", retry_after_s=RECOVERY_S)
+        return self._image
+
+    def _receipt_future(self, receipt: Receipt) -> asyncio.Future[Receipt]:
+        """A future of its own per caller: a shared one would be cancelled for all by one."""
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self._image.changes.waiters.append((future, receipt))
+        self._writer.kick()
+        return future
+
+    def _settled_before(self, charge_id: str) -> asyncio.Future[Receipt]:
+        receipt = None if self._broken else self._image.closed.get(charge_id)
+        if receipt is not None and not receipt.durable:
+            return self._receipt_future(receipt)
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        if receipt is None:
+            _fail(future, StoreUnavailable(f"charge {charge_id} was lost with the store"))
+        else:
+            future.set_result(receipt)
+        return future
+
+    def _write_young(self) -> None:
+        """Queue the holds that have become old enough; one timer serves the whole deque."""
+        now = self._clock.now()
+        young, changes = self._young, self._image.changes
+        self._young_timer = None
+        queued = False
+        while young and (not young[0].open or young[0].due <= now):
+            hold = young.popleft()
+            if hold.open:
+                hold.stored = queued = True
+                changes.holds[hold.charge_id] = hold
+        if young:
+            self._young_timer = self._clock.call_at(young[0].due, self._write_young)
+        if queued:
+            self._writer.kick()
+
+    def _take(self) -> Any:
+        return self._image.take() if self._image.changes.any else None
+
+    def _committed(self, changes: Any, seconds: float) -> None:
+        for receipt, _, _, _ in changes.closings:
+            receipt.durable = True
+        for future, receipt in changes.waiters:
+            if not future.done():
+                future.set_result(receipt)
+        if self.on_commit is not None:
+            self.on_commit(seconds, len(changes.closings))
+
+    def _commit_failed(self, changes: Any) -> None:
+        """Whether that commit is in the file only the file can tell: refuse until it has been read again."""
+        self._broken = True
+        for future, _ in (*changes.waiters, *self._image.changes.waiters):
+            _fail(future, StoreUnavailable("the charge could not be made durable", retry_after_s=RECOVERY_S))
+        self._image.changes.waiters.clear()
+        self._young.clear()
+        if not self._closing:
+            self._recovery = self._loop.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        while True:
+            await self._clock.sleep(RECOVERY_S)
+            try:
+                plans, zone, now_ms = self._plans, self._image.zone, self._clock.wall_ms()
+                self._image = await asyncio.to_thread(self._store.open, plans, zone, now_ms)
+            except StoreUnavailable:
+                continue
+            self._broken = False
+            return
+
+
+def _fail(future: asyncio.Future[Receipt], error: StoreUnavailable) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever awaits it still gets it; nobody need

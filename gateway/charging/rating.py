@@ -1,0 +1,65 @@
+"""What a call costs: integer micro-credits (uc) from bucket quantities and rates, and the ceiling that is held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+UC_PER_CREDIT: Final = 1_000_000
+MIN_CLAMPED_TOKENS: Final = 256  # an answer cut shorter than this is of no use: refuse instead
+
+
+def cost_uc(quantities: Mapping[str, int], rates: Mapping[str, int]) -> int:
+    """Rates are whole uc per unit, so that the sum needs no rounding. A bucket without a rate is a KeyError."""
+    return sum(quantity * rates[bucket] for bucket, quantity in quantities.items() if quantity)
+
+
+def provider_cost(quantities: Mapping[str, int], price: Mapping[str, int]) -> int:
+    """What the call cost us, in micro-units of currency, rounded up once; prices are per 1M units."""
+    total = sum(quantity * price.get(bucket, 0) for bucket, quantity in quantities.items())
+    return -(-total // 1_000_000)
+
+
+def credits_text(uc: int) -> str:
+    """Micro-credits as an exact decimal string without trailing zeros: 1500000 -> "1.5"."""
+    whole, part = divmod(abs(uc), UC_PER_CREDIT)
+    sign = "-" if uc < 0 else ""
+    return f"{sign}{whole}" + (f".{part:06d}".rstrip("0") if part else "")
+
+
+@dataclass(slots=True)
+class Quote:
+    """What a reserve is asked for. `account_path` runs from the billing root to the tenant.
+
+    `output_uc_per_token` is the dearest output rate over the targets, times the choices. `max_tokens` is None or 0
+    where there is no output (embeddings).
+    """
+
+    tenant: str
+    account_path: tuple[str, ...]
+    request_id: str
+    endpoint: str
+    model_requested: str
+    card: str
+    card_version: int
+    input_uc: int
+    output_uc_per_token: int
+    max_tokens: int | None
+    deadline_ms: int
+
+    @property
+    def min_tokens(self) -> int:
+        return min(MIN_CLAMPED_TOKENS, self.max_tokens or 0)
+
+    def ceiling(self, max_tokens: int | None) -> int:
+        return self.input_uc + self.output_uc_per_token * (max_tokens or 0)
+
+    def affordable(self, available_uc: int) -> int:
+        """Output tokens, at most those asked for, that `available_uc` pays after the input; 0 when not even that."""
+        left_uc = available_uc - self.input_uc
+        if left_uc < 0 or not self.max_tokens:
+            return 0
+        if not self.output_uc_per_token:
+            return self.max_tokens
+        return min(self.max_tokens, left_uc // self.output_uc_per_token)

@@ -1,0 +1,114 @@
+"""The tables, and how the image's values become rows. Statements are made of names in this file only."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from gateway.charging.image import Changes
+from gateway.charging.records import RECORD_COLUMNS, Row
+
+SCHEMA_VERSION: Final = 1
+COLUMNS: Final = {
+    "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
+                 "loss_uc"),
+    "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms"),
+    "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
+               "card", "source_ref", "created_ms", "period"),
+    "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
+              "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
+    "entries": ("ms", "account", "grant_id", "kind", "uc"),
+    "records": RECORD_COLUMNS,
+}  # fmt: skip
+DDL: Final = """
+CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL, opened INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, plan TEXT NOT NULL, parent TEXT, path TEXT NOT NULL,
+  tags TEXT NOT NULL, activated_ms INTEGER NOT NULL, debt_limit_uc INTEGER, debt_uc INTEGER NOT NULL,
+  settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_hash TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
+  spent INTEGER NOT NULL, expired INTEGER NOT NULL, revoked INTEGER NOT NULL, starts_ms INTEGER NOT NULL,
+  expires_ms INTEGER, priority INTEGER NOT NULL, card TEXT NOT NULL, source_ref TEXT, created_ms INTEGER NOT NULL,
+  period TEXT NOT NULL) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS grants_period ON grants (account, period) WHERE period <> '';
+CREATE UNIQUE INDEX IF NOT EXISTS grants_ref ON grants (account, source_ref)
+  WHERE period = '' AND source_ref IS NOT NULL;
+CREATE TABLE IF NOT EXISTS holds (charge_id TEXT PRIMARY KEY, request_id TEXT NOT NULL, tenant TEXT NOT NULL,
+  account_path TEXT NOT NULL, endpoint TEXT NOT NULL, model_requested TEXT NOT NULL, card TEXT NOT NULL,
+  card_version INTEGER NOT NULL, reserved INTEGER NOT NULL, parts TEXT NOT NULL, dispatched INTEGER NOT NULL,
+  backend TEXT NOT NULL, model TEXT NOT NULL, opened_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT NULL UNIQUE,
+  request_id TEXT NOT NULL, tenant TEXT NOT NULL, account_path TEXT NOT NULL, endpoint TEXT NOT NULL,
+  model_requested TEXT NOT NULL, model_served TEXT NOT NULL, backend TEXT NOT NULL, rate_card TEXT NOT NULL,
+  card_version INTEGER NOT NULL, price_version INTEGER NOT NULL, status TEXT NOT NULL, usage TEXT NOT NULL,
+  usage_source TEXT NOT NULL, reserved INTEGER NOT NULL, charged INTEGER NOT NULL, overage INTEGER NOT NULL,
+  debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
+  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
+CREATE INDEX IF NOT EXISTS records_tenant ON records (tenant, closed_ms);
+CREATE INDEX IF NOT EXISTS records_tenant_seq ON records (tenant, seq);
+CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, ms INTEGER NOT NULL, account TEXT NOT NULL,
+  grant_id TEXT NOT NULL, kind TEXT NOT NULL, uc INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS entries_grant ON entries (grant_id);
+CREATE INDEX IF NOT EXISTS entries_account ON entries (account, ms);
+"""
+
+
+def select_sql(table: str) -> str:
+    return f"SELECT {', '.join(COLUMNS[table])} FROM {table}"  # noqa: S608 - names of this file
+
+
+def insert_sql(table: str, verb: str) -> str:
+    names = COLUMNS[table]
+    return f"{verb} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+# Records and entries are appended: a second one with the same id is an error, never a replacement.
+WRITES: Final = {table: insert_sql(table, "REPLACE") for table in ("accounts", "keys", "grants", "holds")} | {
+    "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
+    "entries": insert_sql("entries", "INSERT"),
+    "records": insert_sql("records", "INSERT"),
+}
+
+
+def rows_of(changes: Changes) -> dict[str, list[Row]]:
+    """Rows per statement of WRITES (records apart), with the values of this moment."""
+    return {
+        "accounts": [
+            (
+                a.id, a.plan, a.parent, _json(a.path), _json(a.tags), a.activated_ms,
+                a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc,
+            )
+            for a in changes.accounts.values()
+        ],
+        "keys": [
+            (k.id, k.tenant, k.key_hash, k.name, k.created_ms, k.expires_ms, k.revoked_ms)
+            for k in changes.keys.values()
+        ],
+        "grants": [
+            (
+                g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
+                g.card, g.source_ref, g.created_ms, g.period,
+            )
+            for g in changes.grants.values()
+        ],
+        "holds": [_hold_row(hold) for hold in changes.holds.values() if hold is not None],
+        "holds_gone": [(charge_id,) for charge_id, hold in changes.holds.items() if hold is None],
+        "entries": changes.entries,
+    }  # fmt: skip
+
+
+def _hold_row(hold: Any) -> Row:
+    quote = hold.quote
+    parts = {grant.id: uc for grant, uc in hold.parts}
+    return (
+        hold.charge_id, quote.request_id, quote.tenant, _json(quote.account_path), quote.endpoint,
+        quote.model_requested, quote.card, quote.card_version, hold.reserved_uc, _json(parts), int(hold.dispatched),
+        hold.backend, hold.model, hold.opened_ms, quote.deadline_ms,
+    )  # fmt: skip
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

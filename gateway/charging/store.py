@@ -1,0 +1,160 @@
+"""The ledger's SQLite file: one connection writes and checkpoints, all others are read-only.
+
+sqlite3 and OS errors end here, as StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from gateway.charging import loading
+from gateway.charging.image import Image
+from gateway.charging.records import Row, public_record
+from gateway.charging.schema import DDL, SCHEMA_VERSION, WRITES, rows_of, select_sql
+from gateway.config.model import Plan
+from gateway.errors import GatewayError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class LockHeld(GatewayError):
+    """Another process has the ledger open for writing."""
+
+
+class Store:
+    """State: the flock, the writing connection (None while broken) and one that keeps the WAL open.
+
+    `write` and `open` run in other threads, never at the same time: there is one commit in flight, none while broken.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._anchor: sqlite3.Connection | None = None
+        self._lock_file = _take_lock(f"{path}.lock")
+
+    def open(self, plans: Mapping[str, Plan], zone: ZoneInfo, now_ms: int) -> Image:
+        """A new connection, proven writable, and the image read from it. Raises StoreUnavailable."""
+        try:
+            self._drop()
+            self._connection = self._connect()
+            with transaction(self._connection):
+                self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
+                image = loading.load(self._connection, plans, zone)
+                loading.close_orphans(self._connection, image, now_ms)
+                changes, records = image.take()
+                self._execute(self._connection, records, rows_of(changes))
+            self._mark_durable(changes)
+            if self._anchor is None:
+                self._anchor = read_only(self.path)
+                self._anchor.execute("SELECT schema_version FROM meta").fetchall()
+            return image
+        except (sqlite3.Error, OSError) as error:
+            self._drop()
+            raise StoreUnavailable(f"the ledger {self.path} cannot be used: {error}") from error
+
+    def write(self, records: list[Row], rows: dict[str, list[Row]]) -> None:
+        """One transaction. After a failure the handle is dropped: a failed fsync is never retried on it."""
+        try:
+            if self._connection is None:
+                raise StoreUnavailable("the ledger's file is not open")
+            with transaction(self._connection):
+                self._execute(self._connection, records, rows)
+        except (sqlite3.Error, OSError) as error:
+            self._drop()
+            raise StoreUnavailable(f"commit failed: {error}") from error
+
+    def charges(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
+        """Records of a tenant with seq > after; `next` is None at the end."""
+        sql = f"{select_sql('records')} WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?"
+        try:
+            with contextlib.closing(read_only(self.path)) as connection:
+                rows = connection.execute(sql, (tenant, after, limit)).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
+        data = [public_record(row) for row in rows]
+        return {"data": data, "next": data[-1]["seq"] if len(data) == limit and data else None}
+
+    def close(self) -> None:
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
+        self._drop()
+        os.close(self._lock_file)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=32)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(DDL)
+            versions = connection.execute("SELECT schema_version FROM meta").fetchall()
+            if not versions:
+                connection.execute("INSERT INTO meta VALUES (?, 0)", (SCHEMA_VERSION,))
+            elif versions != [(SCHEMA_VERSION,)]:
+                raise sqlite3.DatabaseError(f"schema version {versions[0][0]}, not {SCHEMA_VERSION}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        log.info("ledger %s opened with SQLite %s", self.path, sqlite3.sqlite_version)
+        return connection
+
+    def _execute(self, connection: sqlite3.Connection, records: list[Row], rows: dict[str, list[Row]]) -> None:
+        if records:
+            connection.executemany(WRITES["records"], records)
+        for name, values in rows.items():
+            if values:
+                connection.executemany(WRITES[name], values)
+
+    def _drop(self) -> None:
+        # The anchor is open, so this close is not the last one and does not checkpoint on a doubtful handle.
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _mark_durable(self, changes: Any) -> None:
+        for receipt, _, _, _ in changes.closings:
+            receipt.durable = True
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK and the error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def read_only(path: str) -> sqlite3.Connection:
+    """A connection that can neither write nor checkpoint."""
+    return sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _take_lock(path: str) -> int:
+    try:
+        lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"cannot open {path}: {error}") from error
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock_file)
+        raise LockHeld(f"{path} is held by another process: is a gateway already running on this ledger?") from error
+    return lock_file

@@ -1,0 +1,20 @@
+"""The command line `moma`: one file per noun. Exit codes: 0 good, 1 the answer is no, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from gateway import __version__
+from gateway.cli import accounts, check, serve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
+    parser.add_argument("--version", action="version", version=f"moma {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for noun in (serve, check, accounts):
+        noun.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    code: int = args.func(args)
+    return code

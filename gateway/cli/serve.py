@@ -1,0 +1,66 @@
+"""`moma serve`: the gateway until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway.app import App
+from gateway.charging.store import LockHeld
+from gateway.config.load import ConfigError, load, unset_secrets
+from gateway.config.model import Config
+
+Subparsers = Any  # argparse keeps the type of add_subparsers() private
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("serve", help="start the gateway")
+    parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--log-calls", action="store_true", help="one JSON line per call on standard output")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for warning in config.warnings:
+        logging.getLogger("gateway").warning("%s", warning)
+    if unset := unset_secrets(config):
+        print("\n".join(f"secret is not set: {name}" for name in unset), file=sys.stderr)
+        return 1
+    try:
+        return uvloop.run(_serve(config, args))
+    except LockHeld as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+async def _serve(config: Config, args: argparse.Namespace) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    app = App(config, log_call=_to_stdout if args.log_calls else None)
+    await app.start(args.host, args.port)
+    logging.getLogger("gateway").info("serving on http://%s:%d/v1", args.host or config.server.host, app.port)
+    await stop.wait()
+    await app.aclose()
+    return 0
+
+
+def _to_stdout(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()

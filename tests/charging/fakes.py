@@ -1,0 +1,72 @@
+"""A clock that stands still, and short ways to a quote, a plan and an open ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+from gateway.call import BUCKETS, Usage
+from gateway.charging.ledger import Ledger, open_ledger
+from gateway.charging.rating import Quote
+from gateway.charging.records import Receipt
+from gateway.config.model import Plan, PlanGrant
+
+RATES = dict.fromkeys(BUCKETS, 1)
+PRICE = dict.fromkeys(BUCKETS, 2_000_000)
+START_MS = 1_700_000_000_000
+
+
+class FakeTimer:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class FakeClock:
+    def __init__(self, ms: int = START_MS) -> None:
+        self.ms = ms
+        self._start_ms = ms
+        self._timers: list[tuple[float, int, FakeTimer]] = []
+
+    def now(self) -> float:
+        return (self.ms - self._start_ms) / 1000
+
+    def wall_ms(self) -> int:
+        return self.ms
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(callback)
+        heapq.heappush(self._timers, (when, id(timer), timer))
+        return timer
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(min(delay_s, 0.01))
+
+    def advance(self, ms: int) -> None:
+        self.ms += ms
+        while self._timers and self._timers[0][0] <= self.now():
+            callback = heapq.heappop(self._timers)[2].callback
+            if callback:
+                callback()
+
+
+def plan(credits_uc: int = 1000, every: str | None = None) -> Plan:
+    return Plan("p", grants=(PlanGrant(credits_uc, every),) if credits_uc else ())
+
+
+async def opened(path: object, clock: FakeClock, credits_uc: int = 1000, every: str | None = None) -> Ledger:
+    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", {"p": plan(credits_uc, every)})
+    ledger.apply_plan("t", plan(credits_uc, every))
+    return ledger
+
+
+def quote(input_uc: int = 100, max_tokens: int | None = 100, deadline_ms: int = START_MS * 2) -> Quote:
+    return Quote("t", ("t",), "r", "chat", "m", "standard", 1, input_uc, 1, max_tokens, deadline_ms)
+
+
+def settle(ledger: Ledger, charge_id: str, tokens: int, *flags: str) -> asyncio.Future[Receipt]:
+    usage = Usage({"output": tokens}, flags=flags)
+    return ledger.settle(charge_id, usage, model_served="m", backend="b", rates=RATES, price=PRICE)
