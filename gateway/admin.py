@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from gateway.charging.ledger import Ledger
+from gateway.charging.rating import credits_text
+from gateway.charging.records import Account
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
-from gateway.errors import Conflict, InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
 from gateway.limits import Gates
 from gateway.tenants import Caller, Tenants, credential, key_hash
 
@@ -22,10 +25,6 @@ FAILED_LOGINS = Limits(rpm=10)
 MAX_REMOTES = 1024
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?([kM]?)")
-
-
-class Charges(Protocol):
-    def __call__(self, tenant: str, after: int, limit: int) -> list[dict[str, Any]]: ...
 
 
 class Admin:
@@ -92,32 +91,24 @@ class Admin:
             raise MethodNotAllowed(f"This path takes {wanted}.")
 
     def _tenant(self, tenant: str) -> dict[str, Any]:
-        for row in self._ledger.tenants():
-            if row["id"] == tenant:
-                return row
-        raise NotFound("There is no such tenant.")
+        return _shown(self._ledger.tenant(tenant))
 
     async def _tenants_of(self, method: str, body: bytes) -> tuple[int, Any]:
         if method == "GET":
-            return 200, {"data": self._ledger.tenants(), "next": None}
+            return 200, {"data": [_shown(account) for account in self._ledger.tenants()], "next": None}
         self._expect(method, "POST")
         asked = _object(body)
-        tenant, plan = _id(asked, "id"), asked.get("plan")
-        if plan not in self._plans:
+        tenant, plan, parent, tags = _id(asked, "id"), asked.get("plan"), asked.get("parent"), asked.get("tags", [])
+        if not isinstance(plan, str) or plan not in self._plans:
             raise InvalidValue(f"There is no such plan. Known: {', '.join(self._plans)}.", param="plan")
-        if any(row["id"] == tenant for row in self._ledger.tenants()):
-            raise Conflict("A tenant of this id exists already.", param="id")
-        parent = asked.get("parent")
-        if parent is not None:
-            self._tenant(str(parent))
-        tags = asked.get("tags", [])
+        if parent is not None and not isinstance(parent, str):
+            raise InvalidValue("parent is the id of a tenant.", param="parent")
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             raise InvalidValue("tags is a list of strings.", param="tags")
-        row, receipt = self._ledger.add_tenant(tenant, plan, parent=parent, tags=tuple(tags))
-        self._ledger.apply_plan(tenant, self._plans[plan])
+        account, receipt = self._ledger.add_tenant(tenant, plan, parent, tags)
         await receipt
-        self._tenants.put(Caller(tenant, self._plans[plan], self._ledger.account_path(tenant)))
-        return 201, row
+        self._tenants.put(Caller(tenant, self._plans[plan], account.path))
+        return 201, _shown(account)
 
     async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
         self._tenant(tenant)
@@ -125,18 +116,15 @@ class Admin:
         name = asked.get("name", "")
         if not isinstance(name, str) or len(name) > 128:
             raise InvalidValue("name is a string of at most 128 characters.", param="name")
-        row, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
+        entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
         await receipt
         self._tenants.put_key(key_hash(key), tenant, expires_ms)
-        return 201, {"id": row["id"], "key": key, "name": name, "tenant": tenant}
+        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant}
 
     async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
         self._tenant(tenant)
-        found = self._ledger.revoke_key(tenant, key_id)
-        if found is None:
-            raise NotFound("There is no such key.")
-        hashed, receipt = found
-        self._tenants.drop_key(hashed)  # before the commit: a key that is to go must not work meanwhile
+        entry, receipt = self._ledger.revoke_key(tenant, key_id)
+        self._tenants.drop_key(entry.key_hash)  # before the commit: a key that is to go must not work meanwhile
         await receipt
         return 200, {"id": key_id, "deleted": True}
 
@@ -148,7 +136,8 @@ class Admin:
         source_ref = asked.get("source_ref")
         if source_ref is not None and (not isinstance(source_ref, str) or not 0 < len(source_ref) <= 200):
             raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
-        grant, created, receipt = self._ledger.add_grant(
+        known = {entry["id"] for entry in self._ledger.usage(tenant)["grants"]}
+        grant, receipt = self._ledger.add_grant(
             tenant,
             credits_uc(asked.get("credits")),
             expires_ms=_time_ms(asked, "expires_at"),
@@ -156,13 +145,23 @@ class Admin:
             source_ref=source_ref,
         )
         await receipt
-        return (201 if created else 200), grant
+        return (200 if grant.id in known else 201), {
+            "id": grant.id,
+            "tenant": tenant,
+            "credits": credits_text(grant.granted),
+            "expires_at": grant.expires_ms // 1000 if grant.expires_ms is not None else None,
+            "priority": grant.priority,
+            "source_ref": grant.source_ref,
+        }
 
     async def _charges(self, tenant: str, query: Mapping[str, str]) -> tuple[int, Any]:
         self._tenant(tenant)
         after, limit = _query_int(query, "after", 0, 2**53), _query_int(query, "limit", 100, 1000)
-        rows = await self._ledger.charges(tenant, after, max(1, limit))
-        return 200, {"data": rows, "next": rows[-1]["seq"] if rows else after}
+        return 200, await asyncio.to_thread(self._ledger.charges, tenant, after, max(1, limit))
+
+
+def _shown(account: Account) -> dict[str, Any]:
+    return {"id": account.id, "plan": account.plan, "parent": account.parent, "tags": list(account.tags)}
 
 
 def credits_uc(value: object) -> int:

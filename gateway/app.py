@@ -10,8 +10,6 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
-from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
@@ -144,28 +142,20 @@ def ids(kind: str) -> Callable[[], str]:
 
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
     """The ledger that routes.yaml names, with its static tenants in it."""
-    path = Path(config.ledger.removeprefix("sqlite:"))
-    ledger = await open_ledger(path, clock, ZoneInfo(config.timezone), config.plans)
-    known = {row["id"] for row in ledger.tenants()}
-    receipts = []
+    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans)
     for tenant in config.tenants.values():
-        if tenant.name not in known:
-            _, receipt = ledger.add_tenant(tenant.name, tenant.plan)
-            receipts.append(receipt)
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
-    for receipt in receipts:
-        await receipt
     return ledger
 
 
 def directory(config: Config, ledger: Ledger) -> Tenants:
     """Tenants and keys of the ledger and of routes.yaml."""
     tenants = Tenants()
-    for row in ledger.tenants():
-        plan = config.plans.get(row["plan"], NO_PLAN)
-        tenants.put(Caller(row["id"], plan, ledger.account_path(row["id"])))
-    for hashed, tenant, expires_ms in ledger.live_keys():
-        tenants.put_key(hashed, tenant, expires_ms)
+    for account in ledger.tenants():
+        tenants.put(Caller(account.id, config.plans.get(account.plan, NO_PLAN), account.path))
+        for key in ledger.keys(account.id):
+            if key.revoked_ms is None:
+                tenants.put_key(key.key_hash, key.tenant, key.expires_ms)
     for static in config.tenants.values():
         for hashed in static.key_hashes:
             tenants.put_key(hashed, static.name)

@@ -12,21 +12,21 @@ from typing import Any
 from gateway import errors
 from gateway.adapters.openai import StreamReader
 from gateway.call import Answer, Call, Request, Sink, Usage
-from gateway.charging.ledger import Ledger, Receipt
-from gateway.charging.rating import Quote
+from gateway.charging.ledger import Ledger
+from gateway.charging.rating import Quote, credits_text
+from gateway.charging.records import Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.limits import Gate, Gates, Permit
 from gateway.parse import parse_call
-from gateway.recorder import MICRO, Finished, Recorder
+from gateway.recorder import Finished, Recorder
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision, Router, estimated_input
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
 
-CLAMP_FLOOR_TOKENS = 256  # an answer shorter than this is not worth a lowered max_tokens
 COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
 CARD = "standard"
 CARD_VERSION = 1
@@ -149,7 +149,6 @@ class Pipeline:
             input_uc=bound * input_rate * (call.choices if call.endpoint == "completions" else 1) + per_call,
             output_uc_per_token=output_rate * call.choices,
             max_tokens=max_tokens,
-            min_tokens=min(CLAMP_FLOOR_TOKENS, max_tokens or 0),
             deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
         )
 
@@ -222,12 +221,11 @@ class Pipeline:
                 await sink.begin(200, job.headers(delivery))
             await sink.finish(delivery.tail)
             return
-        charged = f"{receipt.charged_uc / MICRO:.6f}".rstrip("0").rstrip(".")
         overhead_ms = max(0.0, self._clock.now() - life.record.started - delivery.waited_s) * 1000
         headers = {
             **delivery.answer.headers,
             **job.headers(delivery),
-            "x-moma-credits": charged,
+            "x-moma-credits": credits_text(receipt.charged_uc),
             "x-moma-overhead-ms": f"{overhead_ms:.2f}",
         }
         await sink.send(Answer(200, headers, delivery.answer.body))

@@ -30,8 +30,10 @@ backends:
   a: {{kind: openai, base_url: "{a}", keys: [env:MOMA_TEST_BACKEND_KEY]}}
   b: {{kind: openai, base_url: "{b}"}}
 models:
-  small: {{via: [a], context: 4k, max_output: 1k, price: {{input: 1, output: 2}}, rates: {{input: 1, output: 2}}, endpoints: [chat, completions, embeddings], can: [tools, json]}}
-  large: {{via: [b], context: 128k, max_output: 4k, price: {{input: 2, output: 8}}, rates: {{input: 3, output: 12}}, endpoints: [chat, completions, embeddings], can: [tools, json]}}
+  small: {{via: [a], context: 4k, max_output: 1k, price: {{input: 1, output: 2}}, rates: {{input: 1, output: 2}},
+    endpoints: [chat, completions, embeddings], can: [tools, json]}}
+  large: {{via: [b], context: 128k, max_output: 4k, price: {{input: 2, output: 8}}, rates: {{input: 3, output: 12}},
+    endpoints: [chat, completions, embeddings], can: [tools, json]}}
 routes:
   auto: {{pick: [small, large], policy: ordered}}
   long: {{pick: [small], policy: ordered, fallback: {{context: [large]}}}}
@@ -64,7 +66,8 @@ class World:
             return answer.status, await answer.json(), {k.lower(): v for k, v in answer.headers.items()}
 
     async def charges(self) -> list[dict[str, Any]]:
-        return await self.app.ledger.charges("demo", 0, 5000)
+        rows: list[dict[str, Any]] = self.app.ledger.charges("demo", 0, 5000)["data"]
+        return rows
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class Store:
                 raise StoreUnavailable("the ledger's file is not open")
             with transaction(self._connection):
                 self._execute(self._connection, records, rows)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, OverflowError) as error:  # overflow: an integer beyond SQLite's 64 bits
             self._drop()
             raise StoreUnavailable(f"commit failed: {error}") from error
 

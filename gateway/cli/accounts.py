@@ -173,7 +173,7 @@ def _statement(args: argparse.Namespace) -> int:
         month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         from_ms = _ms(args.from_, zone) if args.from_ else int(month.timestamp() * 1000)
         to_ms = _ms(args.to, zone) if args.to else time.time_ns() // 1_000_000 + 1
-        value = statement(Path(config.ledger.removeprefix("sqlite:")), args.id, from_ms, to_ms)
+        value = statement(config.ledger.removeprefix("sqlite:"), args.id, from_ms, to_ms)
     except (ConfigError, GatewayError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""routes.yaml as frozen values, made once per load. Durations are seconds, sizes bytes, prices micro-units per 1M tokens."""
+"""routes.yaml as frozen values, made once per load. Durations are seconds, sizes bytes."""
 
 from __future__ import annotations
 

@@ -110,10 +110,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.runner.run(self.ledger.aclose())
         self.ledger = self.runner.run(opened(self.folder.name, self.clock))
         self.numbered += sorted(stored & self.sent)
-        self.closed |= stored
         self.sent -= set(self.open) - stored
         self.open.clear()
-        self.closed &= set(self.numbered)  # a void without a number is not remembered
+        # A void without a number is forgotten at a restart, but the one that the restart itself made is not.
+        self.closed = (self.closed & set(self.numbered)) | stored
 
     @invariant()
     def agrees(self) -> None:
