@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 DEMO_ARGS ?=
 
-.PHONY: run test test-long lint bench clean
+.PHONY: run test test-long lint clean
 
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
@@ -20,9 +20,6 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-
-bench: $(VENV)/.dev $(VENV)/.demo
-	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

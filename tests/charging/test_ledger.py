@@ -13,7 +13,7 @@ from tests.charging.fakes import START_MS, FakeClock, opened, quote, settle
 
 
 async def recovered(ledger: Ledger) -> None:
-    while not ledger.healthy:  # noqa: ASYNC110 - the ledger has no event for it
+    while not ledger.healthy:
         await asyncio.sleep(0.01)
 
 
