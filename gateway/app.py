@@ -33,6 +33,8 @@ from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
 
 _log = logging.getLogger("gateway.app")
+EXPIRE_EVERY_S = 5.0
+EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
 NO_PLAN = Plan("none")  # a tenant whose plan left routes.yaml keeps its grants and has no limits of a plan
 
 
@@ -67,6 +69,7 @@ class App:
         gc.freeze()  # what lives as long as the process need not be walked again
         self._tasks = [
             asyncio.create_task(self._edge.sweep_forever()),
+            asyncio.create_task(self._expire_forever(clock)),
             asyncio.create_task(asyncio.to_thread(self._tokenizer.load)),
         ]
 
@@ -80,6 +83,13 @@ class App:
                 await task
         await self._client.aclose()
         await self.ledger.aclose()
+
+    async def _expire_forever(self, clock: Clock) -> None:
+        """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""
+        while True:
+            await clock.sleep(EXPIRE_EVERY_S)
+            if self.ledger.healthy:
+                self.ledger.expire_overdue(clock.wall_ms() - EXPIRE_GRACE_MS)
 
     def _gateway(self, clock: Clock) -> Gateway:
         config, rng = self._config, random.Random()
