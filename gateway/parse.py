@@ -1,60 +1,63 @@
-"""Bytes to a Call: every client value is bounded before it is used. Pure."""
+"""A client's bytes become a Call: every value that decides anything is checked and bounded before it is used."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
 from gateway.call import JSON, Call, Request
 from gateway.errors import InvalidValue
 
-MAX_NESTING = 64
-MAX_MESSAGES = 4096
-MAX_PROMPTS = 2048
-MAX_TOKENS_CAP = 1_000_000
-MAX_MODEL_CHARS = 256
-TEMPLATE_TOKENS = 32
-MESSAGE_TOKENS = 8
-MEDIA = frozenset({"image_url", "input_audio", "file", "input_image"})
-TEXT_FIELDS = ("tools", "functions", "response_format", "tool_choice", "suffix", "prediction")
-_INTEGERS = {
-    "n": 128, "best_of": 20, "max_tokens": MAX_TOKENS_CAP, "max_completion_tokens": MAX_TOKENS_CAP,
-    "dimensions": 65536,
-}  # fmt: skip
+MAX_NESTING: Final = 64
+MAX_MODEL_CHARS: Final = 256
+MAX_MESSAGES: Final = 4096
+MAX_PROMPTS: Final = 2048
+MAX_N: Final = 128
+MAX_BEST_OF: Final = 20
+MAX_DIMENSIONS: Final = 65_536
+MAX_TOKEN_ID: Final = 2**31
+TEMPLATE_TOKENS: Final = 32  # a chat template alone can add 30
+MESSAGE_TOKENS: Final = 8
+MAX_TOKENS_FIELDS: Final = ("max_tokens", "max_completion_tokens")
+
+_MEDIA: Final = frozenset(
+    {"image_url", "input_image", "image", "input_audio", "audio_url", "file", "input_file", "video_url"}
+)
+_IMAGES: Final = frozenset({"image_url", "input_image", "image"})
+_MEDIA_DATA: Final = frozenset({"url", "data", "file_data", "image_url", "audio_url", "video_url", "file_url"})
+# Settings: whatever they hold, a model does not read it. All other text of a body counts.
+_NOT_READ: Final = frozenset({
+    "messages", "prompt", "input", "model", "user", "metadata", "logit_bias", "stop", "stream_options",
+    "safety_identifier", "prompt_cache_key", "service_tier", "encoding_format", "modalities",
+})  # fmt: skip
 
 
-def parse_call(request: Request) -> Call:
-    """Raises InvalidValue with `param` naming the field."""
+def parse_call(request: Request, max_output_cap: int = 1_000_000) -> Call:
+    """Raises InvalidValue; `param` names the field."""
     body = _object(request.body)
-    model = body.get("model")
-    if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_CHARS or not model.isprintable():
-        raise InvalidValue("model is a name from GET /v1/models.", param="model")
-    stream = body.get("stream")
-    if stream not in (None, False, True) or (isinstance(stream, int) and not isinstance(stream, bool)):
-        raise InvalidValue("stream is true or false.", param="stream")
-    if stream and request.endpoint == "embeddings":
-        raise InvalidValue("Embeddings are not streamed.", param="stream")
-    numbers = {field: _integer(body, field, most) for field, most in _INTEGERS.items()}
-    prompts, bound, media = _input(request.endpoint, body)
-    n, best_of = numbers["n"] or 1, numbers["best_of"] or 1
-    if numbers["best_of"] and best_of < n:
-        raise InvalidValue("best_of is at least n.", param="best_of")
+    model = _model(body)
+    stream = request.endpoint != "embeddings" and _boolean(body, "stream")
+    wants_usage = _wants_usage(body)
+    _integer(body, "dimensions", 1, MAX_DIMENSIONS)
+    max_tokens = _max_tokens(body, max_output_cap)
+    prompts, bound, media, images = _input(request.endpoint, body)
     return Call(
         request_id=request.request_id,
         endpoint=request.endpoint,
         model=model,
         body=body,
-        stream=bool(stream),
-        wants_usage=_wants_usage(body),
-        max_tokens=numbers["max_completion_tokens"] or numbers["max_tokens"],
-        choices=prompts * max(n, best_of),
-        input_bound=bound,
+        stream=stream,
+        wants_usage=stream and wants_usage,
+        max_tokens=max_tokens,
+        choices=prompts * _choices(body),
+        input_bound=bound + TEMPLATE_TOKENS + _other_bytes(body),
         media_parts=media,
-        needs=_needs(body, media),
-        deadline_s=_deadline_s(request.headers.get("x-stainless-read-timeout")),
-        debug=request.headers.get("x-moma-debug", "").lower() == "true",
+        needs=_needs(body, images),
+        deadline_s=_deadline_s(request.headers),
+        debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
     )
 
 
@@ -62,34 +65,49 @@ def _object(data: bytes) -> JSON:
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidValue("The body is not valid JSON.") from error
+        raise InvalidValue(f"The body is not valid JSON: {error}.") from None
     if not isinstance(body, dict):
-        raise InvalidValue("The body is not a JSON object.")
-    if data.count(b"[") + data.count(b"{") > MAX_NESTING and _too_deep(body):
-        raise InvalidValue(f"The body is nested deeper than {MAX_NESTING}.")
+        raise InvalidValue("The body must be a JSON object.")
+    if data.count(b"[") + data.count(b"{") > MAX_NESTING and _nesting_over(body, MAX_NESTING):
+        raise InvalidValue(f"The body is nested deeper than {MAX_NESTING} levels.")
     return body
 
 
-def _too_deep(body: JSON) -> bool:
-    level: list[Any] = [body]
-    for _ in range(MAX_NESTING):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
+def _nesting_over(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        inner: list[Any] = []
+        for holder in level:
+            inner += [
+                v for v in (holder.values() if isinstance(holder, dict) else holder) if isinstance(v, dict | list)
+            ]
+        if not inner:
             return False
+        level = inner
     return True
 
 
-def _integer(body: JSON, field: str, most: int) -> int | None:
-    value = body.get(field)
+def _model(body: JSON) -> str:
+    model = body.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_CHARS or not model.isprintable():
+        raise InvalidValue(f"'model' must be a name of at most {MAX_MODEL_CHARS} printable characters.", param="model")
+    return model
+
+
+def _boolean(body: JSON, name: str) -> bool:
+    value = body.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise InvalidValue(f"'{name}' must be true or false.", param=name)
+
+
+def _integer(body: JSON, name: str, low: int, high: int) -> int | None:
+    """None when absent or null. True, 1.0 and "1" are not integers."""
+    value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidValue(f"{field} is a whole number from 1 to {most}.", param=field)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidValue(f"'{name}' must be an integer from {low} to {high}.", param=name)
     return value
 
 
@@ -98,77 +116,131 @@ def _wants_usage(body: JSON) -> bool:
     if options is None:
         return False
     if not isinstance(options, dict):
-        raise InvalidValue("stream_options is an object.", param="stream_options")
-    return options.get("include_usage") is True
+        raise InvalidValue("'stream_options' must be an object.", param="stream_options")
+    wanted = options.get("include_usage")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise InvalidValue(
+            "'stream_options.include_usage' must be true or false.", param="stream_options.include_usage"
+        )
+    return bool(wanted)
 
 
-def _needs(body: JSON, media: int) -> frozenset[str]:
+def _max_tokens(body: JSON, cap: int) -> int | None:
+    given = [n for n in (_integer(body, name, 1, cap) for name in MAX_TOKENS_FIELDS) if n is not None]
+    return min(given) if given else None
+
+
+def _choices(body: JSON) -> int:
+    n = _integer(body, "n", 1, MAX_N) or 1
+    best_of = _integer(body, "best_of", 1, MAX_BEST_OF)
+    if best_of is not None and best_of < n:
+        raise InvalidValue("'best_of' must not be less than 'n'.", param="best_of")
+    return max(n, best_of or 1)
+
+
+def _input(endpoint: str, body: JSON) -> tuple[int, int, int, int]:
+    """(prompts, bytes or tokens in them, media parts, images among these)."""
+    if endpoint == "chat":
+        return _messages(body)
+    name = "input" if endpoint == "embeddings" else "prompt"
+    prompts, bound = _prompts(body, name)
+    return prompts, bound, 0, 0
+
+
+def _messages(body: JSON) -> tuple[int, int, int, int]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not 0 < len(messages) <= MAX_MESSAGES:
+        raise InvalidValue(f"'messages' must be a list of 1 to {MAX_MESSAGES} messages.", param="messages")
+    bound = media = images = 0
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise InvalidValue("A message must be an object.", param=f"messages[{place}]")
+        for name, value in message.items():
+            if name == "content" and isinstance(value, list):
+                text, found, seen = _parts(value)
+                bound, media, images = bound + text, media + found, images + seen
+            else:
+                bound += len(value.encode()) if isinstance(value, str) else _json_bytes(value)
+        bound += MESSAGE_TOKENS
+    return 1, bound, media, images
+
+
+def _parts(parts: list[Any]) -> tuple[int, int, int]:
+    """(bytes of text, media parts, images): what an image is made of says nothing about tokens."""
+    text = media = images = 0
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind in _MEDIA:
+            media += 1
+            images += kind in _IMAGES
+            text += _media_text(part)
+        else:
+            text += _json_bytes(part)
+    return text, media, images
+
+
+def _media_text(part: JSON) -> int:
+    """Text beside the data of a media part, such as a file's name."""
+    total = 0
+    for name, value in part.items():
+        if isinstance(value, dict):
+            total += _media_text(value)
+        elif name not in _MEDIA_DATA:
+            total += _json_bytes(value)
+    return total
+
+
+def _prompts(body: JSON, name: str) -> tuple[int, int]:
+    """(prompts, what is in them): a text, texts, tokens, or lists of tokens."""
+    value = body.get(name)
+    if isinstance(value, str):
+        return 1, len(value.encode())
+    if not isinstance(value, list) or not value:
+        raise InvalidValue(f"'{name}' must be a text or a non-empty list.", param=name)
+    if _is_tokens(value):
+        return 1, len(value)
+    if len(value) > MAX_PROMPTS:
+        raise InvalidValue(f"'{name}' has more than {MAX_PROMPTS} entries.", param=name)
+    if all(isinstance(text, str) for text in value):
+        return len(value), sum(len(text.encode()) for text in value)
+    if all(isinstance(tokens, list) and tokens and _is_tokens(tokens) for tokens in value):
+        return len(value), sum(len(tokens) for tokens in value)
+    raise InvalidValue(f"'{name}' must hold only texts, only tokens, or only lists of tokens.", param=name)
+
+
+def _is_tokens(value: list[Any]) -> bool:
+    return all(type(token) is int and 0 <= token < MAX_TOKEN_ID for token in value)
+
+
+def _other_bytes(body: JSON) -> int:
+    """Tools, a response format, documents: a template may show any of it to the model."""
+    return sum(
+        _json_bytes(value)
+        for name, value in body.items()
+        if name not in _NOT_READ and isinstance(value, str | list | dict) and value
+    )
+
+
+def _json_bytes(value: Any) -> int:
+    return len(orjson.dumps(value)) if value is not None else 0
+
+
+def _needs(body: JSON, images: int) -> frozenset[str]:
     needs = set()
     if body.get("tools") or body.get("functions"):
         needs.add("tools")
     wanted = body.get("response_format")
     if isinstance(wanted, dict) and wanted.get("type") in ("json_schema", "json_object"):
         needs.add("json")
-    if media:
+    if images:
         needs.add("vision")
     return frozenset(needs)
 
 
-def _deadline_s(text: str | None) -> float | None:
+def _deadline_s(headers: Mapping[str, str]) -> float | None:
+    """What OpenAI's SDKs say they will wait; nonsense is no deadline."""
     try:
-        seconds = float(text) if text else math.nan
+        deadline_s = float(headers.get("x-stainless-read-timeout", ""))
     except ValueError:
         return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
-
-
-def _input(endpoint: str, body: JSON) -> tuple[int, int, int]:
-    """Number of prompts, bound of their tokens, number of media parts."""
-    extra = sum(len(orjson.dumps(body[field])) for field in TEXT_FIELDS if body.get(field) is not None)
-    if endpoint == "chat":
-        bound, media = _messages(body.get("messages"))
-        return 1, bound + extra, media
-    field = "prompt" if endpoint == "completions" else "input"
-    prompts, bound = _prompts(body.get(field), field)
-    return prompts, bound + extra, 0
-
-
-def _messages(messages: object) -> tuple[int, int]:
-    if not isinstance(messages, list) or not messages or len(messages) > MAX_MESSAGES:
-        raise InvalidValue(f"messages is a list of 1 to {MAX_MESSAGES} messages.", param="messages")
-    bound, media = TEMPLATE_TOKENS, 0
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise InvalidValue("A message is an object with a role.", param=f"messages[{index}]")
-        content = message.get("content")
-        bound += MESSAGE_TOKENS
-        if isinstance(content, str) and len(message) == 2:
-            bound += len(content.encode()) + len(message["role"])
-            continue
-        parts = content if isinstance(content, list) else [content]
-        pictures = sum(isinstance(part, dict) and part.get("type") in MEDIA for part in parts)
-        media += pictures
-        kept = [part for part in parts if not (isinstance(part, dict) and part.get("type") in MEDIA)]
-        bound += len(orjson.dumps({**message, "content": kept}))
-    return bound, media
-
-
-def _prompts(prompt: object, field: str) -> tuple[int, int]:
-    """A string, strings, a token list or token lists."""
-    if isinstance(prompt, str) and prompt:
-        return 1, TEMPLATE_TOKENS + len(prompt.encode())
-    if not isinstance(prompt, list) or not prompt:
-        raise InvalidValue(f"{field} is a text, a list of texts, or tokens.", param=field)
-    if all(type(item) is int and item >= 0 for item in prompt):
-        return 1, TEMPLATE_TOKENS + len(prompt)
-    if len(prompt) > MAX_PROMPTS:
-        raise InvalidValue(f"{field} has at most {MAX_PROMPTS} entries.", param=field)
-    bound = 0
-    for item in prompt:
-        if isinstance(item, str):
-            bound += TEMPLATE_TOKENS + len(item.encode())
-        elif isinstance(item, list) and item and all(type(token) is int and token >= 0 for token in item):
-            bound += TEMPLATE_TOKENS + len(item)
-        else:
-            raise InvalidValue(f"{field} is a text, a list of texts, or tokens.", param=field)
-    return len(prompt), bound
+    return deadline_s if math.isfinite(deadline_s) and deadline_s > 0 else None

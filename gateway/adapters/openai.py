@@ -1,4 +1,4 @@
-"""The dialect of OpenAI-like backends: pure, bytes in, bytes and usage out; nothing changed is passed untouched."""
+"""The OpenAI dialect, towards a backend and back: bytes in, bytes and usage out. Made per call, without I/O."""
 
 from __future__ import annotations
 
@@ -7,173 +7,319 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.adapters.sse import EventSplitter, event_data, events
-from gateway.adapters.usage import normalise
+from gateway.adapters.sse import MAX_EVENT_BYTES, EventSplitter, event_data, split_events
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
 
 PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 DONE: Final = b"data: [DONE]\n\n"
-FOLD_BYTES: Final = 256 * 1024  # passed chunks beyond this are folded to their text
-_SPECIAL = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]|"error"|"finish_reason"\s*:\s*"')
+COMPLETIONS_DEFAULT_MAX_TOKENS: Final = 16  # the API's own default, put in because not every backend has it
+LIMIT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
+KEPT_BYTES: Final = 256 * 1024
+HELD_COMMENT_BYTES: Final = 64 * 1024
+
+# Only events with one of these are parsed once a stream has started. The lookahead also lets JSON that is spread
+# over several data lines through to the parser.
+_MARKED: Final = re.compile(
+    rb'"usage"(?!\s*:\s*null)|\[DONE\]|"error"(?!\s*:\s*null)|"finish_reason"(?!\s*:\s*null)|event: ?error'
+)
+_ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
 
 def request_body(call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
-    """The client's body under the backend's name for the model, bounded by what is held. Unknown fields stay.
-
-    Always written anew: of two equal keys the backend must see the one that was checked here.
-    """
+    """The client's body with the backend's name for the model, the output limit and the wish for usage."""
     body = {**call.body, "model": as_name}
-    if max_tokens is not None:
-        asked = [field for field in ("max_completion_tokens", "max_tokens") if body.pop(field, None) is not None]
-        body[quirks.max_tokens_field or (asked[0] if asked else "max_tokens")] = max_tokens
-    if call.stream and quirks.include_usage:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    if call.endpoint == "embeddings":
+        return orjson.dumps(body)
+    _limit_output(call, body, max_tokens, quirks)
+    if call.stream:
+        options = dict(body.get("stream_options") or {})
+        options.pop("include_usage", None)
+        if quirks.include_usage:
+            options["include_usage"] = True
+        body.pop("stream_options", None)
+        if options:
+            body["stream_options"] = options
     return orjson.dumps(body)
 
 
+def _limit_output(call: Call, body: JSON, max_tokens: int | None, quirks: Quirks) -> None:
+    used = [name for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
+    if call.endpoint == "completions" and not used:
+        default = COMPLETIONS_DEFAULT_MAX_TOKENS
+        body["max_tokens"] = default if max_tokens is None else min(default, max_tokens)
+    elif max_tokens is not None:
+        for name in used or [quirks.max_tokens_field or "max_tokens"]:
+            body[name] = max_tokens
+
+
 class AnswerReader:
-    """A whole answer."""
+    """A whole answer: checked, its usage read, its bytes left as they are."""
 
     def __init__(self, call: Call, model: Model) -> None:
         self._call = call
         self._model = model
 
     def read(self, status: int, body: bytes) -> tuple[bytes, Usage | None]:
-        """The body as it came, and its usage. Raises AttemptFailed for what is no answer."""
-        try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise AttemptFailed("broken", "the answer is not JSON") from error
-        if not isinstance(answer, dict) or answer.get("error"):
-            raise AttemptFailed("broken", "the answer is not an answer")
-        return body, normalise(answer.get("usage"), self._call, self._model)
+        """(the body for the client, usage or None when there is none). Raises AttemptFailed("broken")."""
+        answer = _parsed(body, status)
+        if not isinstance(answer.get("data" if self._call.endpoint == "embeddings" else "choices"), list):
+            raise AttemptFailed("broken", "the backend's answer holds nothing", backend_status=status)
+        return body, _usage_of(self._call, self._model, answer.get("usage"))
+
+
+def answer_text(body: bytes) -> str:
+    """The output of a whole answer, for counting it here."""
+    choices = _choices(_parsed(body))
+    return "".join(_text_of(choice.get("message")) + _text_of(choice) for choice in choices)
 
 
 class StreamReader:
-    """A stream, block by block.
+    """A stream: what to pass on now, and what it said of itself.
 
-    State: the splitter; what is held back until the first content; the kept chunks and the text folded out of them;
-    the usage chunk; and the flags `started`, `finished`, `done`.
+    State: `_splitter`, `_held` (start-up events, until there is content), `_usage_event` and `_usage_json` (the
+    last usage seen), `_ends` (choices that finished), `_kept` and `_text` (what was passed on), and the flags.
     """
-
-    __slots__ = (
-        "_call", "_folded", "_held", "_kept", "_kept_bytes", "_model", "_splitter", "_usage_event",
-        "done", "finished", "started", "usage",
-    )  # fmt: skip
 
     def __init__(self, call: Call, model: Model) -> None:
         self._call = call
         self._model = model
         self._splitter = EventSplitter()
-        self._held = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._usage_event = b""
+        self._usage_json: Any = None
+        self._ends: set[int] = set()
         self._kept: list[bytes] = []
         self._kept_bytes = 0
-        self._folded: list[str] = []
-        self._usage_event = b""
-        self.started = self.finished = self.done = False
-        self.usage: Usage | None = None
+        self._text: list[str] = []
+        self.started = False  # content, or a finish, was handed out
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """A finish_reason was seen."""
+        return bool(self._ends)
+
+    @property
+    def usage(self) -> Usage | None:
+        return _usage_of(self._call, self._model, self._usage_json)
 
     def feed(self, data: bytes) -> bytes:
-        """What may go to the client now. Raises AttemptFailed for an error event or one that is no JSON."""
-        block = self._splitter.feed(data)
-        if not block or self.done:
+        """The bytes to pass on now, perhaps none. Raises AttemptFailed("broken")."""
+        if self.done:
             return b""
-        if not (self.started and _SPECIAL.search(block) is None):
-            block = b"".join([self._event(event) for event in events(block)])
+        block = self._splitter.block(data)
         if not block:
             return b""
-        if not self.started:
-            self._held += block
-            return b""
-        ready, self._held = self._held + block, b""
-        self._keep(ready)
-        return ready
+        if self.started and not _MARKED.search(block):
+            return self._passed(block)
+        started = self.started
+        ready: list[bytes] = []
+        for event in split_events(block):
+            started = self._take(event, started, ready)
+        self.started = started  # only now: an error in the same block leaves nothing passed on
+        return self._passed(b"".join(ready))
+
+    def complete_at_eof(self) -> bool:
+        """Whether a stream that ended without [DONE] is whole: every choice said why it ended."""
+        if not self.done and self._splitter.rest.strip():
+            try:
+                ready = self.feed(b"\n\n")
+            except AttemptFailed:
+                return False
+            self._held.insert(0, ready)  # the last event lacked its empty line: it goes out with flush()
+        return self.done or len(self._ends) >= self._expected()
 
     def flush(self) -> bytes:
-        """What is still held back, at a good end."""
-        held, self._held = self._held, b""
+        """What is still held back, once."""
+        held = b"".join(self._held)
+        self._held.clear()
         return held
 
     def tail(self) -> bytes:
-        """The usage chunk if the client asked for it, and the end."""
+        """The last bytes of a settled stream."""
         return (self._usage_event if self._call.wants_usage else b"") + DONE
 
-    def complete_at_eof(self) -> bool:
-        """Some backends end without [DONE]: complete only if they said why they stopped."""
-        return self.finished and not self._splitter.rest.strip()
-
     def passed_text(self) -> str:
-        """All text that was passed on: content, reasoning, tool arguments."""
+        """All output that was passed on: content, reasoning, tool arguments."""
         self._fold()
-        return "".join(self._folded)
+        return "".join(self._text)
 
-    def _event(self, event: bytes) -> bytes:
-        """The event if it is to be passed on, else nothing."""
-        data = event_data(event)
+    def _take(self, event: bytes, started: bool, ready: list[bytes]) -> bool:
+        """Adds to `ready` what may go out; true once the stream has started."""
         if self.done:
-            return b""
-        if data is None:
-            return event
-        if data.strip() == b"[DONE]":
+            return started
+        data = event_data(event)
+        if data is not None and data.strip() == b"[DONE]":
+            if not (started or self._ends or self._held or self._usage_json):
+                raise AttemptFailed("broken", "the backend sent an empty stream")
             self.done = True
-            return b""
-        chunk = _chunk(data)
-        choices = chunk.get("choices")
-        usage = normalise(chunk.get("usage"), self._call, self._model)
-        if usage is not None:
-            self.usage = usage
+            return started
+        chunk = None if data is None or not data.strip() else _parsed(data)
+        if _ERROR_EVENT.search(event):
+            raise AttemptFailed("broken", "the backend sent an error in its stream")
+        choices = [] if chunk is None else _choices(chunk)
+        if chunk is not None and isinstance(chunk.get("usage"), dict):
+            self._usage_json = chunk["usage"]
             if not choices:
                 self._usage_event = event
-                return b""
-        for choice in choices if isinstance(choices, list) else ():
-            self._choice(choice)
-        return event
+                return started
+        self._note_ends(choices)
+        if not started and not self._ends and not any(_has_content(choice) for choice in choices):
+            self._hold(event, is_comment=chunk is None)
+            return False
+        ready += self._held
+        self._held.clear()
+        ready.append(event)
+        return True
 
-    def _choice(self, choice: Any) -> None:
-        if not isinstance(choice, dict):
-            return
-        if choice.get("finish_reason"):
-            self.finished = self.started = True
-        if choice_text(choice) or (isinstance(choice.get("delta"), dict) and choice["delta"].get("tool_calls")):
-            self.started = True
+    def _hold(self, event: bytes, *, is_comment: bool) -> None:
+        if is_comment and self._held_bytes > HELD_COMMENT_BYTES:
+            return  # a backend may send keep-alives for as long as it thinks
+        self._held.append(event)
+        self._held_bytes += len(event)
+        if self._held_bytes > MAX_EVENT_BYTES:
+            raise AttemptFailed("broken", "the backend's stream does not begin")
 
-    def _keep(self, block: bytes) -> None:
-        self._kept.append(block)
-        self._kept_bytes += len(block)
-        if self._kept_bytes > FOLD_BYTES:
-            self._fold()
+    def _note_ends(self, choices: list[JSON]) -> None:
+        for choice in choices:
+            index = choice.get("index", 0)
+            if choice.get("finish_reason") is not None and isinstance(index, int) and len(self._ends) < 2**18:
+                self._ends.add(index)
+
+    def _expected(self) -> int:
+        """Choices the client gets: best_of makes more than it returns."""
+        n = self._call.body.get("n") or 1
+        best_of = self._call.body.get("best_of") or 1
+        return max(1, self._call.choices // max(n, best_of) * n)
+
+    def _passed(self, block: bytes) -> bytes:
+        if block:
+            self._kept.append(block)
+            self._kept_bytes += len(block)
+            if self._kept_bytes > KEPT_BYTES:
+                self._fold()
+        return block
 
     def _fold(self) -> None:
-        for event in events(b"".join(self._kept)):
-            data = event_data(event)
-            if data and data.strip() != b"[DONE]":
-                choices = _chunk(data).get("choices")
-                self._folded += [choice_text(c) for c in choices or () if isinstance(c, dict)]
-        self._kept, self._kept_bytes = [], 0
+        """Chunks are ten times their text: long streams are kept as text."""
+        for event in split_events(b"".join(self._kept)):
+            try:
+                choices = _choices(_parsed(event_data(event) or b""))
+            except AttemptFailed:
+                continue  # passed on unread, so it was never promised to be JSON
+            self._text += [_text_of(choice.get("delta")) + _text_of(choice) for choice in choices]
+        self._kept.clear()
+        self._kept_bytes = 0
 
 
-def choice_text(choice: JSON) -> str:
-    """The text in one choice of a chunk or an answer."""
-    source = choice.get("delta") or choice.get("message") or choice
-    if not isinstance(source, dict):
-        return ""
-    fields = ("content", "reasoning_content", "reasoning", "text", "refusal")
-    parts = [source[field] for field in fields if isinstance(source.get(field), str)]
-    calls = source.get("tool_calls")
-    for tool in calls if isinstance(calls, list) else ():
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict):
-            parts += [function[field] for field in ("name", "arguments") if isinstance(function.get(field), str)]
-    return "".join(parts)
-
-
-def _chunk(data: bytes) -> JSON:
+def _parsed(data: bytes, status: int = 200) -> JSON:
     try:
-        chunk = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise AttemptFailed("broken", "an event is not JSON") from error
-    if not isinstance(chunk, dict) or chunk.get("error"):
-        raise AttemptFailed("broken", "the backend reported an error in the stream")
-    return chunk
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise AttemptFailed("broken", "the backend's answer is not JSON", backend_status=status) from None
+    if not isinstance(value, dict):
+        raise AttemptFailed("broken", "the backend's answer is not an object", backend_status=status)
+    if value.get("error") is not None:
+        raise AttemptFailed("broken", "the backend answered with an error", backend_status=status)
+    return value
+
+
+def _choices(chunk: JSON) -> list[JSON]:
+    choices = chunk.get("choices")
+    if choices is None:
+        return []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise AttemptFailed("broken", "the backend's choices are not a list of objects")
+    return choices
+
+
+def _has_content(choice: JSON) -> bool:
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+
+
+def _text_of(holder: Any) -> str:
+    """Everything a model wrote into a delta, a message, or a choice of the completions endpoint."""
+    if not isinstance(holder, dict):
+        return ""
+    parts = [holder.get(name) for name in ("text", "reasoning_content", "reasoning", "content", "refusal")]
+    calls = holder.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for function in [*functions, holder.get("function_call")]:
+        if isinstance(function, dict):
+            parts += [function.get("name"), function.get("arguments")]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _usage_of(call: Call, model: Model, usage: Any) -> Usage | None:
+    return normalise(
+        usage, context=model.context, max_output=model.max_output, choices=call.choices, endpoint=call.endpoint
+    )
+
+
+def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoint: str) -> Usage | None:
+    """The provider's usage as disjoint buckets that sum to prompt_tokens + completion_tokens; None when missing.
+
+    `prompt_tokens` includes cached and audio tokens, `completion_tokens` reasoning and audio.
+    A lie is cut to [0, limit] and flagged bad_usage.
+    """
+    if not isinstance(usage, dict) or usage.get("prompt_tokens") is None:
+        return None
+    given_out = 0 if endpoint == "embeddings" else usage.get("completion_tokens")
+    if given_out is None:
+        return None
+    prompts = 1 if endpoint == "chat" else choices  # each prompt, or embedded text, has the context to itself
+    prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * LIMIT_SLACK))
+    output, output_fine = _clamped(given_out, int(max_output * choices * LIMIT_SLACK))
+    prompt_parts, parts_fine = _split(prompt, "input", _prompt_details(usage))
+    output_parts, output_parts_fine = _split(output, "output", _output_details(usage))
+    flags: tuple[str, ...] = ()
+    if not (fine and output_fine and parts_fine and output_parts_fine):
+        flags = ("bad_usage",)
+    elif not prompt and not output:
+        flags = ("zero_usage",)
+    return Usage({**prompt_parts, **output_parts, "calls": 1}, "reported", flags)
+
+
+def _prompt_details(usage: JSON) -> list[tuple[str, Any]]:
+    details = _object(usage.get("prompt_tokens_details"))
+    cached = details.get("cached_tokens")
+    if cached is None:
+        cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
+    return [
+        ("input_cached", cached),
+        ("input_audio", details.get("audio_tokens")),
+        ("input_image", details.get("image_tokens")),
+    ]
+
+
+def _output_details(usage: JSON) -> list[tuple[str, Any]]:
+    details = _object(usage.get("completion_tokens_details"))
+    return [("output_reasoning", details.get("reasoning_tokens")), ("output_audio", details.get("audio_tokens"))]
+
+
+def _object(value: Any) -> JSON:
+    return value if isinstance(value, dict) else {}
+
+
+def _split(total: int, bucket: str, parts: list[tuple[str, Any]]) -> tuple[dict[str, int], bool]:
+    """Takes the parts out of the total, as far as it goes; what is left stays in `bucket`."""
+    left, fine, found = total, True, {}
+    for name, given in parts:
+        found[name], good = (0, True) if given is None else _clamped(given, left)
+        left -= found[name]
+        fine = fine and good
+    return {name: n for name, n in {bucket: left, **found}.items() if n}, fine
+
+
+def _clamped(value: Any, limit: int) -> tuple[int, bool]:
+    """(a number in [0, limit], whether the value was one)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0, False
+    n = int(min(max(value, 0), limit))
+    return n, isinstance(value, int) and n == value

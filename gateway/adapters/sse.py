@@ -1,46 +1,90 @@
-"""Server-sent events out of bytes, however they are cut (WHATWG HTML, section 9.2). Pure."""
+"""Server-sent events as bytes: where one ends, and what its data is. Nothing is decoded or changed."""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from gateway.errors import AttemptFailed
 
-MAX_EVENT_BYTES = 2 * 1024 * 1024
-_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_LINE = re.compile(rb"\r\n|\n|\r")
+MAX_EVENT_BYTES: Final = 2 * 1024 * 1024
+# Two line ends of any kind. A last "\n\r" waits for the next byte, which may be its "\n"; "\r\r" does not,
+# as streams of bare CR would lag by an event: a "\n" behind it is an empty line in front of the next event.
+_END: Final = re.compile(rb"\n\n|\n\r\n|\r\r|\n\r(?=[^\n])")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_END_BYTES: Final = 3
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 class EventSplitter:
-    """State: the bytes of an event that is not complete yet."""
+    """Cuts a stream after whole events. State: `_rest` (an unfinished event), bounded by `max_event`."""
 
-    __slots__ = ("rest",)
+    def __init__(self, max_event: int = MAX_EVENT_BYTES) -> None:
+        self._max_event = max_event
+        self._rest = bytearray()
 
-    def __init__(self) -> None:
-        self.rest = b""
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._rest)
 
-    def feed(self, data: bytes) -> bytes:
-        """The complete events so far, as they came; raises AttemptFailed when one grows too long."""
-        data = self.rest + data if self.rest else data
-        end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4, data.rfind(b"\r\r") + 2)
-        if end < 5:
-            end = 0  # nothing found: rfind said -1
-        self.rest = data[end:] if end else data
-        if len(self.rest) > MAX_EVENT_BYTES:
-            raise AttemptFailed("broken", f"an event is longer than {MAX_EVENT_BYTES} bytes")
-        return data[:end]
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are complete now, each with its terminator."""
+        return split_events(self.block(data))
+
+    def block(self, data: bytes) -> bytes:
+        """The same as one piece: enough where nobody needs to look inside. Raises AttemptFailed("broken")."""
+        if self._rest:
+            complete = self._joined(data)
+        else:
+            complete, rest = split_complete(data)
+            self._rest += rest
+        if len(self._rest) > self._max_event or (
+            len(complete) > self._max_event and any(len(event) > self._max_event for event in split_events(complete))
+        ):
+            raise AttemptFailed("broken", "the backend sent an event that is too large")
+        return complete
+
+    def _joined(self, data: bytes) -> bytes:
+        # What was searched before is not searched again: a drip of single bytes stays linear.
+        start = max(0, len(self._rest) - _END_BYTES)
+        self._rest += data
+        cut = 0
+        for found in _END.finditer(self._rest, start):
+            cut = found.end()
+        complete = bytes(self._rest[:cut])
+        del self._rest[:cut]
+        return complete
 
 
-def events(block: bytes) -> list[bytes]:
-    """Complete events, each with its terminator."""
-    out, start = [], 0
-    for match in _BOUNDARY.finditer(block):
-        out.append(block[start : match.end()])
-        start = match.end()
-    return out
+def split_complete(buffer: bytes) -> tuple[bytes, bytes]:
+    """(whole events, the unfinished rest)."""
+    cut = 0
+    if b"\r" not in buffer:
+        cut = buffer.rfind(b"\n\n") + 2 if b"\n\n" in buffer else 0
+    else:
+        for found in _END.finditer(buffer):
+            cut = found.end()
+    return (buffer, b"") if cut == len(buffer) else (buffer[:cut], buffer[cut:])
 
 
-def event_data(event: bytes) -> bytes | None:
-    """The joined `data:` lines; None for comments and other fields alone."""
-    lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
+def split_events(block: bytes) -> list[bytes]:
+    """A block of whole events, one by one."""
+    events, start = [], 0
+    for found in _END.finditer(block):
+        events.append(block[start : found.end()])
+        start = found.end()
+    if start < len(block):
+        events.append(block[start:])
+    return events
+
+
+def event_data(raw_event: bytes) -> bytes | None:
+    """The data lines, joined by a line feed; None when there are none (comments, other fields)."""
+    lines = []
+    for line in _LINE_END.split(raw_event.removeprefix(_BOM)):
+        if line == b"data":
+            lines.append(b"")
+        elif line.startswith(b"data:"):
+            value = line[5:]
+            lines.append(value[1:] if value[:1] == b" " else value)
     return b"\n".join(lines) if lines else None

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.call import Call, Request
+from gateway.errors import InvalidValue
+from gateway.parse import parse_call
+
+HI = [{"role": "user", "content": "hi"}]
+
+
+def parsed(endpoint: str = "chat", headers: dict[str, str] | None = None, **body: Any) -> Call:
+    return parse_call(Request("r", endpoint, headers or {}, orjson.dumps({"model": "m", **body})))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"a":NaN}', b'"\\ud800"', b"[" * 200_000, b'{"a":' + b"1" * 5000 + b"}",
+                                  b'{"model":"m","a":' + b"[" * 70 + b"]" * 70 + b"}"])  # fmt: skip
+def test_bad_bytes(body: bytes) -> None:
+    with pytest.raises(InvalidValue):
+        parse_call(Request("r", "chat", {}, body))
+
+
+BAD: list[tuple[str, Any]] = [("model", v) for v in (1, "", "a\nb", "x" * 257)] + [
+    ("n", v) for v in (0, 129, True, "1", 1.0)
+]
+BAD += [("max_tokens", v) for v in (0, -1, 2**63, "9", True)] + [("stream", 1), ("messages", []), ("messages", None)]
+
+
+@pytest.mark.parametrize(("name", "value"), [*BAD, ("stream_options", 1), ("best_of", 21), ("dimensions", 0)])
+def test_bad_values_name_the_field(name: str, value: Any) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parsed(**{"messages": HI, name: value})
+    assert caught.value.param == name
+
+
+def test_a_chat_call() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:" + "A" * 100_000}}
+    content = [{"type": "text", "text": "what"}, image]
+    found = parsed(headers={"x-stainless-read-timeout": "5"}, messages=[{"role": "user", "content": content}],
+                   tools=[{"type": "function"}], n=3, max_tokens=7)  # fmt: skip
+    assert (found.media_parts, found.choices, found.max_tokens, found.deadline_s) == (1, 3, 7, 5.0)
+    assert found.needs == {"tools", "vision"}
+    assert 40 < found.input_bound < 300
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices", "bound"), [("hé", 1, 35), (["a", "b"], 2, 34), ([1, 2, 3], 1, 35), ([[1], [2, 3]], 2, 35)]
+)
+def test_prompts(prompt: Any, choices: int, bound: int) -> None:
+    for endpoint, name in (("completions", "prompt"), ("embeddings", "input")):
+        found = parsed(endpoint, **{name: prompt})
+        assert (found.choices, found.input_bound) == (choices, bound)
+
+
+@pytest.mark.parametrize("prompt", [None, [], [1, "a"], [True], ["a"] * 2049, [[]], [1.5]])
+def test_bad_prompts(prompt: Any) -> None:
+    with pytest.raises(InvalidValue):
+        parsed("embeddings", input=prompt)
