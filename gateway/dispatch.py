@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import orjson
 
@@ -30,6 +32,7 @@ from gateway.limits import Gates, Permit
 from gateway.routing.health import Health
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision
+from gateway.routing.turns import Turns
 
 PASSED_ON = frozenset({400, 409, 413, 422})
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
@@ -49,6 +52,7 @@ class Delivery:
     answer: Answer | None = None
     tail: bytes = b""
     waited_s: float = 0.0
+    attempt_at: float = 0.0
     first_token_s: float | None = None
 
 
@@ -110,65 +114,110 @@ class Dispatcher:
     async def run(self, job: Job, sink: Sink, delivery: Delivery) -> None:
         """Fills `delivery`; a stream's chunks go to `sink`, all but the last. Raises the error the client shall see."""
         self._budget.earn()
-        targets = [*job.decision.targets, *job.decision.on_error]
+        turns = Turns([*job.decision.targets, *job.decision.on_error])
         failure: AttemptFailed | None = None
-        while delivery.attempts < max(self._retry.attempts, len(targets)):
-            target, permit = self._choose(job, targets, delivery.attempts)
-            delivery.attempts += 1
-            started = self._clock.now()
-            try:
-                await self._attempt(job, target, sink, delivery)
-                self._succeeded(target)
+        while True:
+            target, permit = await self._next(job, turns, failure)
+            failure = await self._try(job, turns, target, permit, sink, delivery)
+            if failure is None:
                 return
-            except AttemptFailed as error:
-                failure = error
-            finally:
-                delivery.waited_s += self._clock.now() - started
-                permit.release(None)
-            self._failed(target, failure)
             if sink.begun:
                 raise _public(failure)
             if failure.backend_status in PASSED_ON:
-                targets = self._after_refusal(job, failure, delivery)
-                continue
-            if not await self._may_retry(job, failure, delivery.attempts, targets):
-                break
-        assert failure is not None
-        raise _public(failure)
+                turns, failure = self._after_refusal(job, failure), None
 
-    def _choose(self, job: Job, targets: list[Target], attempt: int) -> tuple[Target, Permit]:
-        """The next healthy target with room; all ejected: the one that is back soonest. Raises NoBackend."""
-        turn = [targets[(attempt + step) % len(targets)] for step in range(len(targets))]
-        healthy = [target for target in turn if self._health.available(target.key)]
+    async def _next(self, job: Job, turns: Turns, failure: AttemptFailed | None) -> tuple[Target, Permit]:
+        """The next target with room, after the wait it takes. Raises what the client hears when there is none."""
+        fresh = turns.fresh(self._health)
+        if failure is None:
+            return self._take(job, turns, fresh or turns.next_round(self._health, self._clock.now()))
+        wait_s = 0.0 if fresh else self._wait_s(turns)  # another target: no need to wait for this one
+        if turns.tries >= max(self._retry.attempts, len(turns.targets)) or job.deadline.left_s <= 0:
+            raise _public(failure)
+        if wait_s > min(self._retry.backoff_max_s, job.deadline.left_s):
+            raise _public(failure)
+        if not failure.free and not self._budget.spend():
+            raise _public(failure)
+        if wait_s:
+            await self._clock.sleep(wait_s)
+        return self._take(job, turns, fresh or turns.next_round(self._health, self._clock.now()))
+
+    def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit]:
+        """The first of these targets whose backend has room. Raises NoBackend."""
         refusal: RateLimited | None = None
-        for target in healthy or sorted(turn, key=lambda t: self._health.back_in_s(t.key)):
+        for place in places:
+            target = turns.targets[place]
             try:
                 gate = self._gates.of(target.backend.name, target.backend.limits)
-                return target, gate.admit(job.call.input_bound // 4)
+                permit = gate.admit(job.call.input_bound // 4)
             except RateLimited as error:
                 refusal = error
+                continue
+            turns.ask(place)
+            return target, permit
         assert refusal is not None
         raise NoBackend("Every backend for this model is at its limit.", retry_after_s=refusal.retry_after_s)
 
-    async def _attempt(self, job: Job, target: Target, sink: Sink, delivery: Delivery) -> None:
+    def _wait_s(self, turns: Turns) -> float:
+        """Before all targets are asked again: doubled with each round, jittered, and as long as the backends wish."""
+        backoff_s = min(self._retry.backoff_min_s * 2.0 ** (turns.rounds - 1), self._retry.backoff_max_s)
+        return max(self._rng.uniform(0.5, 1.0) * backoff_s, turns.rest_s(self._health, self._clock.now()))
+
+    async def _try(
+        self, job: Job, turns: Turns, target: Target, permit: Permit, sink: Sink, delivery: Delivery
+    ) -> AttemptFailed | None:
+        """One attempt with all that is booked for it; returns how it failed."""
+        delivery.attempts += 1
+        delivery.attempt_at = self._clock.now()
+        try:
+            await self._attempt(job, target, self._patience_s(job, turns), sink, delivery)
+        except AttemptFailed as error:
+            self._failed(target, error)
+            turns.failed(self._clock.now(), error.retry_after_s or 0.0)
+            return error
+        finally:
+            delivery.waited_s += self._clock.now() - delivery.attempt_at
+            usage = delivery.usage
+            permit.release(usage.input_tokens + usage.output_tokens if usage else None)
+        self._health.succeeded(target.key)
+        self._attempted(target.backend.name, "ok")
+        return None
+
+    def _patience_s(self, job: Job, turns: Turns) -> float:
+        """Nothing is heard of a whole answer before its end: it gets an even share of what is left of the deadline."""
+        if job.call.stream or job.call.endpoint == "embeddings":
+            return self._timeout.first_token_s
+        return max(self._timeout.first_token_s, job.deadline.left_s / (1 + len(turns.fresh(self._health))))
+
+    async def _attempt(self, job: Job, target: Target, patience_s: float, sink: Sink, delivery: Delivery) -> None:
         """One try, with another key as long as the backend refuses the one in use."""
         keys = self._keys[target.backend.name]
         body = request_body(job.call, target.as_name, _output_limit(job, target), target.backend.quirks)
         delivery.target = target
         delivery.usage = delivery.reader = None
-        for _ in range(max(1, len(keys))):
+        tried = 0
+        while True:
             key = keys.current()
+            tried += 1
             job.attempting(target)
             try:
-                await self._exchange(job, target, key[1] if key else None, body, sink, delivery)
+                await self._exchange(job, target, key[1] if key else None, body, patience_s, sink, delivery)
                 return
             except AttemptFailed as error:
-                rotates = key is not None and error.backend_status in ROTATE_ON
-                if not rotates or not keys.refused(key[0], error.retry_after_s if key else None):  # type: ignore[index]
+                if key is None or error.backend_status not in ROTATE_ON:
+                    raise
+                if not keys.refused(key[0], error.retry_after_s) or tried >= len(keys):
                     raise
 
     async def _exchange(
-        self, job: Job, target: Target, key: str | None, body: bytes, sink: Sink, delivery: Delivery
+        self,
+        job: Job,
+        target: Target,
+        key: str | None,
+        body: bytes,
+        patience_s: float,
+        sink: Sink,
+        delivery: Delivery,
     ) -> None:
         headers = {"content-type": "application/json", **target.backend.headers}
         if key is not None:
@@ -177,10 +226,10 @@ class Dispatcher:
         whole = False
         try:
             with job.deadline as deadline:
-                deadline.expect(self._timeout.first_token_s)
+                deadline.expect(patience_s)
                 exchange = await self._client.send(target.backend.base_url + PATHS[job.call.endpoint], headers, body)
                 if exchange.status != 200:
-                    raise _refused(exchange, await exchange.read())
+                    raise _refused(exchange, await exchange.read(), self._clock.wall_ms())
                 if job.call.stream:
                     await self._relay(job, target, exchange, sink, delivery)
                 else:
@@ -198,7 +247,6 @@ class Dispatcher:
     async def _relay(self, job: Job, target: Target, exchange: Exchange, sink: Sink, delivery: Delivery) -> None:
         """Chunks as they come; `[DONE]` stays behind in `delivery.tail` until the call is settled."""
         reader = delivery.reader = StreamReader(job.call, target.model)
-        sent = self._clock.now()
         while not reader.done:
             data = await exchange.chunk()
             if not data:
@@ -206,48 +254,27 @@ class Dispatcher:
             ready = reader.feed(data)
             if ready:
                 if not sink.begun:
-                    delivery.first_token_s = self._clock.now() - sent
+                    delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
                 await sink.write(ready)
-            job.deadline.expect(self._timeout.idle_s if reader.started else self._timeout.first_token_s)
+            if reader.started:  # before that only the first token counts, no sign of life
+                job.deadline.expect(self._timeout.idle_s)
         if not (reader.done or reader.complete_at_eof()):
             raise AttemptFailed("broken", "the stream broke off")
         delivery.usage = reader.usage
         delivery.tail = reader.flush() + reader.tail()
 
-    def _after_refusal(self, job: Job, failure: AttemptFailed, delivery: Delivery) -> list[Target]:
+    def _after_refusal(self, job: Job, failure: AttemptFailed) -> Turns:
         """A longer context may help where the backend found the input too long; else the client hears of it."""
         if job.decision.on_context and b"context_length" in failure.answer_body:
             targets, job.decision.on_context = job.decision.on_context, []
-            delivery.attempts = 0
-            return targets
+            return Turns(targets)
         raise _passed_on(failure)
-
-    async def _may_retry(self, job: Job, failure: AttemptFailed, attempts: int, targets: list[Target]) -> bool:
-        if attempts >= max(self._retry.attempts, len(targets)) or job.deadline.left_s <= 0:
-            return False
-        if not failure.free and not self._budget.spend():
-            return False
-        if attempts < len(targets):
-            return True  # another target: no need to wait for this one
-        round_ = attempts // len(targets)
-        wait_s = self._rng.uniform(0.5, 1.0) * min(
-            self._retry.backoff_min_s * 2 ** (round_ - 1), self._retry.backoff_max_s
-        )
-        wait_s = max(wait_s, failure.retry_after_s or 0.0)
-        if wait_s > min(self._retry.backoff_max_s, job.deadline.left_s):
-            return False
-        await self._clock.sleep(wait_s)
-        return True
-
-    def _succeeded(self, target: Target) -> None:
-        self._health.succeeded(target.key)
-        self._attempted(target.backend.name, "ok")
 
     def _failed(self, target: Target, failure: AttemptFailed) -> None:
         self._attempted(target.backend.name, failure.kind)
-        if failure.backend_status not in PASSED_ON:
+        if failure.backend_status not in PASSED_ON and failure.kind != "deadline":
             self._health.failed(target.key)
 
 
@@ -256,22 +283,35 @@ def _output_limit(job: Job, target: Target) -> int | None:
     return None if job.max_tokens is None else min(job.max_tokens, target.model.max_output)
 
 
-def _refused(exchange: Exchange, body: bytes) -> AttemptFailed:
+def _refused(exchange: Exchange, body: bytes, wall_ms: int) -> AttemptFailed:
     return AttemptFailed(
         "status",
         f"the backend answered {exchange.status}",
         backend_status=exchange.status,
         body=body,
-        retry_after_s=_retry_after_s(exchange.headers.get("retry-after-ms"), exchange.headers.get("retry-after")),
+        retry_after_s=_retry_after_s(exchange.headers, wall_ms),
     )
 
 
-def _retry_after_s(millis: str | None, seconds: str | None) -> float | None:
-    """Only plain numbers: a date would need the backend's clock to be right."""
-    for text, unit in ((millis, 0.001), (seconds, 1.0)):
-        if text and re.fullmatch(r"\d{1,7}(\.\d{1,3})?", text):
+def _retry_after_s(headers: Mapping[str, str], wall_ms: int) -> float | None:
+    """retry-after-ms, or retry-after as seconds or as a date; a date is held against the backend's own clock."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "")
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
             return float(text) * unit
-    return None
+    until = _date(headers.get("retry-after"))
+    if until is None:
+        return None
+    now = _date(headers.get("date")) or datetime.fromtimestamp(wall_ms / 1000, UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        when = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def _public(failure: AttemptFailed) -> GatewayError:
@@ -280,7 +320,7 @@ def _public(failure: AttemptFailed) -> GatewayError:
         return BackendOverloaded(
             "Every backend for this model is overloaded.", retry_after_s=failure.retry_after_s or 1.0
         )
-    if failure.kind == "timeout":
+    if failure.kind in ("timeout", "deadline"):
         return DeadlineExceeded("The backend did not answer in time.")
     if failure.kind == "connect":
         return NoBackend("No backend could be reached.", retry_after_s=UNREACHABLE_RETRY_S)

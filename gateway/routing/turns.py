@@ -1,0 +1,47 @@
+"""Whose turn it is: a call goes round its targets until one serves it, and is held up only before a new round."""
+
+from __future__ import annotations
+
+from gateway.routing.health import Health
+from gateway.routing.policies import Target
+
+
+class Turns:
+    """Whom a call has asked. State: the places in `targets` asked in this round, and until when each wants to rest."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        self.targets = targets
+        self.tries = 0
+        self.rounds = 1
+        self._asked: list[int] = []
+        self._rests = [0.0] * len(targets)
+
+    def fresh(self, health: Health) -> list[int]:
+        """Those that can be asked at once: healthy, and not asked in this round."""
+        return [place for place in self._healthy(health) if place not in self._asked]
+
+    def next_round(self, health: Health, now: float) -> list[int]:
+        """All healthy ones again, those that wish to rest last; all ejected: the one that is back soonest first."""
+        if self._asked:
+            self.rounds += 1
+            self._asked.clear()
+        healthy = self._healthy(health)
+        if healthy:
+            return sorted(healthy, key=lambda place: max(now, self._rests[place]))
+        return sorted(range(len(self.targets)), key=lambda place: health.back_in_s(self.targets[place].key))
+
+    def rest_s(self, health: Health, now: float) -> float:
+        """Until the first of them may be asked again."""
+        places = self._healthy(health) or range(len(self.targets))
+        return max(0.0, min(self._rests[place] for place in places) - now)
+
+    def ask(self, place: int) -> None:
+        self.tries += 1
+        self._asked.append(place)
+
+    def failed(self, now: float, rest_s: float) -> None:
+        """The one that was asked last has failed, and wishes to be left alone for so long."""
+        self._rests[self._asked[-1]] = now + rest_s
+
+    def _healthy(self, health: Health) -> list[int]:
+        return [place for place, target in enumerate(self.targets) if health.available(target.key)]
