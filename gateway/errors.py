@@ -13,10 +13,13 @@ GatewayError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
+
+_NOISE_MS = 1e-3  # of sums of times
 
 
 class GatewayError(Exception):
@@ -41,11 +44,11 @@ class GatewayError(Exception):
         return {"error": {**error, **self.extra}}
 
     def headers(self) -> dict[str, str]:
-        """Retry advice: what OpenAI's SDKs obey."""
+        """Retry advice: what OpenAI's SDKs obey. Rounded up, for who comes too early is refused again."""
         if self.retry_after_s is None:
             return {}
-        wait_s = max(self.retry_after_s, 0.0)
-        return {"retry-after": str(max(1, round(wait_s + 0.499))), "retry-after-ms": str(round(wait_s * 1000))}
+        wait_ms = max(0, math.ceil(self.retry_after_s * 1000 - _NOISE_MS))
+        return {"retry-after": str(max(1, -(-wait_ms // 1000))), "retry-after-ms": str(wait_ms)}
 
 
 class CallRejected(GatewayError):
@@ -93,15 +96,21 @@ class ContextTooLong(CallRejected):
 
 
 class RateLimited(CallRejected):
-    """`kind` is rpm, tpm or concurrency: the label of moma_limit_refusals_total."""
+    """`kind` is rpm, tpm or concurrency: the label of moma_limit_refusals_total. `limits`: x-ratelimit-* headers."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, kind: str, retry_after_s: float) -> None:
+    def __init__(
+        self, message: str, *, kind: str, retry_after_s: float, limits: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.kind = kind
+        self._limits = limits or {}
+
+    def headers(self) -> dict[str, str]:
+        return {**self._limits, **super().headers()}
 
 
 class QuotaExhausted(CallRejected):

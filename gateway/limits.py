@@ -20,8 +20,10 @@ class Bucket:
         self._at = now
 
     def refill(self, now: float) -> None:
-        self.level = min(self.capacity, self.level + (now - self._at) * self.capacity / _MINUTE_S)
-        self._at = now
+        """Never lowers the level: a clock that went back gives nothing until it has caught up."""
+        if now > self._at:
+            self.level = min(self.capacity, self.level + (now - self._at) * self.capacity / _MINUTE_S)
+            self._at = now
 
     def wait_s(self, amount: float) -> float:
         """How long until `amount` is there; more than a full bucket waits for a full one."""
@@ -71,6 +73,7 @@ class Gate:
                 f"{self.in_flight} calls are in flight, the limit is {self.concurrency}. Retry when one has ended.",
                 kind="concurrency",
                 retry_after_s=1.0,
+                limits=self.headers(),
             )
         for kind, bucket, amount in (("rpm", self.rpm, 1.0), ("tpm", self.tpm, float(tokens))):
             if bucket is None:
@@ -81,6 +84,7 @@ class Gate:
                     f"The limit of {bucket.capacity} {kind} is used up. Retry in {wait_s:.1f} s.",
                     kind=kind,
                     retry_after_s=wait_s,
+                    limits=self.headers(),
                 )
         if self.rpm is not None:
             self.rpm.level -= 1.0
@@ -92,8 +96,10 @@ class Gate:
     def headers(self) -> dict[str, str]:
         """x-ratelimit-* in OpenAI's format, only for the limits that exist."""
         out: dict[str, str] = {}
+        now = self._clock.now()
         for name, bucket in (("requests", self.rpm), ("tokens", self.tpm)):
             if bucket is not None:
+                bucket.refill(now)
                 out[f"x-ratelimit-limit-{name}"] = str(bucket.capacity)
                 out[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.level)))
                 out[f"x-ratelimit-reset-{name}"] = f"{bucket.reset_s():.3f}s"
