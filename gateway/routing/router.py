@@ -49,7 +49,7 @@ class Router:
     def route(self, call: Call, plan: Plan) -> Decision:
         name = self._config.aliases.get(call.model, call.model)
         route = self._route_named(name)
-        if route is None or not (self._allowed(call.model, plan) or self._allowed(name, plan)):
+        if route is None or not self._allowed(call.model, plan):
             raise ModelNotFound(
                 f"The model '{_short(call.model)}' does not exist or is not in your plan. GET /v1/models lists yours.",
                 param="model",
@@ -57,12 +57,14 @@ class Router:
         removed: list[tuple[Target, str]] = []
         targets = self._usable(route.pick, route.require, call, removed)
         policy = self._policies.get(route.policy, self._ordered)
+        on_error = self._usable(route.fallback_error, route.require, call, [])
+        on_context = self._usable(route.fallback_context, route.require, call, [])
         decision = Decision(
             route=route.name,
             policy="weighted" if policy is not self._ordered else "ordered",
             targets=policy.order(targets),
-            on_error=self._usable(route.fallback_error, route.require, call, []),
-            on_context=self._usable(route.fallback_context, route.require, call, []),
+            on_error=[target for target in on_error if target not in targets],
+            on_context=[target for target in on_context if target not in targets],
             removed=removed,
         )
         return _nonempty(decision, call)
@@ -75,9 +77,11 @@ class Router:
         return None
 
     def _allowed(self, name: str, plan: Plan) -> bool:
-        if plan.allow is None or name in plan.allow:
+        """By its own name, the name an alias stands for, or a tag of the model."""
+        name_behind = self._config.aliases.get(name, name)
+        if plan.allow is None or name in plan.allow or name_behind in plan.allow:
             return True
-        model = self._config.models.get(name)
+        model = self._config.models.get(name_behind)
         return model is not None and not plan.allow.isdisjoint(model.tags)
 
     def _usable(
