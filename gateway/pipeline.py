@@ -248,8 +248,7 @@ class Pipeline:
     def _end(self, life: _Life, call: Call | None) -> None:
         """No await may stand here: a cancelled call must end exactly like a finished one."""
         record, delivery = life.record, life.delivery
-        if life.charge_id:
-            self._close(life, call)
+        late = self._close(life, call) if life.charge_id else None
         if life.permit is not None:
             usage = record.usage
             life.permit.release(usage.input_tokens + usage.output_tokens if usage else None)
@@ -261,14 +260,21 @@ class Pipeline:
         record.first_token_s = delivery.first_token_s
         if life.receipt is not None:
             record.charged_uc, record.overage_uc = life.receipt.charged_uc, life.receipt.overage_uc
-        self._recorder.record(record)
+        if late is None:
+            self._recorder.record(record)
+        else:  # what it is charged is known with the commit
+            late.add_done_callback(lambda receipt: self._recorder.record(_charged(record, receipt)))
 
-    def _close(self, life: _Life, call: Call | None) -> None:
+    def _close(self, life: _Life, call: Call | None) -> asyncio.Future[Receipt] | None:
         """Settles what was passed on before the end came (section 4 of the charging design); else voids."""
         delivery, record = life.delivery, life.record
-        if life.dispatched and record.usage is None and call is not None and self._owes(life):
-            self._settle(life, self._counted(call, delivery, ("partial",))).add_done_callback(_observed)
+        late = None
+        if record.usage is not None and life.receipt is None:
+            late = self._settle(life, record.usage)  # cut off while it awaited the commit: the same receipt again
+        elif life.dispatched and record.usage is None and call is not None and self._owes(life):
+            late = self._settle(life, self._counted(call, delivery, ("partial",)))
         self._ledger.close(life.charge_id, record.outcome)
+        return late
 
     def _owes(self, life: _Life) -> bool:
         """A client that left pays by the backend's on_disconnect; a broken stream pays for what was passed on."""
@@ -291,10 +297,11 @@ def _answer_text(delivery: Delivery) -> str:
     return delivery.answer.body.decode("utf-8", "replace") if delivery.answer is not None else ""
 
 
-def _observed(receipt: asyncio.Future[Receipt]) -> None:
-    """Nobody waits for this receipt; its failure is the ledger's to report."""
-    if not receipt.cancelled():
-        receipt.exception()
+def _charged(record: Finished, receipt: asyncio.Future[Receipt]) -> Finished:
+    """A receipt that failed is the ledger's to report."""
+    if not receipt.cancelled() and receipt.exception() is None:
+        record.charged_uc, record.overage_uc = receipt.result().charged_uc, receipt.result().overage_uc
+    return record
 
 
 def _listed(name: str) -> dict[str, Any]:

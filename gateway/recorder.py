@@ -71,7 +71,7 @@ class Recorder:
         metrics.tokens.labels(*labels, "output").observe(output)
         if call.first_token_s is not None and output > 1:
             metrics.per_token.labels(*labels).observe((call.waited_s - call.first_token_s) / (output - 1))
-        if "estimated" in usage.flags:
+        if "estimated" in usage.flags and "partial" not in usage.flags:  # cut off before the backend could say it
             metrics.usage_missing.labels(call.backend).inc()
         if "bad_usage" in usage.flags:
             metrics.usage_bad.labels(call.backend).inc()

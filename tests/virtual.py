@@ -99,11 +99,12 @@ async def drive(clock: VirtualClock, work: Awaitable[T], *, until_s: float = 1e7
     """Runs `work` to its end in virtual time. `busy` says that another thread is at work, so that time stands still."""
     task = asyncio.ensure_future(work)
     while not task.done():
+        was_busy = busy()
         for _ in range(20):
             await asyncio.sleep(0)
         if task.done():
             break
-        if busy():
+        if was_busy or busy():  # what the thread has just done wakes others first
             await asyncio.sleep(0.001)
         elif clock.at > until_s or not clock.step():
             task.cancel()
