@@ -1,13 +1,15 @@
-"""`/admin/v1`: tenants, keys, grants, usage, charges. The admin key as Bearer; guesses are limited."""
+"""`/admin/v1`: tenants, keys, grants, usage, charges, statements. The admin key as Bearer; guesses are limited."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import re
 import secrets
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -23,8 +25,13 @@ from gateway.tenants import Caller, Tenants, credential, key_hash
 
 FAILED_LOGINS = Limits(rpm=10)
 MAX_REMOTES = 1024
+MAX_LISTED = 1000
+MAX_TAGS = 64
+MAX_TAG_CHARS = 64
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
-_NUMBER = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?([kM]?)")
+_NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
+_UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+_LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
 
 
 class Admin:
@@ -63,7 +70,7 @@ class Admin:
         parts = path.removeprefix("/admin/v1/").strip("/").split("/")
         match parts:
             case ["tenants"]:
-                return await self._tenants_of(method, body)
+                return await self._tenants_of(method, query, body)
             case ["tenants", tenant]:
                 self._expect(method, "GET")
                 return 200, self._tenant(tenant)
@@ -83,6 +90,11 @@ class Admin:
             case ["tenants", tenant, "charges"]:
                 self._expect(method, "GET")
                 return await self._charges(tenant, query)
+            case ["tenants", tenant, "statement"]:
+                self._expect(method, "GET")
+                self._tenant(tenant)
+                span = query.get("from"), query.get("to")
+                return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
         raise NotFound("There is no such admin path.")
 
     @staticmethod
@@ -91,11 +103,11 @@ class Admin:
             raise MethodNotAllowed(f"This path takes {wanted}.")
 
     def _tenant(self, tenant: str) -> dict[str, Any]:
-        return _shown(self._ledger.tenant(tenant))
+        return shown(self._ledger.tenant(tenant))
 
-    async def _tenants_of(self, method: str, body: bytes) -> tuple[int, Any]:
+    async def _tenants_of(self, method: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
         if method == "GET":
-            return 200, {"data": [_shown(account) for account in self._ledger.tenants()], "next": None}
+            return 200, listed(self._ledger.tenants(), query)
         self._expect(method, "POST")
         asked = _object(body)
         tenant, plan, parent, tags = _id(asked, "id"), asked.get("plan"), asked.get("parent"), asked.get("tags", [])
@@ -103,23 +115,26 @@ class Admin:
             raise InvalidValue(f"There is no such plan. Known: {', '.join(self._plans)}.", param="plan")
         if parent is not None and not isinstance(parent, str):
             raise InvalidValue("parent is the id of a tenant.", param="parent")
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise InvalidValue("tags is a list of strings.", param="tags")
+        if not isinstance(tags, list) or len(tags) > MAX_TAGS or not all(_is_text(tag, MAX_TAG_CHARS) for tag in tags):
+            raise InvalidValue(
+                f"tags is a list of at most {MAX_TAGS} strings of at most {MAX_TAG_CHARS} characters.", param="tags"
+            )
         account, receipt = self._ledger.add_tenant(tenant, plan, parent, tags)
         await receipt
         self._tenants.put(Caller(tenant, self._plans[plan], account.path))
-        return 201, _shown(account)
+        return 201, shown(account)
 
     async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
         self._tenant(tenant)
         key, expires_ms = "sk-moma-" + secrets.token_urlsafe(32), _time_ms(asked, "expires_at")
         name = asked.get("name", "")
-        if not isinstance(name, str) or len(name) > 128:
+        if not _is_text(name, 128):
             raise InvalidValue("name is a string of at most 128 characters.", param="name")
         entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
         await receipt
         self._tenants.put_key(key_hash(key), tenant, expires_ms)
-        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant}
+        expires_at = None if expires_ms is None else expires_ms // 1000
+        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": expires_at}
 
     async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
         self._tenant(tenant)
@@ -134,9 +149,9 @@ class Admin:
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 1000:
             raise InvalidValue("priority is a whole number from 0 to 1000.", param="priority")
         source_ref = asked.get("source_ref")
-        if source_ref is not None and (not isinstance(source_ref, str) or not 0 < len(source_ref) <= 200):
+        if source_ref is not None and (not source_ref or not _is_text(source_ref, 200)):
             raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
-        known = {entry["id"] for entry in self._ledger.usage(tenant)["grants"]}
+        known = source_ref is not None and self._ledger.grant_of(tenant, source_ref) is not None
         grant, receipt = self._ledger.add_grant(
             tenant,
             credits_uc(asked.get("credits")),
@@ -145,7 +160,7 @@ class Admin:
             source_ref=source_ref,
         )
         await receipt
-        return (200 if grant.id in known else 201), {
+        return (200 if known else 201), {
             "id": grant.id,
             "tenant": tenant,
             "credits": credits_text(grant.granted),
@@ -160,23 +175,39 @@ class Admin:
         return 200, await asyncio.to_thread(self._ledger.charges, tenant, after, max(1, limit))
 
 
-def _shown(account: Account) -> dict[str, Any]:
+def listed(accounts: Sequence[Account], query: Mapping[str, str]) -> dict[str, Any]:
+    """Tenants in the order of their ids; `next` is the `after` of the following page."""
+    limit, after = max(1, _query_int(query, "limit", MAX_LISTED, MAX_LISTED)), query.get("after", "")
+    rest = sorted((account for account in accounts if account.id > after), key=lambda account: account.id)
+    return {
+        "data": [shown(account) for account in rest[:limit]],
+        "next": rest[limit - 1].id if len(rest) > limit else None,
+    }
+
+
+def shown(account: Account) -> dict[str, Any]:
     return {"id": account.id, "plan": account.plan, "parent": account.parent, "tags": list(account.tags)}
 
 
 def credits_uc(value: object) -> int:
     """Credits as a number or "1M", with at most six decimals, to micro-credits. Raises InvalidValue."""
-    match = _NUMBER.fullmatch(str(value)) if isinstance(value, int | str) and not isinstance(value, bool) else None
-    if isinstance(value, float):
-        match = _NUMBER.fullmatch(f"{value:.6f}")
-    if match is None:
-        raise InvalidValue('credits is a positive number or a string such as "1M" or "2.5".', param="credits")
-    whole, fraction, unit = match.groups()
-    micro = int(whole) * 1_000_000 + int((fraction or "").ljust(6, "0"))
-    micro *= {"": 1, "k": 1_000, "M": 1_000_000}[unit]
+    wrong = InvalidValue(
+        'credits is a positive number with at most six decimals, or a string such as "1M" or "2.5".', param="credits"
+    )
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value)
+        if match is None:
+            raise wrong
+        micro = Decimal(match[1]) * _UNITS[match[2]] * 1_000_000
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        micro = Decimal(repr(value)) * 1_000_000  # repr: 0.1 is one tenth, as the client wrote it
+    else:
+        raise wrong
     if not 0 < micro < 2**62:
-        raise InvalidValue("credits is out of range.", param="credits")
-    return micro
+        raise InvalidValue("credits is out of range: positive, and at most 10^12.", param="credits")
+    if micro != int(micro):
+        raise wrong
+    return int(micro)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -187,6 +218,11 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidValue("The body is not a JSON object.")
     return value
+
+
+def _is_text(value: object, most: int) -> bool:
+    """A printable string that UTF-8 can carry."""
+    return isinstance(value, str) and len(value) <= most and (value.isprintable() or not value)
 
 
 def _id(asked: dict[str, Any], field: str) -> str:
@@ -201,21 +237,26 @@ def _time_ms(asked: dict[str, Any], field: str) -> int | None:
     value = asked.get(field)
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40:
-        return value * 1000
-    try:
-        when = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        when = None
-    if when is None or when.tzinfo is None:
-        raise InvalidValue(f"{field} is a time such as 2027-01-31T00:00:00+08:00, or Unix seconds.", param=field)
-    return int(when.timestamp() * 1000)
+    wrong = InvalidValue(f"{field} is a time such as 2027-01-31T00:00:00+08:00, or Unix seconds.", param=field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        millis = value * 1000
+    else:
+        try:
+            when = datetime.fromisoformat(value) if isinstance(value, str) else None
+        except ValueError:
+            raise wrong from None
+        if when is None or when.tzinfo is None:
+            raise wrong
+        millis = int(when.timestamp() * 1000)
+    if not 0 < millis < _LAST_MS:
+        raise InvalidValue(f"{field} lies outside the years 1970 to 9999.", param=field)
+    return millis
 
 
 def _query_int(query: Mapping[str, str], field: str, default: int, most: int) -> int:
     text = query.get(field)
     if text is None:
         return default
-    if not re.fullmatch(r"\d{1,16}", text) or int(text) > most:
+    if not re.fullmatch(r"[0-9]{1,16}", text) or int(text) > most:
         raise InvalidValue(f"{field} is a whole number from 0 to {most}.", param=field)
     return int(text)

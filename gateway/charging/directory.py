@@ -17,7 +17,7 @@ MAX_GRANT_UC: Final = 10**18  # sums of a few still fit SQLite's 64 bits
 def account(image: Image, name: str) -> Account:
     found = image.accounts.get(name)
     if found is None:
-        raise NotFound(f"no tenant {name!r}")
+        raise NotFound(f"no tenant {name[:64]!r}")
     return found
 
 
@@ -64,7 +64,7 @@ def add_key(image: Image, tenant: str, key_hash: str, name: str, expires_ms: int
 def revoke_key(image: Image, tenant: str, key_id: str, now_ms: int) -> Key:
     key = image.keys.get(key_id)
     if key is None or key.tenant != tenant:
-        raise NotFound(f"no key {key_id!r}")
+        raise NotFound(f"no key {key_id[:64]!r}")
     if key.revoked_ms is None:
         key.revoked_ms = now_ms
         image.changes.keys[key.id] = key

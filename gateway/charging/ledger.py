@@ -12,7 +12,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import directory, views
+from gateway.charging import directory, statements, views
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
@@ -271,6 +271,15 @@ class Ledger:
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""
         return self._store.charges(tenant, after, limit)
+
+    def statement(self, tenant: str, from_: str | None, to: str | None) -> dict[str, Any]:
+        """Of what is durable; the span as in `statements.span`. Reads the file: call it in a thread."""
+        span = statements.span(from_, to, self._clock.wall_ms(), self._image.zone)
+        return statements.statement(self._store.path, tenant, *span)
+
+    def grant_of(self, tenant: str, source_ref: str) -> Grant | None:
+        """The grant that was added by hand with this reference."""
+        return self._image.grant_refs.get((tenant, "ref", source_ref))
 
     @property
     def healthy(self) -> bool:

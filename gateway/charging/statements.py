@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 
 from gateway.charging.rating import credits_text
 from gateway.charging.store import read_only
-from gateway.errors import NotFound, StoreUnavailable
+from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
 
 def statement(db_path: str, tenant: str, from_ms: int, to_ms: int) -> dict[str, Any]:
@@ -27,6 +28,28 @@ def statement(db_path: str, tenant: str, from_ms: int, to_ms: int) -> dict[str, 
             return _statement(connection, tenant, from_ms, to_ms)
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
+
+
+def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:
+    """[from, to) of ISO dates or times, in `zone` unless they say where; default: this month so far.
+
+    Raises InvalidValue.
+    """
+    now = datetime.fromtimestamp(now_ms / 1000, zone)
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    from_ms = int(month.timestamp() * 1000) if from_ is None else _ms(from_, zone, "from")
+    to_ms = now_ms + 1 if to is None else _ms(to, zone, "to")
+    if from_ms > to_ms:
+        raise InvalidValue("from lies after to.", param="from")
+    return from_ms, to_ms
+
+
+def _ms(text: str, zone: ZoneInfo, field: str) -> int:
+    try:
+        when = datetime.fromisoformat(text)
+        return int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise InvalidValue(f"{field} is a date or time such as 2027-01-31, not {text[:40]!r}.", param=field) from error
 
 
 def _statement(connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int) -> dict[str, Any]:
