@@ -23,11 +23,7 @@ RECENT: Final = "SELECT seq, charge_id, charged, overage FROM records ORDER BY s
 def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
     """Everything but the holds, which no image survives."""
     image = Image(plans, zone)
-    for row in connection.execute(select_sql("accounts")):
-        name, plan, parent, path, tags, *numbers = row
-        image.accounts[name] = Account(
-            name, plan, parent, tuple(orjson.loads(path)), tuple(orjson.loads(tags)), *numbers
-        )
+    image.accounts.update(accounts(connection))
     for row in connection.execute(select_sql("keys")):
         key = Key(*row)
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
@@ -37,6 +33,14 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.remember(charge_id, Receipt(seq, charged, overage, durable=True))
         image.next_seq = seq + 1
     return image
+
+
+def accounts(connection: sqlite3.Connection) -> dict[str, Account]:
+    found = {}
+    for row in connection.execute(select_sql("accounts")):
+        name, plan, parent, path, tags, *numbers = row
+        found[name] = Account(name, plan, parent, tuple(orjson.loads(path)), tuple(orjson.loads(tags)), *numbers)
+    return found
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:

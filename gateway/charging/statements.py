@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
+from gateway.charging import loading
 from gateway.charging.rating import credits_text
+from gateway.charging.records import Account
 from gateway.charging.store import read_only
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
@@ -27,7 +29,16 @@ def statement(db_path: str, tenant: str, from_ms: int, to_ms: int) -> dict[str, 
             connection.execute("BEGIN")  # one snapshot for all the reading
             return _statement(connection, tenant, from_ms, to_ms)
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
+        raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
+
+
+def accounts(db_path: str) -> list[Account]:
+    """Of the file alone, whoever has it open."""
+    try:
+        with contextlib.closing(read_only(db_path)) as connection:
+            return list(loading.accounts(connection).values())
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
 
 
 def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:

@@ -3,197 +3,157 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import orjson
-from rich.console import Console
-from rich.table import Table
-
-from gateway.admin import Admin
-from gateway.app import directory, open_config_ledger
-from gateway.charging.statements import statement
-from gateway.charging.store import LockHeld
-from gateway.clock import LoopClock
+from gateway.cli import tables
+from gateway.cli.reach import WRONG_USE, Asked, CommandFailed, answer
 from gateway.config.load import ConfigError, load
 from gateway.config.model import Config
-from gateway.errors import GatewayError
 from gateway.tenants import key_hash
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
-Asked = tuple[str, str, dict[str, Any]]  # method, admin path, body
-CONNECT_S = 2.0
-
-
-class CommandFailed(Exception):
-    """Carries the exit code: 1 the answer is no, 2 neither gateway nor ledger could be reached."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+Build = Callable[[argparse.Namespace], Asked]
+Show = Callable[[Any], None]
+TIME_HELP = "a date or time, in the timezone of routes.yaml unless it says another, or Unix seconds"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    tenant = _noun(subparsers, "tenant", "who is billed")
-    _verb(tenant, "add", _tenant_add, "ID", "--plan")
-    _verb(tenant, "list", lambda a: ("GET", "tenants", {}))
-    _verb(tenant, "show", lambda a: ("GET", f"tenants/{a.id}", {}), "ID")
-    key = _noun(subparsers, "key", "api keys")
-    _verb(key, "add", _key_add, "ID", "--name", "--expires-at")
-    _verb(key, "revoke", lambda a: ("DELETE", f"tenants/{a.id}/keys/{a.key_id}", {}), "ID", "KEY_ID")
-    hashing = key.add_parser("hash", help="the hash of a key read from standard input")
-    hashing.set_defaults(func=_hash)
-    grant = _noun(subparsers, "grant", "credits for a tenant")
-    _verb(grant, "add", _grant_add, "ID", "CREDITS", "--expires-at", "--priority", "--source-ref")
+    _add_tenant(_noun(subparsers, "tenant", "who is billed"))
+    _add_key(_noun(subparsers, "key", "api keys"))
+    _add_grant(_noun(subparsers, "grant", "credits for a tenant"))
     parser = subparsers.add_parser("statement", help="what a tenant had, spent and has left")
     parser.add_argument("id", metavar="TENANT")
-    parser.add_argument("--from", dest="from_", metavar="DATE")
-    parser.add_argument("--to", metavar="DATE")
-    _common(parser)
-    parser.set_defaults(func=_statement)
+    parser.add_argument("--from", dest="from_", metavar="DATE", help="default: the first of this month")
+    parser.add_argument("--to", metavar="DATE", help="exclusive, default: now")
+    _finish(parser, _statement, tables.statement)
+
+
+def _add_tenant(tenant: Subparsers) -> None:
+    parser = tenant.add_parser("add", help="a new tenant")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--plan", required=True)
+    parser.add_argument("--parent", metavar="ID", help="the tenant whose grants it may draw on as well")
+    parser.add_argument("--tag", dest="tags", action="append", default=[], metavar="TAG", help="may be repeated")
+    _finish(parser, _tenant_add, tables.one)
+    _finish(tenant.add_parser("list", help="all tenants"), lambda args: Asked("GET", ("tenants",)), tables.many)
+    parser = tenant.add_parser("show", help="one tenant")
+    parser.add_argument("id", metavar="ID")
+    _finish(parser, lambda args: Asked("GET", ("tenants", args.id)), tables.one)
+
+
+def _add_key(key: Subparsers) -> None:
+    parser = key.add_parser("add", help="a new key, shown once")
+    parser.add_argument("id", metavar="TENANT")
+    parser.add_argument("--name")
+    parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
+    _finish(parser, _key_add, tables.new_key)
+    parser = key.add_parser("revoke", help="a key stops working at once")
+    parser.add_argument("id", metavar="TENANT")
+    parser.add_argument("key_id", metavar="KEY_ID")
+    _finish(parser, lambda args: Asked("DELETE", ("tenants", args.id, "keys", args.key_id)), tables.one)
+    parser = key.add_parser("hash", help="the hash of a key read from standard input, for routes.yaml")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(func=_hash)
+
+
+def _add_grant(grant: Subparsers) -> None:
+    parser = grant.add_parser("add", help="credits for a tenant")
+    parser.add_argument("id", metavar="TENANT")
+    parser.add_argument("credits", metavar="CREDITS", help="such as 2.5, 100k or 1M")
+    parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
+    parser.add_argument("--priority", type=int, help="0 to 1000, the lowest is spent first; default 30")
+    parser.add_argument("--source-ref", metavar="REF", help="the same REF again returns the first grant")
+    _finish(parser, _grant_add, tables.one)
 
 
 def _noun(subparsers: Subparsers, name: str, help_: str) -> Subparsers:
     return subparsers.add_parser(name, help=help_).add_subparsers(required=True, metavar="VERB")
 
 
-def _verb(noun: Subparsers, name: str, build: Callable[[argparse.Namespace], Asked], *arguments: str) -> None:
-    parser = noun.add_parser(name)
-    for argument in arguments:
-        if argument.startswith("--"):
-            parser.add_argument(argument, required=argument == "--plan")
-        else:
-            parser.add_argument(argument.lower(), metavar=argument)
-    _common(parser)
-    parser.set_defaults(func=lambda args: _change(args, build(args)))
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
+def _finish(parser: argparse.ArgumentParser, build: Build, show: Show) -> None:
+    """What every verb takes, and how it runs."""
     parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
     parser.add_argument("--url", help="the running gateway, default: server.host and port of routes.yaml")
     parser.add_argument("--json", action="store_true")
+    parser.set_defaults(func=lambda args: _run(args, build(args), show))
 
 
 def _tenant_add(args: argparse.Namespace) -> Asked:
-    return "POST", "tenants", {"id": args.id, "plan": args.plan}
+    body = {"id": args.id, "plan": args.plan, "tags": args.tags}
+    return Asked("POST", ("tenants",), body | _given(parent=args.parent))
 
 
 def _key_add(args: argparse.Namespace) -> Asked:
-    return "POST", f"tenants/{args.id}/keys", _given(name=args.name, expires_at=args.expires_at)
+    return Asked("POST", ("tenants", args.id, "keys"), _given(name=args.name, expires_at=args.expires_at))
 
 
 def _grant_add(args: argparse.Namespace) -> Asked:
-    body = _given(expires_at=args.expires_at, source_ref=args.source_ref)
-    if args.priority is not None:
-        body["priority"] = int(args.priority)
-    return "POST", f"tenants/{args.id}/grants", {"credits": args.credits, **body}
+    body = _given(expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority)
+    return Asked("POST", ("tenants", args.id, "grants"), {"credits": args.credits, **body})
 
 
-def _given(**values: str | None) -> dict[str, Any]:
+def _statement(args: argparse.Namespace) -> Asked:
+    query = _given(**{"from": args.from_, "to": args.to})
+    return Asked("GET", ("tenants", args.id, "statement"), query=query)
+
+
+def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _hash(args: argparse.Namespace) -> int:
-    print("sha256:" + key_hash(sys.stdin.readline().strip()))
+    key = sys.stdin.readline().strip()
+    if not key:
+        print("There is no key on standard input.", file=sys.stderr)
+        return WRONG_USE
+    hashed = "sha256:" + key_hash(key)
+    print(json.dumps({"hash": hashed}) if args.json else hashed)
     return 0
 
 
-def _change(args: argparse.Namespace, asked: Asked) -> int:
+def _run(args: argparse.Namespace, asked: Asked, show: Show) -> int:
     try:
         config = load(args.config)
-        value = _through_gateway(args, config, asked)
-        if value is None:
-            value = asyncio.run(_on_ledger(config, asked))
-    except (CommandFailed, GatewayError, ConfigError, LockHeld, ValueError) as error:
+        value = _all_pages(config, args.url, _in_zone(asked, ZoneInfo(config.timezone)))
+    except ConfigError as error:
         print(error, file=sys.stderr)
-        return error.code if isinstance(error, CommandFailed) else 2 if isinstance(error, LockHeld) else 1
-    _show(value, args.json)
-    return 0
-
-
-def _through_gateway(args: argparse.Namespace, config: Config, asked: Asked) -> Any:
-    """The admin API's answer; None when no gateway listens there."""
-    method, path, body = asked
-    url = (args.url or f"http://{config.server.host}:{config.server.port}").rstrip("/")
-    if not url.startswith(("http://", "https://")):
-        raise CommandFailed("--url is a http or https address.", 2)
-    request = urllib.request.Request(  # noqa: S310 (the scheme is checked above)
-        f"{url}/admin/v1/{path}",
-        method=method,
-        data=json.dumps(body).encode() if method == "POST" else None,
-        headers={"authorization": "Bearer " + os.environ.get("MOMA_ADMIN_KEY", "")},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=CONNECT_S) as answer:  # noqa: S310
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise CommandFailed(_said(error.read()), 1) from error
-    except (urllib.error.URLError, OSError) as error:
-        if args.url:
-            raise CommandFailed(f"No gateway answers at {url}.", 2) from error
-        return None
-
-
-def _said(body: bytes) -> str:
-    try:
-        return str(orjson.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "The answer was not the gateway's."
-
-
-async def _on_ledger(config: Config, asked: Asked) -> Any:
-    """The same code as behind the admin API, on the ledger that this process locks."""
-    method, path, body = asked
-    clock = LoopClock(asyncio.get_running_loop())
-    ledger = await open_config_ledger(config, clock)
-    try:
-        admin = Admin(key=None, ledger=ledger, tenants=directory(config, ledger), plans=config.plans, clock=clock)
-        _, value = await admin.handle(method, f"/admin/v1/{path}", {}, json.dumps(body).encode())
-        return value
-    finally:
-        await ledger.aclose()
-
-
-def _statement(args: argparse.Namespace) -> int:
-    try:
-        config = load(args.config)
-        zone = ZoneInfo(config.timezone)
-        now = datetime.now(zone)
-        month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        from_ms = _ms(args.from_, zone) if args.from_ else int(month.timestamp() * 1000)
-        to_ms = _ms(args.to, zone) if args.to else time.time_ns() // 1_000_000 + 1
-        value = statement(config.ledger.removeprefix("sqlite:"), args.id, from_ms, to_ms)
-    except (ConfigError, GatewayError, ValueError, OSError) as error:
+        return WRONG_USE
+    except CommandFailed as error:
         print(error, file=sys.stderr)
-        return 1
-    _show(value, args.json)
-    return 0
-
-
-def _ms(text: str, zone: ZoneInfo) -> int:
-    when = datetime.fromisoformat(text)
-    return int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
-
-
-def _show(value: Any, as_json: bool) -> None:
-    if as_json:
+        return error.code
+    if args.json:
         print(json.dumps(value, ensure_ascii=False))
-        return
-    rows = value["data"] if isinstance(value, dict) and isinstance(value.get("data"), list) else [value]
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0] if rows else ("nothing",):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row.values()))
-    Console().print(table)
+    else:
+        show(value)
+    return 0
+
+
+def _all_pages(config: Config, url: str | None, asked: Asked) -> Any:
+    value = answer(config, url, asked)
+    while asked.method == "GET" and value.get("next") is not None:
+        page = answer(config, url, Asked("GET", asked.parts, query={"after": str(value["next"])}))
+        value = {"data": value["data"] + page["data"], "next": page["next"]}
+    return value
+
+
+def _in_zone(asked: Asked, zone: ZoneInfo) -> Asked:
+    """A time without an offset is meant where the tenants' months begin."""
+    text = asked.body.get("expires_at")
+    if text is None:
+        return asked
+    value: int | str = text
+    if text.isascii() and text.isdigit():
+        value = int(text)
+    else:
+        try:
+            when = datetime.fromisoformat(text)
+        except ValueError:
+            return asked  # the admin API says what is wrong with it
+        value = when.isoformat() if when.tzinfo else when.replace(tzinfo=zone).isoformat()
+    return Asked(asked.method, asked.parts, {**asked.body, "expires_at": value})
