@@ -50,20 +50,27 @@ class App:
         self._draining = False
 
     async def start(self, host: str | None = None, port: int | None = None) -> None:
+        """Raises LockHeld, StoreUnavailable, or OSError when it cannot listen; nothing is left open then."""
         config, clock = self._config, LoopClock(asyncio.get_running_loop())
-        self.ledger = await open_config_ledger(config, clock)
-        self.ledger.on_commit = self.metrics.committed
-        self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
-        self.metrics.generation.set(1)
-        self._tokenizer = Tokenizer()
-        self._client = AiohttpClient(config.timeout.connect_s)
-        self._edge = Edge(self._gateway(clock).handle)
-        self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
-        await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, host or config.server.host, config.server.port if port is None else port, backlog=1024
-        )
-        await site.start()
+        async with contextlib.AsyncExitStack() as stack:
+            self.ledger = await open_config_ledger(config, clock)
+            stack.push_async_callback(self.ledger.aclose)
+            self.ledger.on_commit = self.metrics.committed
+            self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
+            self.metrics.generation.set(1)
+            self._tokenizer = Tokenizer()
+            self._client = AiohttpClient(config.timeout.connect_s)
+            stack.push_async_callback(self._client.aclose)
+            stack.push_async_callback(self._end_tasks)
+            self._edge = Edge(self._gateway(clock).handle)
+            self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
+            stack.push_async_callback(self._runner.cleanup)
+            await self._runner.setup()
+            site = web.TCPSite(
+                self._runner, host or config.server.host, config.server.port if port is None else port, backlog=1024
+            )
+            await site.start()
+            self._parts = stack.pop_all()
         self.port = self._runner.addresses[0][1]
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be walked again
@@ -75,14 +82,14 @@ class App:
 
     async def aclose(self) -> None:
         self._draining = True
-        await self._runner.cleanup()
+        await self._parts.aclose()  # in the reverse order: the listener first, the ledger last
+
+    async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await self._client.aclose()
-        await self.ledger.aclose()
 
     async def _expire_forever(self, clock: Clock) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""

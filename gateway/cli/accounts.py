@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.cli import tables
-from gateway.cli.reach import WRONG_USE, Asked, CommandFailed, answer
+from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer
 from gateway.config.load import ConfigError, load
 from gateway.config.model import Config
 from gateway.tenants import key_hash
@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace, asked: Asked, show: Show) -> int:
         value = _all_pages(config, args.url, _in_zone(asked, ZoneInfo(config.timezone)))
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return WRONG_USE
+        return NO
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return error.code

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,15 +18,20 @@ from gateway.app import App
 from gateway.charging.store import LockHeld
 from gateway.config.load import ConfigError, load, unset_secrets
 from gateway.config.model import Config
+from gateway.errors import StoreUnavailable
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
+
+
+class CannotListen(Exception):
+    """The port is taken, or the host is not ours."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("serve", help="start the gateway")
     parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
     parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--port", type=_port)
     parser.add_argument("--log-calls", action="store_true", help="one JSON line per call on standard output")
     parser.set_defaults(func=run)
 
@@ -43,9 +50,19 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         return uvloop.run(_serve(config, args))
-    except LockHeld as error:
+    except (LockHeld, StoreUnavailable) as error:
         print(error, file=sys.stderr)
         return 2
+    except CannotListen as error:
+        print(f"{error} --port takes another port.", file=sys.stderr)
+        return 2
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return port
 
 
 async def _serve(config: Config, args: argparse.Namespace) -> int:
@@ -54,7 +71,12 @@ async def _serve(config: Config, args: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     app = App(config, log_call=_to_stdout if args.log_calls else None)
-    await app.start(args.host, args.port)
+    try:
+        await app.start(args.host, args.port)
+    except OSError as error:
+        host, port = args.host or config.server.host, config.server.port if args.port is None else args.port
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise CannotListen(f"Cannot listen on {host}:{port}: {why}.") from error
     logging.getLogger("gateway").info("serving on http://%s:%d/v1", args.host or config.server.host, app.port)
     await stop.wait()
     await app.aclose()
@@ -62,5 +84,6 @@ async def _serve(config: Config, args: argparse.Namespace) -> int:
 
 
 def _to_stdout(line: bytes) -> None:
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+    """A reader that has gone must not fail a call."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), line)
