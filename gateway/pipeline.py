@@ -87,7 +87,7 @@ class Pipeline:
             life.record.stream = call.stream
             gate = self._gates.of(caller.tenant, caller.plan.limits)
             life.permit = gate.admit(estimated_input(call))
-            decision = life.decision = self._router.route(call, caller.plan)
+            decision = life.decision = self._router.route(call, caller.plan, await self._counted_input(call))
             life.charge_id = self._next_charge_id()
             deadline = Deadline(self._clock, min(self._config.timeout.total_s, call.deadline_s or 1e9))
             max_tokens = await self._reserve(life, caller, call, decision)
@@ -117,6 +117,13 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
+    async def _counted_input(self, call: Call) -> int | None:
+        """The exact number of tokens where the estimate does not tell whether they fit; None: it does."""
+        batch = call.endpoint != "chat" and call.choices > 1
+        if batch or not self._tokenizer.ready or not self._router.near_limit(call):
+            return None
+        return await self._tokenizer.count_long(prompt_text(call))
+
     async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
         quote = self._quote(life, caller, call, decision, call.input_bound)
@@ -133,7 +140,8 @@ class Pipeline:
     def _quote(self, life: _Life, caller: Caller, call: Call, decision: Decision, input_bound: int) -> Quote:
         models = [target.model for target in decision.all]
         media = call.media_parts * max(model.max_image_tokens for model in models)
-        bound = min(max(model.context for model in models), input_bound + media)
+        texts = call.choices if call.endpoint == "embeddings" else 1  # each has the context to itself
+        bound = min(max(model.context for model in models) * texts, input_bound + media)
         input_rate = max(rate for model in models for b, rate in model.rates.items() if b.startswith("input"))
         output_rate = max(rate for model in models for b, rate in model.rates.items() if b.startswith("output"))
         per_call = max(model.rates.get("calls", 0) for model in models)
@@ -159,7 +167,7 @@ class Pipeline:
         asked = call.max_tokens
         if asked is None and call.endpoint == "completions":
             asked = COMPLETIONS_DEFAULT_TOKENS
-        room = max(1, max(t.model.context for t in decision.all) - estimated_input(call))
+        room = max(1, max(t.model.context for t in decision.all) - decision.needed)
         bounds = [max(target.model.max_output for target in decision.all), room]
         bounds += [n for n in (asked, caller.plan.max_output) if n is not None]
         return min(bounds)

@@ -58,7 +58,7 @@ ROOT = Path(__file__).parent.parent
 PLAN = Plan("p", (PlanGrant(1_000_000_000_000),))
 CONFIG = config(
     [backend("a"), backend("b")],
-    [model("m", "a"), model("n", "b")],
+    [model("m", "a"), model("n", "b"), model("e", "a", endpoints=frozenset({"embeddings"}))],
     [route("both", "m", "n")],
     timeout=Timeout(3, 30, 30, 300),
     retry=Retry(3, 0.2, 5.0),
@@ -75,6 +75,7 @@ class Stage:
     script: Sequence[Said] | Callable[[Sent], Said]
     seed: int = 1
     plan: Plan = PLAN
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class Stage:
                 attempted=self.metrics.attempted,
             ),
             ledger=self.ledger,
-            tokenizer=Tokenizer(),
+            tokenizer=self.tokenizer,
             recorder=Recorder(self.metrics, top=50, log=lambda line: self.lines.append(orjson.loads(line))),
             clock=self.clock,
             next_charge_id=ids("ch"),
@@ -264,6 +265,46 @@ async def test_a_client_that_leaves_during_the_commit_is_counted_once(opened: Op
     assert (task.cancelled(), sink.begun, record["charged"]) == (True, False, "10")
     assert stage.metric("moma_credits_total", tenant="t", kind="settled") == 10
     assert [(line["outcome"], line["charged_uc"]) for line in stage.lines] == [("aborted", 10_000_000)]
+
+
+class Words(Tokenizer):
+    """A vocabulary in which a word is a token."""
+
+    ready = True
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("word" * 2 + " " + " " * 40_000, 200), ("a " * 9000, 400), ("a " * 8000, 200), ("abcdefgh " * 8000, 400)],
+)
+async def test_near_the_limit_the_context_is_counted(opened: Open, text: str, status: int) -> None:
+    """The model takes 8,192; by four bytes a token these are 10,000, 4,500, 4,000 and 18,000."""
+    stage = opened(lambda _: OK, tokenizer=Words())
+    sink = await stage.ask(messages=[{"role": "user", "content": text}])
+    assert sink.status == status
+    assert len(stage.client.sent) == (status == 200)
+    if status == 200 and len(text) > 40_000:
+        assert stage.client.sent[0].body["max_tokens"] == 1024
+
+
+EMBEDDED = orjson.dumps({"object": "list", "data": [], "usage": {"prompt_tokens": 25_000, "total_tokens": 25_000}})
+
+
+async def test_a_batch_of_embeddings_is_held_and_charged_in_full(opened: Open) -> None:
+    stage, held = opened([Said(pieces=[EMBEDDED], before=1.0)]), []
+    sink = ListSink()
+    asked = request(endpoint="embeddings", model="e", input=["x" * 1000] * 100)
+    call = asyncio.ensure_future(stage.pipeline.handle(Caller("t", PLAN, ("t",)), asked, sink))
+    watch = asyncio.ensure_future(stage.clock.sleep(0.5))
+    await drive(stage.clock, watch, busy=lambda: stage.busy)
+    held.append(float(stage.ledger.usage("t")["reserved"]))
+    await drive(stage.clock, call, busy=lambda: stage.busy)
+    [record] = await stage.durable()
+    assert (sink.status, record["charged"], record["overage"]) == (200, "25000", "0")
+    assert held[0] >= 25_000
 
 
 async def scenario(opened: Open, seed: int) -> list[tuple[float, int, str, str, float]]:

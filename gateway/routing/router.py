@@ -14,7 +14,10 @@ from gateway.routing.policies import Ordered, Policy, Target, Weighted
 
 @dataclass(slots=True)
 class Decision:
-    """`targets` in the order to try; the fallbacks follow on an error, or when a backend finds the context too long."""
+    """`targets` in the order to try; the fallbacks follow on an error, or when a backend finds the context too long.
+
+    `needed` is the context that the input takes, in tokens.
+    """
 
     route: str
     policy: str
@@ -22,6 +25,7 @@ class Decision:
     on_error: list[Target]
     on_context: list[Target]
     removed: list[tuple[Target, str]]
+    needed: int
 
     @property
     def all(self) -> list[Target]:
@@ -46,7 +50,15 @@ class Router:
         config = self._config
         return [n for n in (*config.models, *config.aliases, *config.routes) if self._allowed(n, plan)]
 
-    def route(self, call: Call, plan: Plan) -> Decision:
+    def near_limit(self, call: Call) -> bool:
+        """Whether an estimate is too coarse to tell if the input fits: it is good to a factor of two."""
+        route = self._route_named(self._config.aliases.get(call.model, call.model))
+        models = (*route.pick, *route.fallback_error, *route.fallback_context) if route else ()
+        tokens = needed_context(call)
+        return any(tokens / 2 <= self._config.models[name].context <= tokens * 2 for name in models)
+
+    def route(self, call: Call, plan: Plan, needed: int | None = None) -> Decision:
+        """`needed` is the exact count of the input's tokens, where there is one."""
         name = self._config.aliases.get(call.model, call.model)
         route = self._route_named(name)
         if route is None or not self._allowed(call.model, plan):
@@ -54,11 +66,12 @@ class Router:
                 f"The model '{_short(call.model)}' does not exist or is not in your plan. GET /v1/models lists yours.",
                 param="model",
             )
+        needed = needed_context(call) if needed is None else needed
         removed: list[tuple[Target, str]] = []
-        targets = self._usable(route.pick, route.require, call, removed)
+        targets = self._usable(route.pick, route.require, call, needed, removed)
         policy = self._policies.get(route.policy, self._ordered)
-        on_error = self._usable(route.fallback_error, route.require, call, [])
-        on_context = self._usable(route.fallback_context, route.require, call, [])
+        on_error = self._usable(route.fallback_error, route.require, call, needed, [])
+        on_context = self._usable(route.fallback_context, route.require, call, needed, [])
         decision = Decision(
             route=route.name,
             policy="weighted" if policy is not self._ordered else "ordered",
@@ -66,6 +79,7 @@ class Router:
             on_error=[target for target in on_error if target not in targets],
             on_context=[target for target in on_context if target not in targets],
             removed=removed,
+            needed=needed,
         )
         return _nonempty(decision, call)
 
@@ -85,19 +99,19 @@ class Router:
         return model is not None and not plan.allow.isdisjoint(model.tags)
 
     def _usable(
-        self, models: Iterable[str], require: Require, call: Call, removed: list[tuple[Target, str]]
+        self, models: Iterable[str], require: Require, call: Call, needed: int, removed: list[tuple[Target, str]]
     ) -> list[Target]:
         kept = []
         for name in models:
             for target in self._targets[name]:
-                if why := removed_by(target, require, call):
+                if why := removed_by(target, require, call, needed):
                     removed.append((target, why))
                 else:
                     kept.append(target)
         return kept
 
 
-def removed_by(target: Target, require: Require, call: Call) -> str | None:
+def removed_by(target: Target, require: Require, call: Call, needed: int) -> str | None:
     """The hard constraint that a target breaks, or None. Fallback cannot widen any of them."""
     backend, model = target.backend, target.model
     if call.endpoint not in model.endpoints:
@@ -110,14 +124,26 @@ def removed_by(target: Target, require: Require, call: Call) -> str | None:
         return "chip"
     if require.tags and require.tags.isdisjoint(backend.tags):
         return "tags"
-    if estimated_input(call) > model.context:
+    if needed > model.context:
         return "context"
     return None
 
 
 def estimated_input(call: Call) -> int:
-    """Tokens by the usual four bytes a token: judges fit, never charges (charging.md section 4)."""
+    """All tokens of a call by the usual four bytes a token: for limits, never for charges."""
     return call.input_bound // 4
+
+
+def needed_context(call: Call) -> int:
+    """The same of its longest prompt: each prompt of a batch, and each text to embed, has the context to itself."""
+    prompts = call.body.get("input" if call.endpoint == "embeddings" else "prompt") if call.endpoint != "chat" else None
+    if not isinstance(prompts, list):
+        return estimated_input(call)
+    if isinstance(prompts[0], int):
+        return len(prompts)
+    if isinstance(prompts[0], list):
+        return max(map(len, prompts))
+    return max(len(text.encode()) for text in prompts) // 4
 
 
 def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:
@@ -134,14 +160,14 @@ def _nonempty(decision: Decision, call: Call) -> Decision:
     if decision.on_error and reasons <= {"context"}:
         decision.targets, decision.on_error = decision.on_error, []
         return decision
-    raise _why_none(reasons, call, [target for target, _ in decision.removed])
+    raise _why_none(reasons, call, decision.needed, [target for target, _ in decision.removed])
 
 
-def _why_none(reasons: set[str], call: Call, targets: Sequence[Target]) -> Exception:
+def _why_none(reasons: set[str], call: Call, needed: int, targets: Sequence[Target]) -> Exception:
     if "context" in reasons:
         longest = max(target.model.context for target in targets)
         return ContextTooLong(
-            f"The input has about {estimated_input(call)} tokens; the longest context here is {longest}. Shorten it.",
+            f"The input has about {needed} tokens; the longest context here is {longest}. Shorten it.",
             param="messages",
         )
     if "endpoint" in reasons:

@@ -185,6 +185,47 @@ def test_too_long_goes_to_the_fallback_for_context_then_for_errors() -> None:
     assert isinstance(refused("growing", messages=of_tokens(100_001)), ContextTooLong)
 
 
+TEXT = "x" * 4000
+TOKENS = list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "needed"),
+    [
+        ("embeddings", {"input": TEXT}, 1000),
+        ("embeddings", {"input": [TEXT] * 100}, 1000),
+        ("embeddings", {"input": ["short", TEXT]}, 1000),
+        ("embeddings", {"input": TOKENS}, 1000),
+        ("embeddings", {"input": [[1], TOKENS] * 50}, 1000),
+        ("completions", {"prompt": [TEXT] * 20}, 1000),
+        ("completions", {"prompt": TEXT, "n": 5}, 1000),
+    ],
+)
+def test_each_prompt_of_a_batch_has_the_context_to_itself(endpoint: str, body: dict[str, Any], needed: int) -> None:
+    for context, fits in ((needed - 1, False), (needed + 20, True)):  # a lone text counts with its template
+        endpoints = frozenset({"chat", "completions", "embeddings"})
+        world = config([backend("a")], [model("m", "a", context=context, endpoints=endpoints)])
+        router = Router(world, random.Random(1))
+        if fits:
+            assert router.route(call(endpoint=endpoint, **body), ANY).needed in range(needed, needed + 11)
+        else:
+            with pytest.raises(ContextTooLong):
+                router.route(call(endpoint=endpoint, **body), ANY)
+
+
+def test_an_exact_count_beats_the_estimate() -> None:
+    router = Router(WORLD, random.Random(1))
+    asked = call(model="short", messages=of_tokens(150))
+    assert [target.backend.name for target in router.route(asked, ANY, 100).targets] == ["north"]
+    with pytest.raises(ContextTooLong):
+        router.route(call(model="short", messages=of_tokens(60)), ANY, 101)
+
+
+@pytest.mark.parametrize(("tokens", "near"), [(49, False), (50, True), (200, True), (201, False)])
+def test_near_the_limit_is_a_factor_of_two(tokens: int, near: bool) -> None:
+    assert Router(WORLD, random.Random(1)).near_limit(call(model="short", messages=of_tokens(tokens))) == near
+
+
 @pytest.mark.parametrize("asked", ["gpt-4o-mini", "best"])
 def test_an_alias_is_what_it_stands_for(asked: str) -> None:
     assert decide(asked).route == WORLD.aliases[asked]
