@@ -48,6 +48,7 @@ class Delivery:
     target: Target | None = None
     attempts: int = 0
     reader: StreamReader | None = None
+    failed: bool = False  # the last attempt is over and came to nothing: no backend is at work
     usage: Usage | None = None
     answer: Answer | None = None
     tail: bytes = b""
@@ -195,6 +196,7 @@ class Dispatcher:
         body = request_body(job.call, target.as_name, _output_limit(job, target), target.backend.quirks)
         delivery.target = target
         delivery.usage = delivery.reader = None
+        delivery.failed = False
         tried = 0
         while True:
             key = keys.current()
@@ -235,6 +237,9 @@ class Dispatcher:
                 else:
                     await self._collect(job, target, exchange, delivery)
             whole = True
+        except AttemptFailed:
+            delivery.failed = True
+            raise
         finally:
             if exchange is not None and not whole:
                 exchange.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway import errors
-from gateway.adapters.openai import StreamReader
+from gateway.adapters.openai import StreamReader, answer_text
 from gateway.call import Answer, Call, Request, Sink, Usage
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import Quote, credits_text
@@ -200,7 +200,7 @@ class Pipeline:
 
     def _counted(self, call: Call, delivery: Delivery, flags: tuple[str, ...]) -> Usage:
         """The local count, where the backend said nothing: what went in, and what was passed on."""
-        text = _answer_text(delivery)
+        text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
         quantities = {
             "input": self._tokenizer.count(prompt_text(call)),
             "output": self._tokenizer.count(text),
@@ -288,9 +288,10 @@ class Pipeline:
         """A client that left pays by the backend's on_disconnect; a broken stream pays for what was passed on."""
         delivery = life.delivery
         assert delivery.target is not None
-        if life.record.outcome == "aborted":
+        started = delivery.reader is not None and delivery.reader.started
+        if life.record.outcome == "aborted" and not delivery.failed:
             return delivery.target.backend.on_disconnect != "free"
-        return delivery.reader is not None and delivery.reader.started
+        return started
 
 
 def error_answer(error: errors.GatewayError, request_id: str) -> Answer:
@@ -302,7 +303,7 @@ def _answer_text(delivery: Delivery) -> str:
     reader: StreamReader | None = delivery.reader
     if reader is not None:
         return reader.passed_text()
-    return delivery.answer.body.decode("utf-8", "replace") if delivery.answer is not None else ""
+    return answer_text(delivery.answer.body) if delivery.answer is not None else ""
 
 
 def _charged(record: Finished, receipt: asyncio.Future[Receipt]) -> Finished:

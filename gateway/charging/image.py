@@ -207,6 +207,19 @@ class Image:
                 self.changes.grants[grant.id] = grant
         return left_uc
 
+    def book(self, hold: Hold, charged_uc: int, unpaid_uc: int) -> int:
+        """Book the charge on the account; returns what of `unpaid_uc` fits its debt limit: the rest is lost."""
+        account = self.accounts[hold.quote.tenant]
+        account.settled_uc += charged_uc
+        self.changes.accounts[account.id] = account
+        if not unpaid_uc:
+            return 0
+        limit_uc = hold.reserved_uc if account.debt_limit_uc is None else account.debt_limit_uc
+        debt_uc = max(0, min(unpaid_uc, limit_uc - account.debt_uc))
+        account.debt_uc += debt_uc
+        account.loss_uc += unpaid_uc - debt_uc
+        return debt_uc
+
     def close(self, hold: Hold, receipt: Receipt, end: Closing | None, now_ms: int) -> None:
         """Take the hold out; with `end` a numbered record is queued."""
         hold.open = False

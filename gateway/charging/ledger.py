@@ -44,13 +44,14 @@ async def open_ledger(path: str, clock: Clock, timezone: str, plans: Mapping[str
 
 
 class Ledger:
-    """One per process, on one loop. State: the image, the deque of young holds with its timer, and `broken`."""
+    """One per process, on one loop. State: image, plans, the deque of young holds with its timer, `broken`."""
 
     def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
         self.on_commit: Callable[[float, int], None] | None = None  # seconds, charges in the batch
         self._store = store
         self._image = image
         self._plans = plans
+        self._applied: dict[str, Plan] = {}  # by account: what the configuration says, whatever became of the file
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._young: deque[Hold] = deque()
@@ -111,7 +112,8 @@ class Ledger:
     ) -> asyncio.Future[Receipt]:  # fmt: skip
         """Charge the actual: own hold, other grants, bounded debt, loss. The first result of an id wins.
 
-        The future is done when the commit is, or fails with StoreUnavailable; it never fails for lack of funds.
+        The future is done when the commit is. It fails with StoreUnavailable, also when the hold was closed in another
+        way before; it never fails for lack of funds.
         """
         image = self._image
         hold = image.holds.get(charge_id)
@@ -120,16 +122,16 @@ class Ledger:
         flags = (*usage.flags, *status_flags)
         assert hold.dispatched or "cache_hit" in flags, "I13: no settle without dispatch or cache hit"
         charged_uc = cost_uc(usage.quantities, rates)
-        if "bad_usage" in flags:
+        if "bad_usage" in flags or "estimated" in flags:  # what nobody reported never costs more than was held
             charged_uc = max(0, min(charged_uc, hold.reserved_uc))
         now_ms = self._clock.wall_ms()
         parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
-        debt_uc = self._indebt(image, hold, charged_uc, unpaid_uc)
+        debt_uc = image.book(hold, charged_uc, unpaid_uc)
         cost = provider_cost(usage.quantities, price)
         end = Closing(
             "settled", usage, model_served, backend, charged_uc, debt_uc, unpaid_uc - debt_uc, parts, cost, flags
         )
-        receipt = Receipt(0, charged_uc, unpaid_uc)
+        receipt = Receipt(0, charged_uc, unpaid_uc, settled=True)
         image.close(hold, receipt, end, now_ms)
         return self._receipt_future(receipt)
 
@@ -157,10 +159,14 @@ class Ledger:
             self._void(hold, "voided", (outcome, *flags))
 
     def expire_overdue(self, now_ms: int) -> int:
-        """Close the holds whose deadline has passed; returns how many."""
-        overdue = [hold for hold in self._image.holds.values() if hold.quote.deadline_ms < now_ms]
+        """Close the holds whose deadline has passed by both clocks; returns how many.
+
+        A wall clock that is set forward must not close the holds of calls that go on.
+        """
         if self._broken:
             return 0
+        now = self._clock.now()
+        overdue = [hold for hold in self._image.holds.values() if hold.overdue(now_ms, now)]
         for hold in overdue:
             self._void(hold, "expired", ("overdue",))
         return len(overdue)
@@ -172,19 +178,6 @@ class Ledger:
         self._image.close(hold, Receipt(), end, now_ms)
         if end is not None or hold.stored:
             self._writer.kick()
-
-    def _indebt(self, image: Image, hold: Hold, charged_uc: int, unpaid_uc: int) -> int:
-        """Book the charge on the account; returns the part of `unpaid_uc` that fits its debt limit."""
-        account = image.accounts[hold.quote.tenant]
-        account.settled_uc += charged_uc
-        image.changes.accounts[account.id] = account
-        if not unpaid_uc:
-            return 0
-        limit_uc = hold.reserved_uc if account.debt_limit_uc is None else account.debt_limit_uc
-        debt_uc = max(0, min(unpaid_uc, limit_uc - account.debt_uc))
-        account.debt_uc += debt_uc
-        account.loss_uc += unpaid_uc - debt_uc
-        return debt_uc
 
     def _burn_list(self, image: Image, quote: Quote, now_ms: int) -> list[Grant]:
         accounts = image.accounts
@@ -244,8 +237,9 @@ class Ledger:
 
     def apply_plan(self, account: str, plan: Plan) -> Account:
         """Create the account if it is new, and set its plan; grants of a running period stay as they are."""
-        self._plans[plan.name] = plan
-        node = directory.apply_plan(self._usable(), account, plan, self._clock.wall_ms())
+        image = self._usable()
+        self._plans[plan.name] = self._applied[account] = plan
+        node = directory.apply_plan(image, account, plan, self._clock.wall_ms())
         self._writer.kick()
         return node
 
@@ -304,8 +298,7 @@ class Ledger:
         self._closing = True
         if self._young_timer is not None:
             self._young_timer.cancel()
-        if self._recovery is not None:
-            self._recovery.cancel()
+        if self._recovery is not None:  # not cancelled: its thread would go on with a store that is closed here
             await asyncio.gather(self._recovery, return_exceptions=True)
         await self._writer.aclose()
         self._store.close()
@@ -324,11 +317,13 @@ class Ledger:
 
     def _settled_before(self, charge_id: str) -> asyncio.Future[Receipt]:
         receipt = None if self._broken else self._image.closed.get(charge_id)
-        if receipt is not None and not receipt.durable:
+        if receipt is not None and receipt.settled and not receipt.durable:
             return self._receipt_future(receipt)
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        if receipt is None:
-            _fail(future, StoreUnavailable(f"charge {charge_id} was lost with the store"))
+        if receipt is None or not receipt.settled:  # an answer that nothing charged must not go out
+            _fail(
+                future, StoreUnavailable(f"charge {charge_id} was lost with the store, or closed without being settled")
+            )
         else:
             future.set_result(receipt)
         return future
@@ -350,6 +345,8 @@ class Ledger:
             self._writer.kick()
 
     def _take(self) -> Any:
+        if self._broken:  # what the lost image still had to write does not fit the file that was read again
+            return None
         return self._image.take() if self._image.changes.any else None
 
     def _committed(self, changes: Any, seconds: float) -> None:
@@ -372,7 +369,7 @@ class Ledger:
             self._recovery = self._loop.create_task(self._recover())
 
     async def _recover(self) -> None:
-        while True:
+        while not self._closing:
             await self._clock.sleep(RECOVERY_S)
             try:
                 plans, zone, now_ms = self._plans, self._image.zone, self._clock.wall_ms()
@@ -380,6 +377,8 @@ class Ledger:
             except StoreUnavailable:
                 continue
             self._broken = False
+            for account, plan in self._applied.items():
+                directory.apply_plan(self._image, account, plan, now_ms)
             return
 
 

@@ -17,7 +17,8 @@ from gateway.charging.records import Account, Closing, Hold, Key, Receipt
 from gateway.charging.schema import select_sql
 from gateway.config.model import Plan
 
-RECENT: Final = "SELECT seq, charge_id, charged, overage FROM records ORDER BY seq DESC LIMIT ?"
+CRASH: Final = "crash"
+RECENT: Final = "SELECT seq, charge_id, charged, overage, status, flags FROM records ORDER BY seq DESC LIMIT ?"
 
 
 def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
@@ -29,8 +30,10 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
     for row in connection.execute(f"{select_sql('grants')} ORDER BY id"):
         image.keep_grant(_grant(*row))
-    for seq, charge_id, charged, overage in reversed(connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()):
-        image.remember(charge_id, Receipt(seq, charged, overage, durable=True))
+    recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
+    for seq, charge_id, charged, overage, status, flags in reversed(recent):
+        settled = status == "settled" and CRASH not in orjson.loads(flags)
+        image.remember(charge_id, Receipt(seq, charged, overage, durable=True, settled=settled))
         image.next_seq = seq + 1
     return image
 
@@ -54,7 +57,7 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
         quote = Quote(tenant, account_path, request_id, endpoint, requested, card, version, 0, 0, None, deadline_ms)
         hold = Hold(charge_id, quote, None, reserved, [], opened_ms, 0.0, stored=True)
         image.holds[charge_id] = hold
-        end = Closing("settled", Usage({}, "estimated"), model, backend, flags=("crash",)) if dispatched else None
+        end = Closing("settled", Usage({}, "estimated"), model, backend, flags=(CRASH,)) if dispatched else None
         image.close(hold, Receipt(), end, now_ms)
 
 

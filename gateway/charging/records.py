@@ -64,22 +64,31 @@ class Hold:
     reserved_uc: int
     parts: list[tuple[Grant, int]]
     opened_ms: int
-    due: float  # monotonic: when the hold is old enough to be written
+    due: float  # monotonic: when the hold is old enough to be written, 50 ms after it was opened
     open: bool = True
     dispatched: bool = False
     backend: str = ""
     model: str = ""
     stored: bool = False
 
+    def overdue(self, now_ms: int, now: float) -> bool:
+        """By the wall clock and by the monotonic one."""
+        deadline_ms = self.quote.deadline_ms
+        return deadline_ms < now_ms and (now - self.due) * 1000 > deadline_ms - self.opened_ms
+
 
 @dataclass(slots=True)
 class Receipt:
-    """The result of a charge. `seq` is 0 when nothing was numbered; else it is known once the receipt is durable."""
+    """The result of a charge. `seq` is 0 when nothing was numbered; else it is known once the receipt is durable.
+
+    `settled` is false for what was voided, expired or lost in a crash: no answer goes out on it.
+    """
 
     seq: int = 0
     charged_uc: int = 0
     overage_uc: int = 0
     durable: bool = False
+    settled: bool = False
 
 
 @dataclass(slots=True)

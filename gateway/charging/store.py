@@ -56,7 +56,13 @@ class Store:
                 self._anchor = read_only(self.path)
                 self._anchor.execute("SELECT schema_version FROM meta").fetchall()
             return image
-        except (sqlite3.Error, OSError) as error:
+        except (
+            sqlite3.Error,
+            OSError,
+            KeyError,
+            ValueError,
+            TypeError,
+        ) as error:  # the last three: rows that are damaged
             self._drop()
             raise StoreUnavailable(f"the ledger {self.path} cannot be used: {error}") from error
 

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from gateway.charging import directory
+from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import credits_text
 
+ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with last month's statement
+
 
 def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
-    """The grants the tenant may draw on, its ancestors' among them, and their sums."""
+    """The grants the tenant may draw on, its ancestors' among them, and their sums.
+
+    In `grants`, in each and in the sums at the top, granted = available + reserved + spent. A grant that has ended is
+    in `ended`, for 40 days and as long as a call still holds of it: there expired and revoked belong to the sum too.
+    """
     path = directory.account(image, tenant).path
     image.burn_list(path, now_ms)
-    grants = [
-        grant
-        for name in path
-        for grant in image.accounts[name].owned
-        if grant.reserved or (grant.live(now_ms) and grant.granted)
-    ]
+    owned = [grant for name in path for grant in image.accounts[name].owned]
+    grants = [grant for grant in owned if grant.live(now_ms)]
+    ended = [grant for grant in owned if grant.over(now_ms) and (grant.reserved or _recent(grant, now_ms))]
     return {
         "tenant": tenant,
         "available": credits_text(sum(grant.available for grant in grants)),
         "reserved": credits_text(sum(grant.reserved for grant in grants)),
         "spent": credits_text(sum(grant.spent for grant in grants)),
-        "grants": [
-            {
-                "id": grant.id,
-                "granted": credits_text(grant.granted),
-                "available": credits_text(grant.available),
-                "reserved": credits_text(grant.reserved),
-                "spent": credits_text(grant.spent),
-                "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms),
-                "package": grant.source_ref,
-            }
-            for grant in grants
+        "grants": [_shown(grant) for grant in grants],
+        "ended": [
+            {**_shown(grant), "expired": credits_text(grant.expired), "revoked": credits_text(grant.revoked)}
+            for grant in ended
         ],
+    }
+
+
+def _recent(grant: Grant, now_ms: int) -> bool:
+    return grant.expires_ms is not None and now_ms - grant.expires_ms < ENDED_SHOWN_MS
+
+
+def _shown(grant: Grant) -> dict[str, Any]:
+    return {
+        "id": grant.id,
+        "granted": credits_text(grant.granted),
+        "available": credits_text(grant.available),
+        "reserved": credits_text(grant.reserved),
+        "spent": credits_text(grant.spent),
+        "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms),
+        "package": grant.source_ref,
     }
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.charging.schema import rows_of
-from gateway.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 Batch = tuple[Any, Any]  # the changes and their numbered records
@@ -69,7 +68,7 @@ class Writer:
             good = True
             try:
                 self._write(records, rows)
-            except StoreUnavailable:
+            except Exception:  # whatever it was: with this thread every call would wait for ever
                 log.exception("the ledger's commit failed")
                 good = False
             seconds = time.perf_counter() - started
