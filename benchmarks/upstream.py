@@ -1,0 +1,75 @@
+"""A backend that costs next to nothing: fixed answers from a raw protocol. `python -m benchmarks.upstream PORT`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import cast
+
+import orjson
+import uvloop
+
+USAGE = {"prompt_tokens": 210, "completion_tokens": 120, "total_tokens": 330}
+EVENTS = 52  # as in the measured workload: role, 49 pieces, the finish, the usage
+
+
+def whole_answer() -> bytes:
+    """0.7 KB of chat completion."""
+    message = {"role": "assistant", "content": "The quick brown fox jumps over the lazy dog. " * 9}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return orjson.dumps({**body, "usage": USAGE})
+
+
+def stream_answer() -> bytes:
+    """52 events and [DONE], to be sent in one burst."""
+    pieces: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
+    pieces += [{"content": f" word{n}"} for n in range(EVENTS - 3)]
+    events = [_event([{"index": 0, "delta": piece, "finish_reason": None}]) for piece in pieces]
+    events.append(_event([{"index": 0, "delta": {}, "finish_reason": "stop"}]))
+    events.append(_event([], usage=USAGE))
+    return b"".join(events) + b"data: [DONE]\n\n"
+
+
+def _event(choices: list[dict[str, object]], **more: object) -> bytes:
+    body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+    return b"data: " + orjson.dumps({**body, **more}) + b"\n\n"
+
+
+def _chunked(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+
+
+WHOLE = whole_answer()
+_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
+STREAM = stream_answer()
+_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + _chunked(STREAM)
+
+
+class Upstream(asyncio.Protocol):
+    """Requests are told apart by their length alone; a body that asks for a stream says so."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without inheriting from it
+        self._buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:end].lower()
+            start = head.find(b"content-length:")
+            length = int(head[start + 15 :].split(b"\r\n", 1)[0]) if start >= 0 else 0
+            if len(self._buffer) < end + 4 + length:
+                return
+            body = self._buffer[end + 4 : end + 4 + length]
+            self._buffer = self._buffer[end + 4 + length :]
+            self._transport.write(_STREAM if b'"stream":true' in body else _WHOLE)
+
+
+async def serve(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))
