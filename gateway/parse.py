@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from gateway.call import JSON, Call, Request
 from gateway.errors import InvalidValue
 
 MAX_NESTING: Final = 64
+MAX_CONTAINERS: Final = 100_000  # 20 MB of "[]," would be 400 MB of lists and seconds of everyone's time
 MAX_MODEL_CHARS: Final = 256
 MAX_MESSAGES: Final = 4096
 MAX_PROMPTS: Final = 2048
@@ -33,6 +35,10 @@ _NOT_READ: Final = frozenset({
     "messages", "prompt", "input", "model", "user", "metadata", "logit_bias", "stop", "stream_options",
     "safety_identifier", "prompt_cache_key", "service_tier", "encoding_format", "modalities",
 })  # fmt: skip
+
+
+# Possessive, and closed by the end too: a text that is never closed must not be searched again from each quote.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 def parse_call(request: Request, max_output_cap: int = 1_000_000) -> Call:
@@ -62,15 +68,23 @@ def parse_call(request: Request, max_output_cap: int = 1_000_000) -> Call:
 
 
 def _object(data: bytes) -> JSON:
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MAX_CONTAINERS and _containers_outside_texts(data) > MAX_CONTAINERS:
+        raise InvalidValue(f"The body has more than {MAX_CONTAINERS} lists and objects.")
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidValue(f"The body is not valid JSON: {error}.") from None
     if not isinstance(body, dict):
         raise InvalidValue("The body must be a JSON object.")
-    if data.count(b"[") + data.count(b"{") > MAX_NESTING and _nesting_over(body, MAX_NESTING):
+    if containers > MAX_NESTING and _nesting_over(body, MAX_NESTING):
         raise InvalidValue(f"The body is nested deeper than {MAX_NESTING} levels.")
     return body
+
+
+def _containers_outside_texts(data: bytes) -> int:
+    bare = _STRING.sub(b"", data)
+    return bare.count(b"[") + bare.count(b"{")
 
 
 def _nesting_over(value: Any, limit: int) -> bool:

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from gateway.admin import Admin
 from gateway.call import Answer, Request
@@ -17,6 +17,7 @@ from gateway.pipeline import Pipeline
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
@@ -91,6 +92,8 @@ class Gateway:
 
     def _handler(self, request: web.BaseRequest) -> Handler:
         path = request.path
+        if request.version < HttpVersion10:
+            raise InvalidValue("HTTP/1.0 is the oldest version that is spoken here.")
         if path.startswith("/admin/v1/"):
             return self._administer
         entry = self._table.get(path)
@@ -140,8 +143,8 @@ class Gateway:
 
     async def _scrape(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if self._metrics_key is not None:
-            sent = http.headers.get("authorization", "")
-            if not hmac.compare_digest(sent.encode(), f"Bearer {self._metrics_key}".encode()):
+            sent = http.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(sent, f"Bearer {self._metrics_key}".encode()):
                 raise InvalidKey("The metrics key is missing or not valid.")
         return web.Response(
             body=self._metrics.exposition(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -155,6 +158,8 @@ async def read_body(http: web.BaseRequest, limit: int) -> bytes:
         raise InvalidValue("Compressed bodies are not accepted. Send the body as it is.")
     if (http.content_length or 0) > limit:
         raise too_large
+    if http.headers.get("expect", "").lower() == "100-continue" and http.transport is not None:
+        http.transport.write(_CONTINUE)  # nothing of the answer can have gone out yet
     parts: list[bytes] = []
     size = 0
     while part := await http.content.readany():
