@@ -22,13 +22,14 @@ def whole_answer() -> bytes:
 
 
 def stream_answer() -> bytes:
-    """52 events and [DONE], to be sent in one burst."""
+    """52 events and [DONE], each a chunk of HTTP as servers send them, in one burst."""
     pieces: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
     pieces += [{"content": f" word{n}"} for n in range(EVENTS - 3)]
     events = [_event([{"index": 0, "delta": piece, "finish_reason": None}]) for piece in pieces]
     events.append(_event([{"index": 0, "delta": {}, "finish_reason": "stop"}]))
     events.append(_event([], usage=USAGE))
-    return b"".join(events) + b"data: [DONE]\n\n"
+    events.append(b"data: [DONE]\n\n")
+    return b"".join(_chunk(event) for event in events) + b"0\r\n\r\n"
 
 
 def _event(choices: list[dict[str, object]], **more: object) -> bytes:
@@ -36,14 +37,14 @@ def _event(choices: list[dict[str, object]], **more: object) -> bytes:
     return b"data: " + orjson.dumps({**body, **more}) + b"\n\n"
 
 
-def _chunked(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 WHOLE = whole_answer()
 _WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
 STREAM = stream_answer()
-_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + _chunked(STREAM)
+_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + STREAM
 
 
 class Upstream(asyncio.Protocol):

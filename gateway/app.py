@@ -14,7 +14,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from gateway.admin import Admin
-from gateway.backends.client import AiohttpClient
+from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.clock import Clock, LoopClock
@@ -59,7 +59,7 @@ class App:
             self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
             self.metrics.generation.set(1)
             self._tokenizer = Tokenizer()
-            self._client = AiohttpClient(config.timeout.connect_s)
+            self._client = HttpClient(config.timeout.connect_s, clock)
             stack.push_async_callback(self._client.aclose)
             stack.push_async_callback(self._end_tasks)
             self._edge = Edge(self._gateway(clock).handle)

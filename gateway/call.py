@@ -25,14 +25,16 @@ class Usage:
     quantities: dict[str, int]
     source: str = "reported"
     flags: tuple[str, ...] = ()
+    input_tokens: int = field(init=False)
+    output_tokens: int = field(init=False)
 
-    @property
-    def input_tokens(self) -> int:
-        return sum(n for bucket, n in self.quantities.items() if bucket.startswith("input"))
-
-    @property
-    def output_tokens(self) -> int:
-        return sum(n for bucket, n in self.quantities.items() if bucket.startswith("output"))
+    def __post_init__(self) -> None:
+        self.input_tokens = self.output_tokens = 0
+        for bucket, n in self.quantities.items():
+            if bucket.startswith("input"):
+                self.input_tokens += n
+            elif bucket.startswith("output"):
+                self.output_tokens += n
 
 
 @dataclass(slots=True)

@@ -64,6 +64,7 @@ class Metrics:
             "moma_overhead_seconds", "Total less waiting for backends", ("stream",), registry=r, buckets=_OVERHEAD_S
         )
         self.attempts = Counter("moma_attempts_total", "Tries against backends", ("backend", "outcome"), registry=r)
+        self._attempts: dict[tuple[str, str], Counter] = {}  # labels() costs three times an increment
         self.credits = Counter("moma_credits_total", "Credits moved", ("tenant", "kind"), registry=r)
         self.usage_missing = Counter("moma_usage_missing_total", "Answers without usage", ("backend",), registry=r)
         self.usage_bad = Counter("moma_usage_bad_total", "Answers with impossible usage", ("backend",), registry=r)
@@ -85,4 +86,7 @@ class Metrics:
         self.batch_size.observe(size)
 
     def attempted(self, backend: str, outcome: str) -> None:
-        self.attempts.labels(backend, outcome).inc()
+        counter = self._attempts.get((backend, outcome))
+        if counter is None:
+            counter = self._attempts[backend, outcome] = self.attempts.labels(backend, outcome)
+        counter.inc()

@@ -139,12 +139,12 @@ class Pipeline:
 
     def _quote(self, life: _Life, caller: Caller, call: Call, decision: Decision, input_bound: int) -> Quote:
         models = [target.model for target in decision.all]
-        media = call.media_parts * max(model.max_image_tokens for model in models)
+        media = call.media_parts * max([model.max_image_tokens for model in models])
         texts = call.choices if call.endpoint == "embeddings" else 1  # each has the context to itself
-        bound = min(max(model.context for model in models) * texts, input_bound + media)
-        input_rate = max(rate for model in models for b, rate in model.rates.items() if b.startswith("input"))
-        output_rate = max(rate for model in models for b, rate in model.rates.items() if b.startswith("output"))
-        per_call = max(model.rates.get("calls", 0) for model in models)
+        bound = min(max([model.context for model in models]) * texts, input_bound + media)
+        input_rate = max([model.dearest_input for model in models])
+        output_rate = max([model.dearest_output for model in models])
+        per_call = max([model.rates.get("calls", 0) for model in models])
         max_tokens = self._max_tokens(caller, call, decision)
         return Quote(
             tenant=caller.tenant,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
+from prometheus_client import Counter
 
 from gateway.call import Usage
 from gateway.metrics import Metrics
@@ -36,49 +37,84 @@ class Finished:
     refusal: str = ""
 
 
+class _Series:
+    """The time series of one route, model and backend: `labels()` costs three times an observation."""
+
+    __slots__ = ("duration", "first_token", "input", "output", "per_token")
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
+        self.duration = metrics.duration.labels(*labels)
+        self.first_token = metrics.first_token.labels(*labels)
+        self.per_token = metrics.per_token.labels(*labels)
+        self.input = metrics.tokens.labels(*labels, "input")
+        self.output = metrics.tokens.labels(*labels, "output")
+
+
 class Recorder:
-    """`log` gets one line per call, or is None. Tenant labels: the first `top` seen, the rest `other`."""
+    """`log` gets one line per call, or is None. Tenant labels: the first `top` seen, the rest `other`.
+
+    State: the time series in use, by their labels.
+    """
 
     def __init__(self, metrics: Metrics, *, top: int, log: Callable[[bytes], None] | None) -> None:
         self._metrics = metrics
         self._top = top
         self._log = log
         self._labelled: set[str] = set()
+        self._ended: dict[tuple[str, str, str, str, int], Counter] = {}
+        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._credits: dict[tuple[str, str], Counter] = {}
+        self._overhead = {stream: metrics.overhead.labels(str(stream).lower()) for stream in (True, False)}
 
     def record(self, call: Finished) -> None:
-        metrics = self._metrics
-        metrics.requests.labels(call.route, call.model, call.backend, call.outcome, str(call.status)).inc()
+        labels = (call.route, call.model, call.backend, call.outcome, call.status)
+        ended = self._ended.get(labels)
+        if ended is None:
+            ended = self._ended[labels] = self._metrics.requests.labels(*labels)
+        ended.inc()
         if call.refusal:
-            metrics.limit_refusals.labels(call.refusal).inc()
+            self._metrics.limit_refusals.labels(call.refusal).inc()
         if call.backend:
             self._of_answer(call)
         if self._log is not None:
             self._log(_line(call))
 
     def _of_answer(self, call: Finished) -> None:
-        metrics, total_s = self._metrics, call.ended - call.started
-        labels = (call.route, call.model, call.backend)
-        metrics.duration.labels(*labels).observe(total_s)
-        metrics.overhead.labels("true" if call.stream else "false").observe(max(0.0, total_s - call.waited_s))
+        labels, total_s = (call.route, call.model, call.backend), call.ended - call.started
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = _Series(self._metrics, labels)
+        series.duration.observe(total_s)
+        self._overhead[call.stream].observe(max(0.0, total_s - call.waited_s))
         if call.first_token_s is not None:
-            metrics.first_token.labels(*labels).observe(call.first_token_s)
+            series.first_token.observe(call.first_token_s)
         if call.usage is not None:
-            self._of_usage(call, call.usage, labels)
+            self._of_usage(call, call.usage, series)
 
-    def _of_usage(self, call: Finished, usage: Usage, labels: tuple[str, str, str]) -> None:
-        metrics, output = self._metrics, usage.output_tokens
-        metrics.tokens.labels(*labels, "input").observe(usage.input_tokens)
-        metrics.tokens.labels(*labels, "output").observe(output)
+    def _of_usage(self, call: Finished, usage: Usage, series: _Series) -> None:
+        output = usage.output_tokens
+        series.input.observe(usage.input_tokens)
+        series.output.observe(output)
         if call.first_token_s is not None and output > 1:
-            metrics.per_token.labels(*labels).observe((call.waited_s - call.first_token_s) / (output - 1))
-        if "estimated" in usage.flags and "partial" not in usage.flags:  # cut off before the backend could say it
-            metrics.usage_missing.labels(call.backend).inc()
-        if "bad_usage" in usage.flags:
-            metrics.usage_bad.labels(call.backend).inc()
+            series.per_token.observe((call.waited_s - call.first_token_s) / (output - 1))
+        if usage.flags:
+            self._of_flags(usage.flags, call.backend)
         tenant = self._tenant_label(call.tenant)
-        metrics.credits.labels(tenant, "settled").inc(call.charged_uc / MICRO)
+        self._credited(tenant, "settled", call.charged_uc)
         if call.overage_uc:
-            metrics.credits.labels(tenant, "overage").inc(call.overage_uc / MICRO)
+            self._credited(tenant, "overage", call.overage_uc)
+
+    def _of_flags(self, flags: tuple[str, ...], backend: str) -> None:
+        if "estimated" in flags and "partial" not in flags:  # cut off before the backend could say it
+            self._metrics.usage_missing.labels(backend).inc()
+        if "bad_usage" in flags:
+            self._metrics.usage_bad.labels(backend).inc()
+
+    def _credited(self, tenant: str, kind: str, uc: int) -> None:
+        counter = self._credits.get((tenant, kind))
+        if counter is None:
+            counter = self._credits[tenant, kind] = self._metrics.credits.labels(tenant, kind)
+        counter.inc(uc / MICRO)
 
     def _tenant_label(self, tenant: str) -> str:
         if tenant not in self._labelled:

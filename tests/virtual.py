@@ -119,7 +119,7 @@ class Said:
 
     status: int = 200
     pieces: Sequence[Piece] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     before: float = 0.0
     fails: AttemptFailed | None = None
 

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.adapters.sse import MAX_EVENT_BYTES, EventSplitter, event_data, split_events
+from gateway.adapters.sse import (
+    MAX_EVENT_BYTES,
+    EventSplitter,
+    event_data,
+    event_end,
+    last_event_before,
+    split_events,
+)
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
@@ -19,11 +26,7 @@ LIMIT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
 KEPT_BYTES: Final = 256 * 1024
 HELD_COMMENT_BYTES: Final = 64 * 1024
 
-# Only events with one of these are parsed once a stream has started. The lookahead also lets JSON that is spread
-# over several data lines through to the parser.
-_MARKED: Final = re.compile(
-    rb'"usage"(?!\s*:\s*null)|\[DONE\]|"error"(?!\s*:\s*null)|"finish_reason"(?!\s*:\s*null)|event: ?error'
-)
+_NULL: Final = re.compile(rb"\s*:\s*null\b")
 _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
 
@@ -79,7 +82,7 @@ class StreamReader:
     """A stream: what to pass on now, and what it said of itself.
 
     State: `_splitter`, `_held` (start-up events, until there is content), `_usage_event` and `_usage_json` (the
-    last usage seen), `_ends` (choices that finished), `_kept` and `_text` (what was passed on), and the flags.
+    last usage seen), `_ends` (choices known to have finished), `_kept` and `_text` (what was passed on), and the flags.
     """
 
     def __init__(self, call: Call, model: Model) -> None:
@@ -98,11 +101,6 @@ class StreamReader:
         self.done = False
 
     @property
-    def finished(self) -> bool:
-        """A finish_reason was seen."""
-        return bool(self._ends)
-
-    @property
     def usage(self) -> Usage | None:
         return _usage_of(self._call, self._model, self._usage_json)
 
@@ -113,12 +111,17 @@ class StreamReader:
         block = self._splitter.block(data)
         if not block:
             return b""
-        if self.started and not _MARKED.search(block):
-            return self._passed(block)
         started = self.started
         ready: list[bytes] = []
-        for event in split_events(block):
-            started = self._take(event, started, ready)
+        start = 0
+        while start < len(block):
+            end = _unmarked_until(block, start) if started else start
+            if end > start:
+                ready.append(block[start:end])
+            else:
+                end = event_end(block, start)
+                started = self._take(block[start:end], started, ready)
+            start = end
         self.started = started  # only now: an error in the same block leaves nothing passed on
         return self._passed(b"".join(ready))
 
@@ -130,6 +133,7 @@ class StreamReader:
             except AttemptFailed:
                 return False
             self._held.insert(0, ready)  # the last event lacked its empty line: it goes out with flush()
+        self._fold()
         return self.done or len(self._ends) >= self._expected()
 
     def flush(self) -> bytes:
@@ -210,9 +214,33 @@ class StreamReader:
                 choices = _choices(_parsed(event_data(event) or b""))
             except AttemptFailed:
                 continue  # passed on unread, so it was never promised to be JSON
+            self._note_ends(choices)
             self._text += [_text_of(choice.get("delta")) + _text_of(choice) for choice in choices]
         self._kept.clear()
         self._kept_bytes = 0
+
+
+def _unmarked_until(block: bytes, start: int) -> int:
+    """Where the first event begins that has to be looked into once a stream has started.
+
+    Plain searches, because an alternation of a regular expression costs more than all else about a chunk.
+    """
+    marks = [block.find(b"[DONE]", start), _valued(block, b'"usage"', start), _valued(block, b'"error"', start)]
+    marks += [block.find(b"event:error", start), block.find(b"event: error", start)]
+    found = [mark for mark in marks if mark >= 0]
+    return last_event_before(block, start, min(found)) if found else len(block)
+
+
+def _valued(block: bytes, name: bytes, start: int) -> int:
+    """Where this field stands with something else than null; -1: nowhere.
+
+    JSON that is spread over several data lines counts as such: the parser shall see.
+    """
+    while (start := block.find(name, start)) >= 0:
+        if not _NULL.match(block, start + len(name)):
+            return start
+        start += len(name)
+    return -1
 
 
 def _parsed(data: bytes, status: int = 200) -> JSON:

@@ -67,6 +67,22 @@ def split_complete(buffer: bytes) -> tuple[bytes, bytes]:
     return (buffer, b"") if cut == len(buffer) else (buffer[:cut], buffer[cut:])
 
 
+def event_end(block: bytes, start: int) -> int:
+    """Where the event that begins at `start` ends."""
+    found = _END.search(block, start)
+    return found.end() if found else len(block)
+
+
+def last_event_before(block: bytes, start: int, mark: int) -> int:
+    """Where the event that holds `mark` begins; `start` is the beginning of an event before it, or of itself."""
+    if b"\r" not in block:
+        found = block.rfind(b"\n\n", start, mark)
+        return start if found < 0 else found + 2
+    for match in _END.finditer(block, start, mark):
+        start = match.end()
+    return start
+
+
 def split_events(block: bytes) -> list[bytes]:
     """A block of whole events, one by one."""
     events, start = [], 0

@@ -1,23 +1,31 @@
-"""The hop to a backend: one POST, its status, headers and chunks. Foreign exceptions end here."""
+"""The hop to a backend: one POST, its status, headers and chunks. Foreign exceptions end here.
+
+Ours because a reverse proxy is made of it: ClientSession costs more than all else that a call needs.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
+from urllib.parse import quote, urlsplit
 
-import aiohttp
-
+from gateway.backends.connection import Connection, HttpExchange, Stale
+from gateway.clock import Clock
+from gateway.deadline import Deadline
 from gateway.errors import AttemptFailed
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_READ_BYTES = 64 * 1024  # ClientSession pauses the backend at twice this: what bounds a slow reader's memory
+IDLE_S: Final = 60.0
+MAX_IDLE: Final = 512  # per origin; a connection more is closed after its call
+_SAFE: Final = "/%:=&?~@!$'()*+,;"
 
 
 class Exchange(Protocol):
     """An answer that has begun. `close` is synchronous and cuts the connection unless all was read."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: dict[str, str]  # names in lower case
 
     async def read(self) -> bytes: ...
 
@@ -34,56 +42,126 @@ class Client(Protocol):
     async def aclose(self) -> None: ...
 
 
-class AiohttpExchange:
-    __slots__ = ("_response", "headers", "status")
+class Origin:
+    """A host and port. State: its idle connections, the one that was used last at the end."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+    __slots__ = ("host", "idle", "port", "tls")
 
-    async def read(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while part := await self.chunk():
-            size += len(part)
-            if size > MAX_ANSWER_BYTES:
-                self.close()
-                raise AttemptFailed("broken", f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def chunk(self) -> bytes:
-        try:
-            return await self._response.content.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise AttemptFailed("broken", f"the answer broke off ({type(error).__name__})") from error
-
-    def close(self) -> None:
-        self._response.close()
+    def __init__(self, host: str, port: int, *, tls: bool) -> None:
+        self.host = host
+        self.port = port
+        self.tls = tls
+        self.idle: dict[Connection, None] = {}
 
 
-class AiohttpClient:
-    """aiohttp's ClientSession: no redirects, no cookies, no proxy from the environment."""
+class HttpClient:
+    """HTTP/1.1 with kept connections: no redirects, no cookies, no proxy from the environment.
 
-    def __init__(self, connect_s: float) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=_READ_BYTES,
-            auto_decompress=True,
-            skip_auto_headers=("User-Agent",),
-        )
+    State: origins and the unchanging part of a request's head, by URL (there are as many as routes.yaml has), and
+    all open connections.
+    """
+
+    def __init__(self, connect_s: float, clock: Clock) -> None:
+        self._connect_s = connect_s
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._targets: dict[str, tuple[Origin, str]] = {}
+        self._origins: dict[tuple[str, str, int], Origin] = {}
+        self._open: set[Connection] = set()
+        self._tls: ssl.SSLContext | None = None
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+        origin, start = self._targets.get(url) or self._target(url)
+        message = _head(start, headers, len(body)) + body
+        if connection := self._idle(origin):
+            try:
+                return await _exchange(connection, message)
+            except Stale:  # the backend gave the connection up just as it was used again
+                pass
         try:
-            response = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise AttemptFailed("connect", f"could not connect ({type(error).__name__})") from error
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise AttemptFailed("broken", f"no answer ({type(error).__name__})") from error
-        return AiohttpExchange(response)
+            return await _exchange(await self._connect(origin), message)
+        except Stale as error:  # pragma: no cover - a new connection is never stale
+            raise AttemptFailed("broken", "no answer") from error
 
     async def aclose(self) -> None:
-        await self._session.close()
+        for connection in list(self._open):
+            connection.abort()
+        for connection in list(self._open):
+            await connection.gone
+
+    def _target(self, url: str) -> tuple[Origin, str]:
+        """Raises AttemptFailed("connect") for what is not an http(s) URL."""
+        try:
+            parts = urlsplit(url)
+            tls, host = parts.scheme == "https", parts.hostname
+            port = parts.port or (443 if tls else 80)
+        except ValueError:
+            host = None
+        if not host:
+            raise AttemptFailed("connect", "the base_url is not a URL")
+        origin = self._origins.setdefault((parts.scheme, host, port), Origin(host, port, tls=tls))
+        path = quote(parts.path + (f"?{parts.query}" if parts.query else ""), safe=_SAFE)
+        named = f"[{host}]" if ":" in host else host.encode("idna").decode()
+        where = named if parts.port is None else f"{named}:{port}"
+        start = f"POST {path} HTTP/1.1\r\nhost: {where}\r\naccept: */*\r\naccept-encoding: identity\r\n"
+        self._targets[url] = origin, start
+        return origin, start
+
+    def _idle(self, origin: Origin) -> Connection | None:
+        if not origin.idle:
+            return None
+        connection, _ = origin.idle.popitem()  # the warmest; those at the other end get to age
+        if self._clock.now() - connection.idle_since > IDLE_S:
+            connection.abort()
+            return None
+        return connection
+
+    async def _connect(self, origin: Origin) -> Connection:
+        def released(connection: Connection) -> None:
+            now = connection.idle_since = self._clock.now()
+            origin.idle[connection] = None
+            oldest = next(iter(origin.idle))
+            if len(origin.idle) > MAX_IDLE or now - oldest.idle_since > IDLE_S:
+                del origin.idle[oldest]
+                oldest.abort()
+
+        def lost(connection: Connection) -> None:
+            origin.idle.pop(connection, None)
+            self._open.discard(connection)
+
+        def made() -> Connection:
+            return Connection(self._loop, released, lost)
+
+        if origin.tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        try:
+            with Deadline(self._clock, self._connect_s):
+                _, connection = await self._loop.create_connection(
+                    made, origin.host, origin.port, ssl=self._tls if origin.tls else None
+                )
+        except AttemptFailed as error:
+            raise AttemptFailed("connect", "could not connect in time") from error
+        except (OSError, ValueError) as error:  # a host that is no name is a ValueError
+            raise AttemptFailed("connect", f"could not connect ({type(error).__name__})") from error
+        self._open.add(connection)
+        return connection
+
+
+async def _exchange(connection: Connection, message: bytes) -> HttpExchange:
+    exchange = connection.send(message)
+    try:
+        await exchange.head()
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
+
+
+def _head(start: str, headers: Mapping[str, str], length: int) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or "\0" in lines:
+        raise AttemptFailed("connect", "a header or key of this backend holds a line break")
+    try:
+        return f"{start}{lines}content-length: {length}\r\n\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise AttemptFailed("connect", "a header or key of this backend is not ASCII") from None

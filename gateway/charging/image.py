@@ -16,7 +16,7 @@ from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key, pe
 from gateway.charging.records import Account, Closing, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
 
-CLOSED_KEPT: Final = 100_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
+CLOSED_KEPT: Final = 10_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ def test_a_stream(step: int, wants: bool) -> None:
         out += reader.feed(data[start : start + step])
     assert out == b": hello\n\n" + ROLE + HI + HI + STOP
     assert reader.flush() + reader.tail() == (USAGE if wants else b"") + DONE
-    assert (reader.started, reader.done, reader.finished, reader.passed_text()) == (True, True, True, "hihi")
+    assert (reader.started, reader.done, reader.passed_text()) == (True, True, "hihi")
     assert reader.usage == Usage({"input": 9, "output": 2, "calls": 1})
 
 
