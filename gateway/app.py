@@ -74,6 +74,7 @@ class App:
         self.port = self._runner.addresses[0][1]
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be walked again
+        gc.set_threshold(10_000, 20, 20)  # a call leaves no cycles: 700 would look for them every twenty calls
         self._tasks = [
             asyncio.create_task(self._edge.sweep_forever()),
             asyncio.create_task(self._expire_forever(clock)),

@@ -188,7 +188,8 @@ class Dispatcher:
         """Nothing is heard of a whole answer before its end: it gets an even share of what is left of the deadline."""
         if job.call.stream or job.call.endpoint == "embeddings":
             return self._timeout.first_token_s
-        return max(self._timeout.first_token_s, job.deadline.left_s / (1 + len(turns.fresh(self._health))))
+        untried = len(turns.fresh(self._health)) if len(turns.targets) > 1 else 0
+        return max(self._timeout.first_token_s, job.deadline.left_s / (1 + untried))
 
     async def _attempt(self, job: Job, target: Target, patience_s: float, sink: Sink, delivery: Delivery) -> None:
         """One try, with another key as long as the backend refuses the one in use."""

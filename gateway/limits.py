@@ -27,7 +27,8 @@ class Bucket:
 
     def wait_s(self, amount: float) -> float:
         """How long until `amount` is there; more than a full bucket waits for a full one."""
-        return max(0.0, min(amount, self.capacity) - self.level) * _MINUTE_S / self.capacity
+        lacking = min(amount, self.capacity) - self.level
+        return lacking * _MINUTE_S / self.capacity if lacking > 0 else 0.0
 
     def reset_s(self) -> float:
         return (self.capacity - self.level) * _MINUTE_S / self.capacity

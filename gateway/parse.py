@@ -174,7 +174,7 @@ def _messages(body: JSON) -> tuple[int, int, int, int]:
                 text, found, seen = _parts(value)
                 bound, media, images = bound + text, media + found, images + seen
             else:
-                bound += len(value.encode()) if isinstance(value, str) else _json_bytes(value)
+                bound += _text_bytes(value) if isinstance(value, str) else _json_bytes(value)
         bound += MESSAGE_TOKENS
     return 1, bound, media, images
 
@@ -208,7 +208,7 @@ def _prompts(body: JSON, name: str) -> tuple[int, int]:
     """(prompts, what is in them): a text, texts, tokens, or lists of tokens."""
     value = body.get(name)
     if isinstance(value, str):
-        return 1, len(value.encode())
+        return 1, _text_bytes(value)
     if not isinstance(value, list) or not value:
         raise InvalidValue(f"'{name}' must be a text or a non-empty list.", param=name)
     if _is_tokens(value):
@@ -216,7 +216,7 @@ def _prompts(body: JSON, name: str) -> tuple[int, int]:
     if len(value) > MAX_PROMPTS:
         raise InvalidValue(f"'{name}' has more than {MAX_PROMPTS} entries.", param=name)
     if all(isinstance(text, str) for text in value):
-        return len(value), sum(len(text.encode()) for text in value)
+        return len(value), sum(_text_bytes(text) for text in value)
     if all(isinstance(tokens, list) and tokens and _is_tokens(tokens) for tokens in value):
         return len(value), sum(len(tokens) for tokens in value)
     raise InvalidValue(f"'{name}' must hold only texts, only tokens, or only lists of tokens.", param=name)
@@ -228,11 +228,15 @@ def _is_tokens(value: list[Any]) -> bool:
 
 def _other_bytes(body: JSON) -> int:
     """Tools, a response format, documents: a template may show any of it to the model."""
-    return sum(
-        _json_bytes(value)
-        for name, value in body.items()
-        if name not in _NOT_READ and isinstance(value, str | list | dict) and value
-    )
+    total = 0
+    for name, value in body.items():
+        if name not in _NOT_READ and isinstance(value, (str, list, dict)) and value:
+            total += _json_bytes(value)
+    return total
+
+
+def _text_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _json_bytes(value: Any) -> int:
@@ -253,8 +257,11 @@ def _needs(body: JSON, images: int) -> frozenset[str]:
 
 def _deadline_s(headers: Mapping[str, str]) -> float | None:
     """What OpenAI's SDKs say they will wait; nonsense is no deadline."""
+    text = headers.get("x-stainless-read-timeout")
+    if text is None:
+        return None
     try:
-        deadline_s = float(headers.get("x-stainless-read-timeout", ""))
+        deadline_s = float(text)
     except ValueError:
         return None
     return deadline_s if math.isfinite(deadline_s) and deadline_s > 0 else None

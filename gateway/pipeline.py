@@ -138,14 +138,10 @@ class Pipeline:
         return hold.max_tokens
 
     def _quote(self, life: _Life, caller: Caller, call: Call, decision: Decision, input_bound: int) -> Quote:
-        models = [target.model for target in decision.all]
-        media = call.media_parts * max([model.max_image_tokens for model in models])
+        ceiling = decision.ceiling
         texts = call.choices if call.endpoint == "embeddings" else 1  # each has the context to itself
-        bound = min(max([model.context for model in models]) * texts, input_bound + media)
-        input_rate = max([model.dearest_input for model in models])
-        output_rate = max([model.dearest_output for model in models])
-        per_call = max([model.rates.get("calls", 0) for model in models])
-        max_tokens = self._max_tokens(caller, call, decision)
+        bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
+        prompts = call.choices if call.endpoint == "completions" else 1
         return Quote(
             tenant=caller.tenant,
             account_path=caller.account_path,
@@ -154,9 +150,9 @@ class Pipeline:
             model_requested=call.model,
             card=CARD,
             card_version=CARD_VERSION,
-            input_uc=bound * input_rate * (call.choices if call.endpoint == "completions" else 1) + per_call,
-            output_uc_per_token=output_rate * call.choices,
-            max_tokens=max_tokens,
+            input_uc=bound * ceiling.input_rate * prompts + ceiling.call_rate,
+            output_uc_per_token=ceiling.output_rate * call.choices,
+            max_tokens=self._max_tokens(caller, call, decision),
             deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
         )
 
@@ -167,10 +163,11 @@ class Pipeline:
         asked = call.max_tokens
         if asked is None and call.endpoint == "completions":
             asked = COMPLETIONS_DEFAULT_TOKENS
-        room = max(1, max(t.model.context for t in decision.all) - decision.needed)
-        bounds = [max(target.model.max_output for target in decision.all), room]
-        bounds += [n for n in (asked, caller.plan.max_output) if n is not None]
-        return min(bounds)
+        ceiling, plan_max = decision.ceiling, caller.plan.max_output
+        limit = min(ceiling.max_output, max(1, ceiling.context - decision.needed))
+        if plan_max is not None and plan_max < limit:
+            limit = plan_max
+        return limit if asked is None or asked > limit else asked
 
     def _job(
         self, life: _Life, call: Call, decision: Decision, max_tokens: int | None, deadline: Deadline, gate: Gate

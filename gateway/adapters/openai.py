@@ -317,6 +317,8 @@ def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoi
 def _prompt_details(usage: JSON) -> list[tuple[str, Any]]:
     details = _object(usage.get("prompt_tokens_details"))
     cached = details.get("cached_tokens")
+    if not details and "prompt_cache_hit_tokens" not in usage:
+        return []
     if cached is None:
         cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
     return [
@@ -328,6 +330,8 @@ def _prompt_details(usage: JSON) -> list[tuple[str, Any]]:
 
 def _output_details(usage: JSON) -> list[tuple[str, Any]]:
     details = _object(usage.get("completion_tokens_details"))
+    if not details:
+        return []
     return [("output_reasoning", details.get("reasoning_tokens")), ("output_audio", details.get("audio_tokens"))]
 
 
@@ -337,6 +341,8 @@ def _object(value: Any) -> JSON:
 
 def _split(total: int, bucket: str, parts: list[tuple[str, Any]]) -> tuple[dict[str, int], bool]:
     """Takes the parts out of the total, as far as it goes; what is left stays in `bucket`."""
+    if not parts:
+        return ({bucket: total} if total else {}), True
     left, fine, found = total, True, {}
     for name, given in parts:
         found[name], good = (0, True) if given is None else _clamped(given, left)

@@ -141,13 +141,15 @@ class Connection(asyncio.Protocol):
         self._released = released
         self._lost = lost
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._exchange: HttpExchange | None = None
         self._headers: dict[str, str] = {}
+        self._bodies: list[bytes] = []
+        self.on_body = self._bodies.append  # servers send a chunk per event: they are looked at once per read
         self._used = False  # it has served an exchange before this one
         self._received = 0
         self._paused = False
         self._failed = ""
+        self._parser = httptools.HttpResponseParser(self)  # last: it looks up the callbacks now
 
     def send(self, message: bytes) -> HttpExchange:
         assert self._transport is not None
@@ -181,6 +183,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._failed = self._failed or "is not valid HTTP"
+        self._pass_on(exchange)
         if not exchange.status and self._received > MAX_HEAD_BYTES:
             self._failed = f"has more than {MAX_HEAD_BYTES} bytes of headers"
         if self._failed:
@@ -201,6 +204,24 @@ class Connection(asyncio.Protocol):
             why = "closed" if exc is None else type(exc).__name__
             exchange.fail(AttemptFailed("broken", f"the answer broke off ({why})"))
 
+    def _pass_on(self, exchange: HttpExchange) -> None:
+        """The body as far as it has come."""
+        bodies = self._bodies
+        if not bodies:
+            return
+        data = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        bodies.clear()
+        if exchange.ended or self._failed:
+            return
+        try:
+            go_on = exchange.feed(data)
+        except zlib.error:
+            self._failed = "cannot be decompressed"
+            return
+        if not go_on and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
     # -- httptools' side; it loses what these raise ---------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -220,22 +241,13 @@ class Connection(asyncio.Protocol):
         elif status >= 200:
             self._exchange.begin(status, self._headers)
 
-    def on_body(self, data: bytes) -> None:
-        if self._exchange is None:
-            return
-        try:
-            go_on = self._exchange.feed(data)
-        except zlib.error:
-            self._failed = "cannot be decompressed"
-            return
-        if not go_on and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-
     def on_message_complete(self) -> None:
         exchange = self._exchange
-        if exchange is None or not exchange.status or self._failed:
+        if exchange is None or not exchange.status:
             return  # 1xx: the answer follows
+        self._pass_on(exchange)
+        if self._failed:
+            return
         self._exchange = None
         self._used = True
         exchange.end()

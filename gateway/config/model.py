@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,6 @@ class Model:
     endpoints: frozenset[str] = frozenset({"chat", "completions"})
     max_image_tokens: int = 2048
     tokenizer: str | None = None
-
-    @cached_property
-    def dearest_input(self) -> int:
-        return max(rate for bucket, rate in self.rates.items() if bucket.startswith("input"))
-
-    @cached_property
-    def dearest_output(self) -> int:
-        return max(rate for bucket, rate in self.rates.items() if bucket.startswith("output"))
 
 
 @dataclass(frozen=True)

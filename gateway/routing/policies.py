@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from gateway.config.model import Backend, Model
@@ -19,7 +20,7 @@ class Target:
     as_name: str
     weight: int
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         return self.backend.name, self.model.name
 

@@ -12,6 +12,18 @@ from gateway.errors import ContextTooLong, InvalidValue, ModelNotFound, NoBacken
 from gateway.routing.policies import Ordered, Policy, Target, Weighted
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that any of some targets takes: what is held for a call must cover whichever serves it."""
+
+    context: int
+    max_output: int
+    image_tokens: int
+    input_rate: int
+    output_rate: int
+    call_rate: int
+
+
 @dataclass(slots=True)
 class Decision:
     """`targets` in the order to try; the fallbacks follow on an error, or when a backend finds the context too long.
@@ -26,6 +38,7 @@ class Decision:
     on_context: list[Target]
     removed: list[tuple[Target, str]]
     needed: int
+    ceiling: Ceiling
 
     @property
     def all(self) -> list[Target]:
@@ -36,14 +49,24 @@ class Decision:
         return f"{self.policy};removed={len(self.removed)}" if self.removed else self.policy
 
 
+_NOTHING = Ceiling(0, 0, 0, 0, 0, 0)
+
+
 class Router:
-    """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend."""
+    """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend.
+
+    State: the ceilings of the sets of targets that were met so far.
+    """
 
     def __init__(self, config: Config, rng: random.Random) -> None:
         self._config = config
         self._targets = {name: _targets_of(config, model) for name, model in config.models.items()}
         self._policies: dict[str, Policy] = {"weighted": Weighted(rng)}
         self._ordered = Ordered()
+        self._routes = {name: Route(name=name, pick=(name,), policy="weighted") for name in config.models}
+        self._routes |= config.routes
+        self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
+        self._ceilings: dict[frozenset[int], Ceiling] = {}
 
     def names(self, plan: Plan) -> list[str]:
         """What a tenant may put in `model`, in file order."""
@@ -52,15 +75,16 @@ class Router:
 
     def near_limit(self, call: Call) -> bool:
         """Whether an estimate is too coarse to tell if the input fits: it is good to a factor of two."""
-        route = self._route_named(self._config.aliases.get(call.model, call.model))
-        models = (*route.pick, *route.fallback_error, *route.fallback_context) if route else ()
+        contexts = self._contexts.get(self._config.aliases.get(call.model, call.model))
+        if contexts is None:
+            return False
         tokens = needed_context(call)
-        return any(tokens / 2 <= self._config.models[name].context <= tokens * 2 for name in models)
+        return any([tokens <= context * 2 and context <= tokens * 2 for context in contexts])
 
     def route(self, call: Call, plan: Plan, needed: int | None = None) -> Decision:
         """`needed` is the exact count of the input's tokens, where there is one."""
         name = self._config.aliases.get(call.model, call.model)
-        route = self._route_named(name)
+        route = self._routes.get(name)
         if route is None or not self._allowed(call.model, plan):
             raise ModelNotFound(
                 f"The model '{_short(call.model)}' does not exist or is not in your plan. GET /v1/models lists yours.",
@@ -80,15 +104,19 @@ class Router:
             on_context=[target for target in on_context if target not in targets],
             removed=removed,
             needed=needed,
+            ceiling=_NOTHING,
         )
-        return _nonempty(decision, call)
+        _nonempty(decision, call)
+        decision.ceiling = self._ceiling(decision.all)
+        return decision
 
-    def _route_named(self, name: str) -> Route | None:
-        if route := self._config.routes.get(name):
-            return route
-        if name in self._config.models:
-            return Route(name=name, pick=(name,), policy="weighted")
-        return None
+    def _ceiling(self, targets: list[Target]) -> Ceiling:
+        """Kept by the set of targets, which live as long as this router; each set is one of the few of a route."""
+        key = frozenset(map(id, targets))
+        ceiling = self._ceilings.get(key)
+        if ceiling is None:
+            ceiling = self._ceilings[key] = _ceiling_of([target.model for target in targets])
+        return ceiling
 
     def _allowed(self, name: str, plan: Plan) -> bool:
         """By its own name, the name an alias stands for, or a tag of the model."""
@@ -150,16 +178,33 @@ def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:
     return tuple(Target(config.backends[via.backend], model, via.as_name, via.weight) for via in model.via)
 
 
-def _nonempty(decision: Decision, call: Call) -> Decision:
+def _contexts_of(config: Config, route: Route) -> tuple[int, ...]:
+    names = {*route.pick, *route.fallback_error, *route.fallback_context}
+    return tuple({config.models[name].context for name in names})
+
+
+def _ceiling_of(models: Sequence[Model]) -> Ceiling:
+    return Ceiling(
+        context=max(model.context for model in models),
+        max_output=max(model.max_output for model in models),
+        image_tokens=max(model.max_image_tokens for model in models),
+        input_rate=max(n for model in models for bucket, n in model.rates.items() if bucket.startswith("input")),
+        output_rate=max(n for model in models for bucket, n in model.rates.items() if bucket.startswith("output")),
+        call_rate=max(model.rates.get("calls", 0) for model in models),
+    )
+
+
+def _nonempty(decision: Decision, call: Call) -> None:
+    """A fallback takes the place of targets that are too small. Raises what the client hears when there is none."""
     if decision.targets:
-        return decision
+        return
     reasons = {why for _, why in decision.removed}
     if "context" in reasons and decision.on_context:
         decision.targets, decision.on_context = decision.on_context, []
-        return decision
+        return
     if decision.on_error and reasons <= {"context"}:
         decision.targets, decision.on_error = decision.on_error, []
-        return decision
+        return
     raise _why_none(reasons, call, decision.needed, [target for target, _ in decision.removed])
 
 

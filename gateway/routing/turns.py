@@ -18,7 +18,8 @@ class Turns:
 
     def fresh(self, health: Health) -> list[int]:
         """Those that can be asked at once: healthy, and not asked in this round."""
-        return [place for place in self._healthy(health) if place not in self._asked]
+        healthy = self._healthy(health)
+        return [place for place in healthy if place not in self._asked] if self._asked else healthy
 
     def next_round(self, health: Health, now: float) -> list[int]:
         """All healthy ones again, those that wish to rest last; all ejected: the one that is back soonest first."""

@@ -26,6 +26,7 @@ def with_raw(field: bytes) -> bytes:
     return b'{"model": "small", "messages": [{"role": "user", "content": "x"}], ' + field + b"}"
 
 
+BAD_INTEGERS: list[Any] = [2**63, 2**64, -1, 0, "9", True, 1.5, [], {}]
 BODIES: dict[str, bytes] = {
     "empty": b"",
     "not JSON": b"model=small",
@@ -69,7 +70,7 @@ BODIES: dict[str, bytes] = {
     "model of a megabyte": asked(model="m" * 1_000_000),
     "model with CRLF": asked(model="small\r\nx-injected: 1"),
     "model with NUL": asked(model="small\0"),
-    **{f"max_tokens {value!r}": asked(max_tokens=value) for value in (2**63, 2**64, -1, 0, "9", True, 1.5, [], {})},
+    **{f"max_tokens {value!r}": asked(max_tokens=value) for value in BAD_INTEGERS},
     "max_completion_tokens 2^63": asked(max_completion_tokens=2**63),
     "best_of of a billion": asked(best_of=10**9),
 }
