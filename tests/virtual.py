@@ -16,6 +16,7 @@ from gateway.config.model import (
     Backend,
     Breaker,
     Config,
+    Fallback,
     Limits,
     Model,
     Plan,
@@ -288,7 +289,9 @@ def model(name: str, *via: str | tuple[str, int], **more: Any) -> Model:
 
 
 def route(name: str, *pick: str, **more: Any) -> Route:
-    return Route(name, pick, **more)
+    """Fallbacks by the names of models."""
+    fallbacks = {kind: tuple(map(Fallback, names)) for kind, names in more.items() if kind.startswith("fallback_")}
+    return Route(name, pick, **{**more, **fallbacks})
 
 
 def require(**values: Sequence[str]) -> Require:

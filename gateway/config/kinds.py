@@ -1,125 +1,192 @@
-"""The kinds of values in routes.yaml: text to an exact value, or ValueError that says what is expected."""
+"""The kinds of values in routes.yaml: how text becomes an exact value, and what JSON Schema says of it.
+
+A reader raises ValueError with the words that follow "this ..." in a report.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.config.model import Secret
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kM]?)")
-_SIZE = re.compile(r"(\d+)(kB|MB|GB)")
-_DECIMAL = re.compile(r"\d{1,12}(?:\.\d{1,6})?")
-_HASH = re.compile(r"sha256:([0-9a-f]{64})")
-_SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+")
+_DURATION: Final = r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)"
+_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_NUMBER: Final = r"(\d{1,15}(?:\.\d{1,9})?)([kM]?)"
+_SIZE: Final = r"(\d{1,9})(kB|MB|GB)"
+_DECIMAL: Final = r"\d{1,12}(?:\.\d{1,6})?"
+_SHARE: Final = r"\d{1,2}(\.\d{1,9})?%|100(\.0+)?%|0(\.\d{1,9})?|1(\.0+)?"
+_HASH: Final = r"sha256:([0-9a-f]{64})"
+_REFERENCE: Final = r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+"
+_CLOCK: Final = r"([01]\d|2[0-3]):[0-5]\d|24:00"
+_UNITS: Final = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
-def duration(value: Any) -> float:
-    match = _DURATION.fullmatch(str(value))
-    if match is None:
+@dataclass(frozen=True)
+class Kind:
+    """`read` makes the value; `json` is its JSON Schema, where numbers may be written with a unit as text."""
+
+    read: Callable[[Any], Any]
+    json: Mapping[str, Any]
+
+
+def _pattern(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+def _duration(value: Any) -> float:
+    match = re.fullmatch(_DURATION, str(value))
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not seconds:
         raise ValueError("is a duration such as 200ms, 30s or 10m")
-    return float(match[1]) * _SECONDS[match[2]]
+    return seconds
 
 
-def duration_range(value: Any) -> tuple[float, float]:
+def _duration_range(value: Any) -> tuple[float, float]:
     low, separator, high = str(value).partition("..")
-    if not separator or duration(low) > duration(high):
+    if not separator or _duration(low) > _duration(high):
         raise ValueError("is a range such as 200ms..5s")
-    return duration(low), duration(high)
+    return _duration(low), _duration(high)
 
 
-def number(value: Any) -> int:
-    match = _NUMBER.fullmatch(str(value))
-    exact = Decimal(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]] if match else Decimal("0.5")
+def _exact(value: Any) -> int:
+    match = re.fullmatch(_NUMBER, str(value))
+    exact = Decimal(match[1]) * _UNITS[match[2]] if match else Decimal("0.5")
     if exact != exact.to_integral_value():
         raise ValueError("is a number such as 60, 100k or 5M")
     return int(exact)
 
 
-def credits_uc(value: Any) -> int:
-    return number(value) * 1_000_000
+def number(low: int = 1, high: int = 10**15) -> Kind:
+    """A whole number, perhaps with k or M."""
+
+    def read(value: Any) -> int:
+        n = _exact(value)
+        if not low <= n <= high:
+            raise ValueError(f"is a number from {low} to {high}" if high < 10**15 else f"is at least {low}")
+        return n
+
+    return Kind(read, {"type": ["integer", "string"], "pattern": f"^(?:{_NUMBER})$", "minimum": low, "maximum": high})
 
 
-def size(value: Any) -> int:
-    match = _SIZE.fullmatch(str(value))
-    if match is None:
+def _size(value: Any) -> int:
+    match = re.fullmatch(_SIZE, str(value))
+    if match is None or not int(match[1]):
         raise ValueError("is a size such as 20MB")
     return int(match[1]) * {"kB": 10**3, "MB": 10**6, "GB": 10**9}[match[2]]
 
 
-def micro(value: Any) -> int:
+def _micro(value: Any) -> int:
     """A price or rate: an exact decimal with at most six places, in millionths."""
-    if not _DECIMAL.fullmatch(str(value)):
+    if not re.fullmatch(_DECIMAL, str(value)):
         raise ValueError("is a number of at least 0 with at most six decimals")
     return int(Decimal(str(value)) * 1_000_000)
 
 
-def share(value: Any) -> float:
+def _share(value: Any) -> float:
     text = str(value)
-    if not re.fullmatch(r"\d{1,3}(\.\d+)?%|0(\.\d+)?|1(\.0+)?", text):
+    if not re.fullmatch(_SHARE, text):
         raise ValueError("is a share such as 50% or 0.5")
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
-def secret(value: Any) -> Secret:
-    if not isinstance(value, str) or not _SECRET.fullmatch(value):
+def _secret(value: Any) -> Secret:
+    if not isinstance(value, str) or not re.fullmatch(_REFERENCE, value):
         raise ValueError("is env:NAME or file:/path; a secret itself never stands in routes.yaml")
     return Secret(value)
 
 
-def key_hash(value: Any) -> str:
-    match = _HASH.fullmatch(str(value))
+def _key_hash(value: Any) -> str:
+    match = re.fullmatch(_HASH, str(value))
     if match is None:
         raise ValueError("is sha256: and 64 hex digits of the whole key; `moma key hash` makes it")
     return match[1]
 
 
-def url(value: Any) -> str:
-    parts = urlsplit(str(value))
-    plain = parts.scheme in ("http", "https") and parts.hostname
-    if not plain or parts.username or parts.query or parts.fragment:
+def _url(value: Any) -> str:
+    text = str(value)
+    try:
+        parts = urlsplit(text)
+        plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, a bracket that is not closed
+        plain = False
+    if not plain or parts.username or parts.query or parts.fragment or not text.isprintable() or " " in text:
         raise ValueError("is a http or https address without credentials and query")
-    return str(value).rstrip("/")
+    return text.rstrip("/")
 
 
-def text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("is a text")
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("is a text of one line")
     return value
 
 
-def flag(value: Any) -> bool:
+def _header(value: Any) -> str:
+    if not _text(value).isascii():
+        raise ValueError("is a text in ASCII, as it goes into a header")
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("is true or false")
     return value
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    return listed(text)(value)
+def _timezone(value: Any) -> str:
+    try:
+        ZoneInfo(_text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is a time zone such as Asia/Shanghai or UTC") from None
+    return str(value)
 
 
-def listed(kind: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    def read(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            raise ValueError("is a list")
-        return tuple(kind(item) for item in value)
-
-    return read
+def _ledger(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("sqlite:") or len(value) == len("sqlite:"):
+        raise ValueError("is sqlite:PATH in this version")
+    return value
 
 
-def one_of(*names: str) -> Callable[[Any], str]:
+def _top(value: Any) -> int:
+    match = re.fullmatch(r"top_(\d{1,4})", str(value))
+    if match is None:
+        raise ValueError("is top_N, such as top_50")
+    return int(match[1])
+
+
+def _clock(value: Any) -> str:
+    if not re.fullmatch(_CLOCK, str(value)):
+        raise ValueError("is a time of day such as 08:30, in quotes")
+    return str(value)
+
+
+def one_of(*names: str) -> Kind:
     def read(value: Any) -> str:
         if value not in names:
             raise ValueError(f"is one of {', '.join(names)}")
         return str(value)
 
-    return read
+    return Kind(read, {"enum": list(names)})
 
 
-def anything(value: Any) -> Any:
-    return value
+DURATION: Final = Kind(_duration, _pattern(_DURATION))
+DURATION_RANGE: Final = Kind(_duration_range, _pattern(rf"{_DURATION}\.\.{_DURATION}"))
+SIZE: Final = Kind(_size, _pattern(_SIZE))
+MICRO: Final = Kind(_micro, {"type": ["number", "string"], "minimum": 0, "pattern": f"^(?:{_DECIMAL})$"})
+SHARE: Final = Kind(_share, {"type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": f"^(?:{_SHARE})$"})
+SECRET: Final = Kind(_secret, _pattern(_REFERENCE))
+KEY_HASH: Final = Kind(_key_hash, _pattern(_HASH))
+URL: Final = Kind(_url, _pattern(r"https?://[^\s?#@]+"))
+TEXT: Final = Kind(_text, {"type": "string", "minLength": 1})
+HEADER: Final = Kind(_header, {"type": "string", "minLength": 1})
+FLAG: Final = Kind(_flag, {"type": "boolean"})
+TIMEZONE: Final = Kind(_timezone, {"type": "string", "minLength": 1})
+LEDGER: Final = Kind(_ledger, _pattern(r"sqlite:.+"))
+TOP: Final = Kind(_top, _pattern(r"top_\d{1,4}"))
+CLOCK: Final = Kind(_clock, _pattern(_CLOCK))
+ANYTHING: Final = Kind(lambda value: value, {})

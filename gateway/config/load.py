@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.call import BUCKETS
+from gateway.config import names
 from gateway.config.model import (
     Backend,
     Breaker,
     Config,
+    Fallback,
     Limits,
     Model,
     Plan,
@@ -27,8 +28,9 @@ from gateway.config.model import (
     Timeout,
     Via,
 )
-from gateway.config.schema import SCHEMA, Kind
-from gateway.config.yaml_source import ConfigError, Problem, Source, read
+from gateway.config.schema import SCHEMA
+from gateway.config.structure import Structure
+from gateway.config.yaml_source import ConfigError, Problem, read
 
 __all__ = ["ConfigError", "Problem", "load", "resolve", "unset_secrets"]
 Values = Mapping[str, Any]
@@ -38,12 +40,13 @@ T = TypeVar("T")
 def load(path: Path) -> Config:
     """Raises ConfigError with all problems."""
     source = read(path)
-    values = _checked(source, source.value, SCHEMA, ())
+    structure = Structure(source)
+    values = structure.read(source.value, SCHEMA)
     if not source.problems:
-        _cross_check(source, values)
+        names.check(source, values)
     if source.problems:
         raise ConfigError(source.problems)
-    return _config(values)
+    return _config(values, (*_later(structure), *_warnings(values)))
 
 
 def resolve(secret: Secret) -> str | None:
@@ -63,115 +66,7 @@ def unset_secrets(config: Config) -> list[str]:
     return sorted({secret.reference for secret in secrets if resolve(secret) is None})
 
 
-def _checked(source: Source, value: Any, schema: Mapping[str, Kind], path: tuple[str, ...]) -> dict[str, Any]:
-    """Known keys with exact values; `*` in a schema stands for names."""
-    if value is None:
-        value = {}
-    if not isinstance(value, dict):
-        source.problem(path, "is a mapping")
-        return {}
-    out = {}
-    for key, item in value.items():
-        kind = schema.get(key, schema.get("*"))
-        where = (*path, key)
-        if kind is None:
-            source.problem(where, "is not a known key", _near(key, schema))
-        elif isinstance(kind, Mapping):
-            out[key] = _checked(source, item, kind, where)
-        else:
-            try:
-                out[key] = kind(item)
-            except ValueError as error:
-                source.problem(where, str(error))
-    return out
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(sorted(known)[:12])
-
-
-def _cross_check(source: Source, values: Values) -> None:
-    """Names that must exist, and what must be there."""
-    if values.get("version") != 1:
-        source.problem(("version",), "is 1", "write version: 1 at the top")
-    for name, backend in values.get("backends", {}).items():
-        _require(source, backend, ("backends", name), "kind", "base_url")
-    for name, model in values.get("models", {}).items():
-        _check_model(source, values, name, model)
-    _check_routes(source, values)
-    for name, tenant in values.get("tenants", {}).items():
-        _require(source, tenant, ("tenants", name), "plan")
-        _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}))
-    for alias, target in values.get("aliases", {}).items():
-        _known(source, ("aliases", alias), target, {**values.get("models", {}), **values.get("routes", {})})
-        if alias in values.get("models", {}) or alias in values.get("routes", {}):
-            source.problem(("aliases", alias), "is the name of a model or route already")
-    storage = values.get("storage", {}).get("ledger", "sqlite:moma.db")
-    if not storage.startswith("sqlite:"):
-        source.problem(("storage", "ledger"), "is sqlite:PATH in this version")
-
-
-def _check_model(source: Source, values: Values, name: str, model: Values) -> None:
-    path = ("models", name)
-    _require(source, model, path, "via", "context", "max_output", "price")
-    for index, via in enumerate(model.get("via", ())):
-        _known(source, (*path, "via", str(index)), via["backend"], values.get("backends", {}))
-    price = model.get("price", {})
-    needed = {"input"} if set(model.get("endpoints", ("chat",))) == {"embeddings"} else {"input", "output"}
-    for bucket in sorted(needed - set(price)):
-        source.problem((*path, "price"), f"has no {bucket}", "a price of 0 must be written")
-    if model.get("max_output", 0) > model.get("context", 0):
-        source.problem((*path, "max_output"), "is larger than context")
-
-
-def _check_routes(source: Source, values: Values) -> None:
-    models, routes = values.get("models", {}), values.get("routes", {})
-    for name, route in routes.items():
-        path = ("routes", name)
-        _require(source, route, path, "pick")
-        if name in models:
-            source.problem(path, "is the name of a model already")
-        pick = route.get("pick", ())
-        if isinstance(pick, Mapping):
-            if not _selected(models, pick):
-                source.problem((*path, "pick"), "matches no model")
-        else:
-            for index, model in enumerate(pick):
-                _known(source, (*path, "pick", str(index)), model, models)
-        for kind, names in route.get("fallback", {}).items():
-            for index, target in enumerate(names):
-                _known(source, (*path, "fallback", kind, str(index)), target, {**models, **routes})
-        if "cache" in route:
-            _known(source, (*path, "cache"), route["cache"], values.get("cache", {}))
-        _check_require(source, values, path, route.get("require", {}))
-
-
-def _check_require(source: Source, values: Values, path: tuple[str, ...], require: Values) -> None:
-    backends = values.get("backends", {}).values()
-    for key in ("region", "chip"):
-        for wanted in require.get(key, ()):
-            if all(backend.get(key) != wanted for backend in backends):
-                source.problem((*path, "require", key), f"no backend has the {key} {wanted}")
-
-
-def _require(source: Source, value: Values, path: tuple[str, ...], *keys: str) -> None:
-    for key in keys:
-        if key not in value:
-            source.problem(path, f"has no {key}")
-
-
-def _known(source: Source, path: tuple[str, ...], name: Any, known: Mapping[str, Any]) -> None:
-    if name is not None and name not in known:
-        source.problem(path, f"there is no {name}", _near(str(name), known))
-
-
-def _selected(models: Mapping[str, Values], pick: Values) -> tuple[str, ...]:
-    wanted = set(pick.get("tags", ()))
-    return tuple(name for name, model in models.items() if wanted <= set(model.get("tags", ())))
-
-
-def _config(values: Values) -> Config:
+def _config(values: Values, warnings: tuple[str, ...]) -> Config:
     models = values.get("models", {})
     defaults = values.get("defaults", {})
     return Config(
@@ -192,7 +87,7 @@ def _config(values: Values) -> Config:
             for name, value in values.get("tenants", {}).items()
         },
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
-        warnings=tuple(_warnings(values)),
+        warnings=warnings,
     )
 
 
@@ -218,11 +113,20 @@ def _model(name: str, value: Values) -> Model:
         rest["endpoints"] = frozenset(value["endpoints"])
     return Model(
         name=name,
-        via=tuple(Via(v["backend"], v.get("as", name), v.get("weight", 1)) for v in value["via"]),
+        via=tuple(_via(name, via) for via in value["via"]),
         price=_covered(value["price"], 0),
         rates=_covered(value.get("rates", {}), 1_000_000),
         can=frozenset(value["can"]) if "can" in value else None,
         **rest,
+    )
+
+
+def _via(model: str, value: Any) -> Via:
+    """A name alone is a backend that knows the model by our name."""
+    return (
+        Via(value, model)
+        if isinstance(value, str)
+        else Via(value["backend"], value.get("as", model), value.get("weight", 1))
     )
 
 
@@ -237,27 +141,31 @@ def _covered(given: Values, default: int) -> dict[str, int]:
 
 
 def _route(name: str, value: Values, values: Values) -> Route:
-    models, routes = values["models"], values["routes"]
+    models, routes, fallback = values["models"], values["routes"], value.get("fallback", {})
 
-    def picked(route: Values) -> tuple[str, ...]:
-        pick = route["pick"]
-        return _selected(models, pick) if isinstance(pick, Mapping) else tuple(pick)
+    def resolved(wanted: Iterable[str]) -> tuple[Fallback, ...]:
+        found: dict[Fallback, None] = {}
+        for target in wanted:
+            route = routes.get(target)
+            picked = (target,) if route is None else names.selected(models, route["pick"])
+            require = Require() if route is None else _required(route)
+            found |= dict.fromkeys(Fallback(model, require) for model in picked)
+        return tuple(found)
 
-    def resolved(names: Iterable[str]) -> tuple[str, ...]:
-        expanded = [model for n in names for model in (picked(routes[n]) if n in routes else (n,))]
-        return tuple(dict.fromkeys(expanded))
-
-    fallback = value.get("fallback", {})
     return Route(
         name=name,
-        pick=picked(value),
+        pick=names.selected(models, value["pick"]),
         policy=value.get("policy", "ordered"),
         weigh=value.get("weigh", {}),
-        require=Require(**{key: frozenset(item) for key, item in value.get("require", {}).items()}),
+        require=_required(value),
         fallback_error=resolved(fallback.get("error", ())),
         fallback_context=resolved(fallback.get("context", ())),
         cache=value.get("cache"),
     )
+
+
+def _required(route: Values) -> Require:
+    return Require(**{key: frozenset(words) for key, words in route.get("require", {}).items()})
 
 
 def _plan(name: str, value: Values) -> Plan:
@@ -271,28 +179,28 @@ def _plan(name: str, value: Values) -> Plan:
     )
 
 
-def _warnings(values: Values) -> Iterable[str]:
+def _later(structure: Structure) -> Iterable[str]:
     """By name, so that nothing that was asked for is ignored in silence."""
-    yield from _route_warnings(values.get("routes", {}))
+    for (key, noun), owners in structure.later.items():
+        if not noun:
+            yield f"{key} is not applied in this version"
+        elif len(owners) <= 3:
+            yield from (f"{key} of {noun} {name} is not applied in this version" for name in owners)
+        else:
+            yield f"{key} of {len(owners)} {noun}s ({', '.join(owners[:3])}, ...) is not applied in this version"
+
+
+def _warnings(values: Values) -> Iterable[str]:
+    """Values that run as another one until this version knows them."""
+    for name, route in values.get("routes", {}).items():
+        policy = route.get("policy", "ordered")
+        if policy not in ("ordered", "weighted"):
+            yield f"policy {policy} of route {name} runs as ordered in this version"
     for name, backend in values.get("backends", {}).items():
         if backend["kind"] != "openai":
             yield f"kind {backend['kind']} of backend {name} is spoken to as openai in this version"
         if backend.get("on_disconnect") == "drain":
             yield f"on_disconnect drain of backend {name} runs as estimate in this version"
-        if "hours" in backend:
-            yield f"hours of backend {name} is not applied in this version"
     for name, plan in values.get("plans", {}).items():
         if plan.get("exhausted", "block") != "block":
             yield f"exhausted {plan['exhausted']} of plan {name} runs as block in this version"
-        for key in {"priority", "weight"} & set(plan):
-            yield f"{key} of plan {name} is not applied in this version"
-
-
-def _route_warnings(routes: Values) -> Iterable[str]:
-    for name, route in routes.items():
-        policy = route.get("policy", "ordered")
-        if policy not in ("ordered", "weighted"):
-            yield f"policy {policy} of route {name} runs as ordered in this version"
-        for key in ("cache", "affinity", "when"):
-            if key in route:
-                yield f"{key} of route {name} is not applied in this version"

@@ -115,16 +115,24 @@ class Require:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """A model to turn to, with what the route it was reached by requires beside what the first route does."""
+
+    model: str
+    require: Require = Require()
+
+
+@dataclass(frozen=True)
 class Route:
-    """`pick` and the fallbacks are model names; selectors and route names are resolved at load, in file order."""
+    """`pick` are model names; selectors and route names are resolved at load, in file order."""
 
     name: str
     pick: tuple[str, ...]
     policy: str = "ordered"
     weigh: Mapping[str, float] = field(default_factory=dict)
     require: Require = Require()
-    fallback_error: tuple[str, ...] = ()
-    fallback_context: tuple[str, ...] = ()
+    fallback_error: tuple[Fallback, ...] = ()
+    fallback_context: tuple[Fallback, ...] = ()
     cache: str | None = None
 
 

@@ -1,166 +1,193 @@
-"""Every key of routes.yaml version 1 and the kind of its value; `*` stands for names."""
+"""Every key of routes.yaml version 1, once: what reads it, and the JSON Schema for editors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from gateway.call import BUCKETS
-from gateway.config.kinds import (
-    anything,
-    credits_uc,
-    duration,
-    duration_range,
-    flag,
-    key_hash,
-    listed,
-    micro,
-    number,
-    one_of,
-    secret,
-    share,
-    size,
-    text,
-    texts,
-    url,
+from gateway.config import kinds
+from gateway.config.kinds import Kind, number, one_of
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A mapping with known keys. Keys in `later` are accepted and warned about: this version does not apply them."""
+
+    keys: Mapping[str, Node]
+    required: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Names:
+    """A mapping from names of one's own to what they stand for; `noun` is what one of them is called."""
+
+    of: Node
+    noun: str
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list."""
+
+    of: Node
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class Either:
+    """A mapping, or a shorter form of it."""
+
+    mapping: Node
+    short: Node
+
+
+Node: TypeAlias = Kind | Keys | Names | Many | Either
+
+TEXTS: Final = Many(kinds.TEXT)
+_LIMITS: Final[Mapping[str, Node]] = {"rpm": number(), "tpm": number(), "concurrency": number()}
+_BUCKET_VALUES: Final = Keys(dict.fromkeys(BUCKETS, kinds.MICRO))
+_WEIGHT: Final = number(1, 1_000_000)
+
+_SERVER: Final = Keys(
+    {
+        "host": kinds.TEXT,
+        "port": number(0, 65535),
+        "max_body": kinds.SIZE,
+        "admin_key": kinds.SECRET,
+        "metrics_key": kinds.SECRET,
+        "admin_listen": kinds.TEXT,
+        "drain": kinds.DURATION,
+    },
+    later=("admin_listen",),
+)
+_DEFAULTS: Final = Keys(
+    {
+        "timeout": Keys(dict.fromkeys(("connect", "first_token", "idle", "total"), kinds.DURATION)),
+        "retry": Keys({"attempts": number(1, 100), "backoff": kinds.DURATION_RANGE}),
+        "breaker": Keys(
+            {
+                "window": kinds.DURATION,
+                "errors": kinds.SHARE,
+                "min_requests": number(),
+                "cooldown": kinds.DURATION,
+            }
+        ),
+    },
+    later=("breaker",),
+)
+_BACKEND: Final = Keys(
+    {
+        "kind": one_of("openai", "anthropic", "gemini", "azure"),
+        "base_url": kinds.URL,
+        "keys": Many(kinds.SECRET),
+        "region": kinds.TEXT,
+        "chip": kinds.TEXT,
+        "limits": Keys(_LIMITS),
+        "on_disconnect": one_of("estimate", "drain", "free"),
+        "tags": TEXTS,
+        "headers": Names(kinds.HEADER, "header"),
+        "quirks": Keys({"include_usage": kinds.FLAG, "max_tokens_field": kinds.TEXT}),
+        "hours": Many(
+            Keys({"from": kinds.CLOCK, "to": kinds.CLOCK, "price_factor": kinds.MICRO}, required=("from", "to"))
+        ),
+    },
+    required=("kind", "base_url"),
+    later=("hours",),
+)
+_VIA: Final = Keys({"backend": kinds.TEXT, "as": kinds.TEXT, "weight": _WEIGHT}, required=("backend",))
+_MODEL: Final = Keys(
+    {
+        "via": Many(Either(_VIA, kinds.TEXT), least=1),
+        "context": number(),
+        "max_output": number(),
+        "price": _BUCKET_VALUES,
+        "rates": _BUCKET_VALUES,
+        "quality": kinds.SHARE,
+        "can": Many(one_of("tools", "json", "vision", "audio", "reasoning")),
+        "tags": TEXTS,
+        "endpoints": Many(one_of("chat", "completions", "embeddings"), least=1),
+        "max_image_tokens": number(0),
+        "tokenizer": kinds.TEXT,
+    },
+    required=("via", "context", "max_output", "price"),
+    later=("quality", "tokenizer"),
+)
+_ROUTE: Final = Keys(
+    {
+        "pick": Either(Keys({"tags": Many(kinds.TEXT, least=1)}, required=("tags",)), Many(kinds.TEXT, least=1)),
+        "policy": one_of("balanced", "cheapest", "fastest", "best", "weighted", "ordered", "least_busy"),
+        "weigh": Keys(dict.fromkeys(("cost", "latency", "quality"), kinds.SHARE)),
+        "require": Keys(dict.fromkeys(("region", "chip", "tags"), Many(kinds.TEXT, least=1))),
+        "fallback": Keys({"error": TEXTS, "context": TEXTS}),
+        "cache": kinds.TEXT,
+        "affinity": one_of("session", "prefix", "none"),
+        "when": kinds.ANYTHING,
+    },
+    required=("pick",),
+    later=("weigh", "cache", "affinity", "when"),
+)
+_CACHE: Final = Keys(
+    {
+        "mode": one_of("exact", "semantic"),
+        "ttl": kinds.DURATION,
+        "scope": kinds.TEXT,
+        "charge": kinds.SHARE,
+        "sampled": kinds.FLAG,
+        "max_bytes": kinds.SIZE,
+        "max_entry": kinds.SIZE,
+    }
+)
+_PLAN: Final = Keys(
+    {
+        "grants": Many(Keys({"credits": number(), "every": one_of("month", "week", "day")}, required=("credits",))),
+        **_LIMITS,
+        "exhausted": one_of("block", "payg", "downgrade", "throttle"),
+        "allow": TEXTS,
+        "max_output": number(),
+        "priority": number(0),
+        "weight": _WEIGHT,
+    },
+    later=("priority", "weight"),
 )
 
-Kind: TypeAlias = "Callable[[Any], Any] | Mapping[str, Kind]"
-
-
-def _via(value: Any) -> tuple[dict[str, Any], ...]:
-    """Names, or {backend, as, weight}."""
-    if not isinstance(value, list) or not value:
-        raise ValueError("is a list of backends")
-    out = []
-    for item in value:
-        entry = {"backend": item} if isinstance(item, str) else item
-        if not isinstance(entry, dict) or not {"backend"} <= set(entry) <= {"backend", "as", "weight"}:
-            raise ValueError("has backends as names or {backend, as, weight}")
-        weight = number(entry.get("weight", 1))
-        if weight < 1:
-            raise ValueError("has a weight below 1")
-        out.append({**entry, "weight": weight})
-    return tuple(out)
-
-
-def _pick(value: Any) -> Any:
-    """A selector {tags: [...]}, or models."""
-    if isinstance(value, dict) and set(value) == {"tags"}:
-        return {"tags": texts(value["tags"])}
-    picked = texts(value)
-    if not picked:
-        raise ValueError("names no model")
-    return picked
-
-
-def _grants(value: Any) -> tuple[dict[str, Any], ...]:
-    if not isinstance(value, list):
-        raise ValueError("is a list of {credits, every}")
-    out = []
-    for item in value:
-        if not isinstance(item, dict) or not {"credits"} <= set(item) <= {"credits", "every"}:
-            raise ValueError("has grants as {credits, every}")
-        every = one_of("month", "week", "day")(item["every"]) if "every" in item else None
-        out.append({"credits": credits_uc(item["credits"]), "every": every})
-    return tuple(out)
-
-
-def _top(value: Any) -> int:
-    prefix, _, count = str(value).partition("_")
-    if prefix != "top" or not count.isdigit():
-        raise ValueError("is top_N, such as top_50")
-    return int(count)
-
-
-_LIMITS: Mapping[str, Kind] = {"rpm": number, "tpm": number, "concurrency": number}
-_BUCKET_VALUES: Mapping[str, Kind] = dict.fromkeys(BUCKETS, micro)
-_ENDPOINTS = one_of("chat", "completions", "embeddings")
-
-SCHEMA: Mapping[str, Kind] = {
-    "version": number,
-    "currency": text,
-    "timezone": text,
-    "server": {
-        "host": text,
-        "port": number,
-        "max_body": size,
-        "admin_key": secret,
-        "metrics_key": secret,
-        "admin_listen": text,
-        "drain": duration,
+SCHEMA: Final = Keys(
+    {
+        "version": number(1, 1),
+        "include": Many(kinds.TEXT),
+        "currency": kinds.TEXT,
+        "timezone": kinds.TIMEZONE,
+        "server": _SERVER,
+        "storage": Keys({"ledger": kinds.LEDGER}),
+        "defaults": _DEFAULTS,
+        "backends": Names(_BACKEND, "backend"),
+        "models": Names(_MODEL, "model"),
+        "aliases": Names(kinds.TEXT, "alias"),
+        "routes": Names(_ROUTE, "route"),
+        "cache": Names(_CACHE, "cache"),
+        "plans": Names(_PLAN, "plan"),
+        "tenants": Names(Keys({"plan": kinds.TEXT, "keys": Many(kinds.KEY_HASH)}, required=("plan",)), "tenant"),
+        "observability": Keys({"tenant_label": kinds.TOP}),
     },
-    "storage": {"ledger": text},
-    "defaults": {
-        "timeout": {"connect": duration, "first_token": duration, "idle": duration, "total": duration},
-        "retry": {"attempts": number, "backoff": duration_range},
-        "breaker": {"window": duration, "errors": share, "min_requests": number, "cooldown": duration},
-    },
-    "backends": {
-        "*": {
-            "kind": one_of("openai", "anthropic", "gemini", "azure"),
-            "base_url": url,
-            "keys": listed(secret),
-            "region": text,
-            "chip": text,
-            "limits": _LIMITS,
-            "on_disconnect": one_of("estimate", "drain", "free"),
-            "tags": texts,
-            "headers": {"*": text},
-            "quirks": {"include_usage": flag, "max_tokens_field": text},
-            "hours": anything,
-        }
-    },
-    "models": {
-        "*": {
-            "via": _via,
-            "context": number,
-            "max_output": number,
-            "price": _BUCKET_VALUES,
-            "rates": _BUCKET_VALUES,
-            "quality": share,
-            "can": texts,
-            "tags": texts,
-            "endpoints": listed(_ENDPOINTS),
-            "max_image_tokens": number,
-            "tokenizer": text,
-        }
-    },
-    "aliases": {"*": text},
-    "routes": {
-        "*": {
-            "pick": _pick,
-            "policy": one_of("balanced", "cheapest", "fastest", "best", "weighted", "ordered", "least_busy"),
-            "weigh": {"cost": share, "latency": share, "quality": share},
-            "require": {"region": texts, "chip": texts, "tags": texts},
-            "fallback": {"error": texts, "context": texts},
-            "cache": text,
-            "affinity": one_of("session", "prefix", "none"),
-            "when": anything,
-        }
-    },
-    "cache": {
-        "*": {
-            "mode": one_of("exact", "semantic"),
-            "ttl": duration,
-            "scope": text,
-            "charge": share,
-            "sampled": flag,
-            "max_bytes": size,
-            "max_entry": size,
-        }
-    },
-    "plans": {
-        "*": {
-            "grants": _grants,
-            **_LIMITS,
-            "exhausted": one_of("block", "payg", "downgrade", "throttle"),
-            "allow": texts,
-            "max_output": number,
-            "priority": number,
-            "weight": number,
-        }
-    },
-    "tenants": {"*": {"plan": text, "keys": listed(key_hash)}},
-    "observability": {"tenant_label": _top},
-}
+    required=("version",),
+    later=("cache",),
+)
+
+
+def json_schema(node: Node = SCHEMA) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a node."""
+    if isinstance(node, Kind):
+        return dict(node.json)
+    if isinstance(node, Many):
+        return {"type": "array", "items": json_schema(node.of), "minItems": node.least}
+    if isinstance(node, Either):
+        return {"anyOf": [json_schema(node.mapping), json_schema(node.short)]}
+    if isinstance(node, Names):
+        return {"type": ["object", "null"], "additionalProperties": json_schema(node.of)}
+    properties = {name: json_schema(child) for name, child in node.keys.items()}
+    for name in node.later:
+        properties[name] = {**properties[name], "description": "Accepted; not applied in this version."}
+    out = {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+    return {**out, "type": "object", "required": list(node.required)} if node.required else out

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.call import Call
-from gateway.config.model import Config, Model, Plan, Require, Route
+from gateway.config.model import Config, Fallback, Model, Plan, Require, Route
 from gateway.errors import ContextTooLong, InvalidValue, ModelNotFound, NoBackend
 from gateway.routing.policies import Ordered, Policy, Target, Weighted
 
@@ -94,8 +94,8 @@ class Router:
         removed: list[tuple[Target, str]] = []
         targets = self._usable(route.pick, route.require, call, needed, removed)
         policy = self._policies.get(route.policy, self._ordered)
-        on_error = self._usable(route.fallback_error, route.require, call, needed, [])
-        on_context = self._usable(route.fallback_context, route.require, call, needed, [])
+        on_error = self._fallbacks(route.fallback_error, route.require, call, needed)
+        on_context = self._fallbacks(route.fallback_context, route.require, call, needed)
         decision = Decision(
             route=route.name,
             policy="weighted" if policy is not self._ordered else "ordered",
@@ -125,6 +125,15 @@ class Router:
             return True
         model = self._config.models.get(name_behind)
         return model is not None and not plan.allow.isdisjoint(model.tags)
+
+    def _fallbacks(self, fallbacks: Iterable[Fallback], require: Require, call: Call, needed: int) -> list[Target]:
+        """What the first route requires holds for these too, and a route that is fallen back on keeps its own."""
+        out: dict[int, Target] = {}
+        for fallback in fallbacks:
+            for target in self._usable((fallback.model,), require, call, needed, []):
+                if not removed_by(target, fallback.require, call, needed):
+                    out.setdefault(id(target), target)
+        return list(out.values())
 
     def _usable(
         self, models: Iterable[str], require: Require, call: Call, needed: int, removed: list[tuple[Target, str]]
@@ -179,7 +188,8 @@ def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:
 
 
 def _contexts_of(config: Config, route: Route) -> tuple[int, ...]:
-    names = {*route.pick, *route.fallback_error, *route.fallback_context}
+    fallbacks = (*route.fallback_error, *route.fallback_context)
+    names = {*route.pick, *(fallback.model for fallback in fallbacks)}
     return tuple({config.models[name].context for name in names})
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
+from gateway.config.json_schema import document
 from gateway.config.load import ConfigError, load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -66,10 +71,48 @@ def test_the_example_at_the_root_loads() -> None:
         ("[cn]", "[eu]", 7, "routes.auto.require.region", "eu"),
         ("policy: balanced", "policy: best_effort", 7, "routes.auto.policy", "is one of"),
         ("plan: p", "plan: q", 11, "tenants.t.plan", "there is no q"),
-        ("sha256:6", "sha256:", 11, "tenants.t.keys", "64 hex digits"),
-        ("version: 1", "version: 2", 1, "version", "version: 1"),
+        ("sha256:6", "sha256:", 11, "tenants.t.keys.0", "64 hex digits"),
+        ("version: 1", "version: 2", 1, "version", "from 1 to 1"),
         ("kind: openai", "kind: openai, kind: openai", 3, "backends.a.kind", "stands here twice"),
         ("region: cn", "on: cn", 3, "backends.a.on", "quotes"),
+        ("version: 1", "# version: 1", 1, "", "has no version (write version: 1 at the top)"),
+        ("version: 1", "version: 1\ntimezone: Asia/Shangai", 2, "timezone", "time zone such as Asia/Shanghai"),
+        ("version: 1", "version: 1\ntimezone: ../../etc/passwd", 2, "timezone", "time zone"),
+        ("version: 1", "version: 1\nserver: {port: 65536}", 2, "server.port", "from 0 to 65535"),
+        ("version: 1", "version: 1\nserver: {port: -1}", 2, "server.port", "is a number"),
+        ("version: 1", "version: 1\nserver: {max_body: 20 MB}", 2, "server.max_body", "20MB"),
+        ("version: 1", "version: 1\nserver: {drain: 30}", 2, "server.drain", "30s"),
+        ("version: 1", "version: 1\nstorage: {ledger: redis://x}", 2, "storage.ledger", "sqlite:PATH"),
+        ("version: 1", "version: 1\ndefaults: {retry: {attempts: 0}}", 2, "defaults.retry.attempts", "from 1"),
+        ("version: 1", "version: 1\ndefaults: {retry: {backoff: 5s..1s}}", 2, "defaults.retry.backoff", "range"),
+        ("version: 1", "version: 1\ndefaults: {timeout: {total: 0s}}", 2, "defaults.timeout.total", "duration"),
+        ("version: 1", "version: 1\ndefaults: {breaker: {errors: 150%}}", 2, "defaults.breaker.errors", "share"),
+        ("version: 1", "version: 1\naliases: {x: n}", 2, "aliases.x", "there is no n (known: auto, m)"),
+        ("version: 1", "version: 1\naliases: {m: auto}", 2, "aliases.m", "already"),
+        ("version: 1", "version: 1\ncache: {c: {mode: fuzzy}}", 2, "cache.c.mode", "exact, semantic"),
+        ("version: 1", "version: 1\nobservability: {tenant_label: 50}", 2, "observability.tenant_label", "top_50"),
+        ("version: 1", "version: 1\nincude: [x]", 2, "incude", "did you mean include?"),
+        ("http://10.0.0.1/v1", "ftp://10.0.0.1/v1", 3, "backends.a.base_url", "http or https"),
+        ("http://10.0.0.1/v1", "http://u:p@10.0.0.1/v1", 3, "backends.a.base_url", "without credentials"),
+        ("http://10.0.0.1/v1", "http://10.0.0.1:99999/v1", 3, "backends.a.base_url", "http or https"),
+        ("region: cn,", 'headers: {x: "a\\r\\ny: b"},', 3, "backends.a.headers.x", "one line"),
+        ("region: cn,", "region: cn, limits: {rpm: 0},", 3, "backends.a.limits.rpm", "at least 1"),
+        ("region: cn,", "region: cn, quirks: {include_usage: 1},", 3, "backends.a.quirks.include_usage", "true"),
+        ("region: cn,", 'region: cn, hours: [{from: "25:00", to: "8"}],', 3, "backends.a.hours.0.from", "08:30"),
+        ("kind: openai, ", "", 3, "backends.a", "has no kind"),
+        ("via: [a]", "via: []", 5, "models.m.via", "at least 1"),
+        ("via: [a]", "via: [{backend: a, weight: 0}]", 5, "models.m.via.0.weight", "from 1"),
+        ("via: [a]", "via: [{backend: a, was: x}]", 5, "models.m.via.0.was", "did you mean as?"),
+        ("via: [a]", "via: [{as: x}]", 5, "models.m.via.0", "has no backend"),
+        ("context: 8k", "context: 8.0001k", 5, "models.m.context", "100k"),
+        ("tags: [chat]},", "tags: chat},", 7, "routes.auto.pick.tags", "is a list"),
+        ("region: [cn]}", "tags: [gpu]}", 7, "routes.auto.require.tags", "no backend has the tags gpu"),
+        ("policy: balanced", "fallback: {error: [auto]}", 7, "routes.auto.fallback.error.0", "falls back on itself"),
+        ("policy: balanced", "fallback: {errors: [m]}", 7, "routes.auto.fallback.errors", "did you mean error?"),
+        ("policy: balanced", "cache: none", 7, "routes.auto.cache", "there is no none"),
+        ("rpm: 60", "rpm: 60, allow: [chatt]", 9, "plans.p.allow.0", "did you mean chat?"),
+        ("credits: 1M, every: month", "credits: 1M, every: year", 9, "plans.p.grants.0.every", "month, week, day"),
+        ("rpm: 60", "rpm: 1e3", 9, "plans.p.rpm", "60, 100k or 5M"),
     ],
 )
 def test_a_problem_has_line_path_and_advice(
@@ -86,7 +129,7 @@ def test_all_problems_are_in_one_report(tmp_path: Path) -> None:
 
 def test_a_pasted_secret_is_refused_and_not_repeated(tmp_path: Path) -> None:
     [(line, path, text)] = problems(tmp_path, GOOD.replace("env:A_KEY", "sk-live-abc123"))
-    assert (line, path) == (3, "backends.a.keys")
+    assert (line, path) == (3, "backends.a.keys.0")
     assert "sk-live" not in text
 
 
@@ -109,3 +152,176 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
         file.truncate(100_000_000)
     with pytest.raises(ConfigError, match="larger than"):
         load(path)
+
+
+def test_what_is_not_applied_yet_is_named(tmp_path: Path) -> None:
+    """Every key and value that this version accepts and does not act on."""
+    path = tmp_path / "routes.yaml"
+    path.write_text("""version: 1
+server: {admin_listen: "127.0.0.1:9"}
+defaults: {breaker: {window: 10s}}
+backends:
+  a: {kind: anthropic, base_url: "http://h/v1", on_disconnect: drain, hours: [{from: "00:00", to: "08:00"}]}
+models:
+  m1: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5, tokenizer: o200k}
+  m2: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5}
+  m3: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5}
+  m4: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5}
+routes:
+  r: {pick: [m1], policy: cheapest, weigh: {cost: 1}, cache: c, affinity: session, when: {any: thing}}
+cache:
+  c: {mode: exact}
+plans:
+  p: {exhausted: payg, priority: 1, weight: 2}
+""")
+    later = " is not applied in this version"
+    assert sorted(load(path).warnings) == sorted(
+        [
+            "admin_listen" + later,
+            "breaker" + later,
+            "hours of backend a" + later,
+            "quality of 4 models (m1, m2, m3, ...)" + later,
+            "tokenizer of model m1" + later,
+            *(f"{key} of route r{later}" for key in ("weigh", "cache", "affinity", "when")),
+            "cache" + later,
+            "priority of plan p" + later,
+            "weight of plan p" + later,
+            "policy cheapest of route r runs as ordered in this version",
+            "kind anthropic of backend a is spoken to as openai in this version",
+            "on_disconnect drain of backend a runs as estimate in this version",
+            "exhausted payg of plan p runs as block in this version",
+        ]
+    )
+
+
+def test_one_key_is_of_one_tenant(tmp_path: Path) -> None:
+    hashed = GOOD.split("keys: [")[2].split("]")[0]
+    [(line, path, text)] = problems(tmp_path, GOOD + f"  u: {{plan: p, keys: [{hashed}]}}\n")
+    assert (line, path) == (12, "tenants.u.keys.0")
+    assert "is a key of t already" in text
+
+
+def test_a_require_that_leaves_nothing_is_a_problem(tmp_path: Path) -> None:
+    text = GOOD.replace("models:", '  b: {kind: openai, base_url: "http://b/v1", region: eu}\nmodels:').replace(
+        "[cn]", "[eu]"
+    )
+    [(line, path, says)] = problems(tmp_path, text)
+    assert (line, path) == (8, "routes.auto.require")
+    assert "leaves no backend" in says
+
+
+def written(folder: Path, **texts: str) -> Path:
+    for name, text in texts.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "routes.yaml"
+
+
+BACKENDS, MODELS = (
+    GOOD.split("models:")[0].split("version: 1\n")[1],
+    "models:" + GOOD.split("models:")[1].split("plans:")[0],
+)
+PLANS = "plans:" + GOOD.split("plans:")[1]
+
+
+def test_files_are_merged_by_section_and_name(tmp_path: Path) -> None:
+    more = "models:\n  m2: {via: [a], context: 8k, max_output: 1k, price: {input: 1, output: 1}}\n"
+    path = written(
+        tmp_path,
+        routes="version: 1\ninclude: [backends.yaml, models/*.yaml]\nserver: {port: 1}\n" + PLANS,
+        backends="version: 1\nserver: {host: 127.0.0.2}\n" + BACKENDS,
+        **{"models/one": MODELS, "models/two": more},
+    )
+    config = load(path)
+    assert (list(config.models), config.server.port, config.server.host) == (["m", "m2"], 1, "127.0.0.2")
+
+
+def test_a_problem_in_an_included_file_names_that_file(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        routes="version: 1\ninclude: [more.yaml]\n" + PLANS,
+        more=BACKENDS + MODELS.replace("via: [a]", "via: [b]"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    [problem] = caught.value.problems
+    assert (problem.file, problem.line, problem.key_path) == (str(tmp_path / "more.yaml"), 4, "models.m.via.0")
+
+
+def test_the_same_name_in_two_files_names_both_places(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, routes="version: 1\ninclude: [more.yaml]\n" + BACKENDS + MODELS + PLANS, more="\n" + MODELS
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{tmp_path}/more.yaml:{line} {key}: stands in {path}:{line + 3} already (remove one)"
+        for line, key in ((3, "models.m"), (5, "routes.auto"))
+    ]
+
+
+def test_files_may_include_each_other(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        routes="version: 1\ninclude: [more.yaml]\n" + BACKENDS + PLANS,
+        more="include: [routes.yaml, more.yaml]\n" + MODELS,
+    )
+    assert list(load(path).models) == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("include", "says"),
+    [
+        ("[none.yaml]", "matches no file: none.yaml"),
+        ("[models/*.yaml]", "matches no file"),
+        ("{a: b}", "is a list of files"),
+        ("[[a]]", "is a list of files"),
+    ],
+)
+def test_an_include_that_matches_nothing_is_a_problem(tmp_path: Path, include: str, says: str) -> None:
+    [(line, path, text)] = problems(tmp_path, GOOD.replace("version: 1", f"version: 1\ninclude: {include}"))
+    assert (line, path) == (2, "include")
+    assert says in text
+
+
+def test_all_files_together_are_bounded(tmp_path: Path) -> None:
+    path = written(tmp_path, routes="version: 1\ninclude: [a.yaml, b.yaml]\n", a="#" * 600_000, b="#" * 600_000)
+    with pytest.raises(ConfigError, match="larger than") as caught:
+        load(path)
+    assert caught.value.problems[0].line == 2
+
+
+def test_the_published_schema_is_current() -> None:
+    """`python -m gateway.config.json_schema > docs/routes.schema.json` makes it."""
+    assert (ROOT / "docs/routes.schema.json").read_text() == document()
+
+
+def as_editors_see(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("path", ["routes.yaml", "gateway/demo/routes.yaml"])
+def test_what_is_good_is_good_for_the_published_schema(path: str) -> None:
+    text = (ROOT / path).read_text().replace("sha256:KEY_HASH", "sha256:" + "0" * 64)  # which the demo fills in
+    jsonschema.Draft202012Validator(json.loads(document())).validate(as_editors_see(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("region: cn,", "regoin: cn,"),
+        ("input: 2.0", "input: -1"),
+        ("policy: balanced", "policy: best_effort"),
+        ("kind: openai, ", ""),
+        ("env:A_KEY", "sk-live"),
+        ("version: 1", "version: 2"),
+        ("via: [a]", "via: []"),
+        ("credits: 1M", "credits: 1 M"),
+        ("http://10.0.0.1/v1", "10.0.0.1"),
+    ],
+)
+def test_what_is_bad_is_bad_for_the_published_schema(old: str, new: str) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(document()))
+    validator.validate(as_editors_see(GOOD))
+    assert not validator.is_valid(as_editors_see(GOOD.replace(old, new, 1)))

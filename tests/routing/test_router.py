@@ -294,6 +294,5 @@ def test_a_route_in_a_fallback_list_stands_for_its_models(tmp_path: Path) -> Non
     assert {target.model.name for target in from_file(tmp_path).on_error} == {"b"}
 
 
-@pytest.mark.xfail(strict=True, reason="the loader replaces a route in a fallback list by its models alone")
 def test_a_route_in_a_fallback_list_keeps_its_own_require(tmp_path: Path) -> None:
     assert [target.backend.name for target in from_file(tmp_path).on_error] == ["south"]

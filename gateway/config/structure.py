@@ -1,0 +1,79 @@
+"""Plain values against the schema: exact values, a problem for each that is none, and what is not applied yet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.config.kinds import Kind
+from gateway.config.schema import Either, Keys, Many, Names, Node
+from gateway.config.yaml_source import Source
+
+Path = tuple[str, ...]
+
+
+class Structure:
+    """State: `later`, the paths of keys that are accepted and not applied, by the path with names left out."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.later: dict[tuple[str, str], list[str]] = {}  # (key, noun of its owner) -> names of owners
+
+    def read(self, value: Any, node: Node, path: Path = (), noun: str = "", name: str = "") -> Any:
+        """The exact value; what is wrong with it is among the problems of the source, and left out."""
+        if isinstance(node, Either):
+            return self.read(value, node.mapping if isinstance(value, dict) else node.short, path, noun, name)
+        if isinstance(node, Kind):
+            return self._leaf(value, node, path)
+        if isinstance(node, Many):
+            return self._list(value, node, path)
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            self._source.problem(path, "is a mapping")
+            return {}
+        if isinstance(node, Names):
+            return {key: self.read(item, node.of, (*path, key), node.noun, key) for key, item in value.items()}
+        return self._keys(value, node, path, noun, name)
+
+    def _keys(self, value: dict[str, Any], node: Keys, path: Path, noun: str, name: str) -> dict[str, Any]:
+        out = {}
+        for key, item in value.items():
+            if key not in node.keys:
+                self._source.problem((*path, key), "is not a known key", near(key, node.keys))
+                continue
+            if key in node.later:
+                self.later.setdefault((key, noun), []).append(name)
+            problems = len(self._source.problems)
+            read = self.read(item, node.keys[key], (*path, key), noun, name)
+            if read is not None or len(self._source.problems) == problems:
+                out[key] = read
+        for key in node.required:
+            if key not in value:
+                self._source.problem(path, f"has no {key}", f"write {key}: 1 at the top" if key == "version" else "")
+        return out
+
+    def _list(self, value: Any, node: Many, path: Path) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            self._source.problem(path, "is a list")
+            return ()
+        if len(value) < node.least:
+            self._source.problem(path, f"has at least {node.least}")
+        return tuple(self.read(item, node.of, (*path, str(index))) for index, item in enumerate(value))
+
+    def _leaf(self, value: Any, kind: Kind, path: Path) -> Any:
+        try:
+            return kind.read(value)
+        except ValueError as error:
+            self._source.problem(path, str(error))
+            return None
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What may have been meant."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return "known: " + ", ".join(names[:12]) if names else "there are none"
