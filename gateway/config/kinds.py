@@ -74,6 +74,11 @@ def number(low: int = 1, high: int = 10**15) -> Kind:
     return Kind(read, {"type": ["integer", "string"], "pattern": f"^(?:{_NUMBER})$", "minimum": low, "maximum": high})
 
 
+def _credits(value: Any) -> int:
+    """Whole credits as micro-credits."""
+    return int(_CREDITS.read(value)) * 1_000_000
+
+
 def _size(value: Any) -> int:
     match = re.fullmatch(_SIZE, str(value))
     if match is None or not int(match[1]):
@@ -174,6 +179,8 @@ def one_of(*names: str) -> Kind:
     return Kind(read, {"enum": list(names)})
 
 
+_CREDITS: Final = number(1, 9_000_000_000_000)  # in millionths it must fit 64 bits
+CREDITS: Final = Kind(_credits, _CREDITS.json)
 DURATION: Final = Kind(_duration, _pattern(_DURATION))
 DURATION_RANGE: Final = Kind(_duration_range, _pattern(rf"{_DURATION}\.\.{_DURATION}"))
 SIZE: Final = Kind(_size, _pattern(_SIZE))

@@ -142,7 +142,9 @@ _CACHE: Final = Keys(
 )
 _PLAN: Final = Keys(
     {
-        "grants": Many(Keys({"credits": number(), "every": one_of("month", "week", "day")}, required=("credits",))),
+        "grants": Many(
+            Keys({"credits": kinds.CREDITS, "every": one_of("month", "week", "day")}, required=("credits",))
+        ),
         **_LIMITS,
         "exhausted": one_of("block", "payg", "downgrade", "throttle"),
         "allow": TEXTS,
