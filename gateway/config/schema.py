@@ -140,6 +140,7 @@ _CACHE: Final = Keys(
         "max_entry": kinds.SIZE,
     }
 )
+_GRANT: Final = Keys({"credits": kinds.CREDITS, "every": one_of("month", "week", "day")}, required=("credits",))
 _PLAN: Final = Keys(
     {
         "grants": Many(
