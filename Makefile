@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+SDKS := $(VENV)/openai1/.done $(VENV)/openai2/.done $(VENV)/openai3/.done
 DEMO_ARGS ?=
 
 .PHONY: run test test-long lint bench clean
@@ -10,10 +11,10 @@ DEMO_ARGS ?=
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
 
-test: $(VENV)/.dev $(VENV)/.demo
+test: $(VENV)/.dev $(VENV)/.demo $(SDKS)
 	$(BIN)/python -m pytest -rs
 
-test-long: $(VENV)/.dev $(VENV)/.demo
+test-long: $(VENV)/.dev $(VENV)/.demo $(SDKS)
 	MOMA_LONG=1 $(BIN)/python -m pytest -rs -m "long or not long"
 
 lint: $(VENV)/.dev
@@ -41,6 +42,12 @@ $(VENV)/.run: requirements.lock | $(VENV)/.venv
 
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.venv
 	$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+# Majors of the OpenAI SDK that the suite runs against the gateway, each in a venv of its own.
+$(VENV)/openai%/.done: tests/sdk/openai%.lock | $(VENV)/.venv
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # The small model is an extra: without it the demo has one backend and its tests are skipped. No stamp is left
