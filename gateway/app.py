@@ -23,7 +23,7 @@ from gateway.config.model import Config, Plan
 from gateway.dispatch import Dispatcher
 from gateway.edge import Edge
 from gateway.limits import Gates
-from gateway.metrics import Metrics
+from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
 from gateway.routing.health import Health
@@ -102,16 +102,20 @@ class App:
     def _gateway(self, clock: Clock) -> Gateway:
         config, rng = self._config, random.Random()
         tenants = directory(config, self.ledger)
+        health = Health(clock)
+        dispatcher = self._dispatcher(clock, rng, health)
+        recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
+        self._show(dispatcher, health, recorder)
         pipeline = Pipeline(
             config=config,
             generation=1,
             tenants=tenants,
             gates=Gates(clock),
             router=Router(config, rng),
-            dispatcher=self._dispatcher(clock, rng),
+            dispatcher=dispatcher,
             ledger=self.ledger,
             tokenizer=self._tokenizer,
-            recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
+            recorder=recorder,
             clock=clock,
             next_charge_id=ids("ch"),
         )
@@ -130,7 +134,21 @@ class App:
             next_id=ids("req"),
         )
 
-    def _dispatcher(self, clock: Clock, rng: random.Random) -> Dispatcher:
+    def _show(self, dispatcher: Dispatcher, health: Health, recorder: Recorder) -> None:
+        """What only a look at the running parts can tell."""
+        keys = [(via.backend, model.name) for model in self._config.models.values() for via in model.via]
+
+        def targets() -> list[TargetState]:
+            return [TargetState(*key, dispatcher.in_flight[key], health.available(key)) for key in keys]
+
+        def tenants() -> list[tuple[str, int]]:
+            names = [account.id for account in self.ledger.tenants()] if self.ledger.healthy else []
+            return [(recorder.tenant_label(name), self.ledger.available_uc(name)) for name in names]
+
+        self.metrics.registry.register(LiveGauges(targets, tenants))
+        self.ledger.on_expired = lambda tenant, uc: recorder.credited(tenant, "expired", uc)
+
+    def _dispatcher(self, clock: Clock, rng: random.Random, health: Health) -> Dispatcher:
         keys = {
             name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
             for name, backend in self._config.backends.items()
@@ -138,7 +156,7 @@ class App:
         return Dispatcher(
             client=self._client,
             keys=keys,
-            health=Health(clock),
+            health=health,
             gates=Gates(clock),
             timeout=self._config.timeout,
             retry=self._config.retry,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -111,6 +112,7 @@ class Dispatcher:
         self._rng = rng
         self._attempted = attempted
         self._budget = RetryBudget()
+        self.in_flight: Counter[tuple[str, str]] = Counter()
 
     async def run(self, job: Job, sink: Sink, delivery: Delivery) -> None:
         """Fills `delivery`; a stream's chunks go to `sink`, all but the last. Raises the error the client shall see."""
@@ -170,6 +172,7 @@ class Dispatcher:
         """One attempt with all that is booked for it; returns how it failed."""
         delivery.attempts += 1
         delivery.attempt_at = self._clock.now()
+        self.in_flight[target.key] += 1
         try:
             await self._attempt(job, target, self._patience_s(job, turns), sink, delivery)
         except AttemptFailed as error:
@@ -177,6 +180,7 @@ class Dispatcher:
             turns.failed(self._clock.now(), error.retry_after_s or 0.0)
             return error
         finally:
+            self.in_flight[target.key] -= 1
             delivery.waited_s += self._clock.now() - delivery.attempt_at
             usage = delivery.usage
             permit.release(usage.input_tokens + usage.output_tokens if usage else None)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from gateway import __version__
 
@@ -66,6 +71,7 @@ class Metrics:
         self.attempts = Counter("moma_attempts_total", "Tries against backends", ("backend", "outcome"), registry=r)
         self._attempts: dict[tuple[str, str], Counter] = {}  # labels() costs three times an increment
         self.credits = Counter("moma_credits_total", "Credits moved", ("tenant", "kind"), registry=r)
+        self.cost = Counter("moma_cost_total", "What backends charge us, in the currency", ("model",), registry=r)
         self.usage_missing = Counter("moma_usage_missing_total", "Answers without usage", ("backend",), registry=r)
         self.usage_bad = Counter("moma_usage_bad_total", "Answers with impossible usage", ("backend",), registry=r)
         self.limit_refusals = Counter("moma_limit_refusals_total", "Calls refused by a limit", ("kind",), registry=r)
@@ -90,3 +96,48 @@ class Metrics:
         if counter is None:
             counter = self._attempts[backend, outcome] = self.attempts.labels(backend, outcome)
         counter.inc()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """What a scrape shows of a target."""
+
+    backend: str
+    model: str
+    in_flight: int
+    available: bool
+
+
+class LiveGauges(Collector):
+    """Gauges that are read from what runs when somebody asks: nothing has to keep them up to date.
+
+    `tenants` gives (label, available micro-credits); entries of the same label are added up.
+    """
+
+    def __init__(
+        self, targets: Callable[[], Iterable[TargetState]], tenants: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        self._targets = targets
+        self._tenants = tenants
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # or registering would read them before anything runs
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        labels = ("backend", "model")
+        in_flight = GaugeMetricFamily("moma_backend_in_flight", "Attempts under way", labels=labels)
+        available = GaugeMetricFamily("moma_backend_available", "1: may be asked; 0: ejected", labels=labels)
+        breaker = GaugeMetricFamily("moma_breaker_state", "0 closed, 1 half-open, 2 open", labels=labels)
+        for target in self._targets():
+            key = (target.backend, target.model)
+            in_flight.add_metric(key, target.in_flight)
+            available.add_metric(key, float(target.available))
+            breaker.add_metric(key, 0 if target.available else 2)
+        yield from (in_flight, available, breaker)
+        left: dict[str, int] = {}
+        for label, uc in self._tenants():
+            left[label] = left.get(label, 0) + uc
+        credits_left = GaugeMetricFamily("moma_tenant_available_credits", "Credits left", labels=("tenant",))
+        for label, uc in left.items():
+            credits_left.add_metric((label,), uc / 1_000_000)
+        yield credits_left

@@ -134,6 +134,7 @@ class Pipeline:
             bound = min(call.input_bound, exact + 32 + 8 * len(call.body.get("messages", ())))
             quote = self._quote(life, caller, call, decision, bound)
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+        life.record.reserved_uc = hold.reserved_uc
         life.hold = hold.max_tokens if hold.max_tokens != quote.max_tokens else None
         return hold.max_tokens
 
@@ -264,11 +265,11 @@ class Pipeline:
         record.attempts, record.waited_s = delivery.attempts, delivery.waited_s
         record.first_token_s = delivery.first_token_s
         if life.receipt is not None:
-            record.charged_uc, record.overage_uc = life.receipt.charged_uc, life.receipt.overage_uc
+            _charged(record, life.receipt)
         if late is None:
             self._recorder.record(record)
         else:  # what it is charged is known with the commit
-            late.add_done_callback(lambda receipt: self._recorder.record(_charged(record, receipt)))
+            late.add_done_callback(lambda receipt: self._recorder.record(_charged_late(record, receipt)))
 
     def _close(self, life: _Life, call: Call | None) -> asyncio.Future[Receipt] | None:
         """Settles what was passed on before the end came (section 4 of the charging design); else voids."""
@@ -303,10 +304,14 @@ def _answer_text(delivery: Delivery) -> str:
     return answer_text(delivery.answer.body) if delivery.answer is not None else ""
 
 
-def _charged(record: Finished, receipt: asyncio.Future[Receipt]) -> Finished:
+def _charged(record: Finished, receipt: Receipt) -> None:
+    record.charged_uc, record.overage_uc, record.cost = receipt.charged_uc, receipt.overage_uc, receipt.cost
+
+
+def _charged_late(record: Finished, receipt: asyncio.Future[Receipt]) -> Finished:
     """A receipt that failed is the ledger's to report."""
     if not receipt.cancelled() and receipt.exception() is None:
-        record.charged_uc, record.overage_uc = receipt.result().charged_uc, receipt.result().overage_uc
+        _charged(record, receipt.result())
     return record
 
 

@@ -30,6 +30,8 @@ class Finished:
     usage: Usage | None = None
     charged_uc: int = 0
     overage_uc: int = 0
+    reserved_uc: int = 0
+    cost: int = 0  # micro-units of currency
     started: float = 0.0
     ended: float = 0.0
     waited_s: float = 0.0
@@ -40,12 +42,13 @@ class Finished:
 class _Series:
     """The time series of one route, model and backend: `labels()` costs three times an observation."""
 
-    __slots__ = ("duration", "first_token", "input", "output", "per_token")
+    __slots__ = ("cost", "duration", "first_token", "input", "output", "per_token")
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
         self.duration = metrics.duration.labels(*labels)
         self.first_token = metrics.first_token.labels(*labels)
         self.per_token = metrics.per_token.labels(*labels)
+        self.cost = metrics.cost.labels(labels[1])
         self.input = metrics.tokens.labels(*labels, "input")
         self.output = metrics.tokens.labels(*labels, "output")
 
@@ -74,6 +77,8 @@ class Recorder:
         ended.inc()
         if call.refusal:
             self._metrics.limit_refusals.labels(call.refusal).inc()
+        if call.reserved_uc:
+            self.credited(call.tenant, "reserved", call.reserved_uc)
         if call.backend:
             self._of_answer(call)
         if self._log is not None:
@@ -99,10 +104,11 @@ class Recorder:
             series.per_token.observe((call.waited_s - call.first_token_s) / (output - 1))
         if usage.flags:
             self._of_flags(usage.flags, call.backend)
-        tenant = self._tenant_label(call.tenant)
-        self._credited(tenant, "settled", call.charged_uc)
+        self.credited(call.tenant, "settled", call.charged_uc)
         if call.overage_uc:
-            self._credited(tenant, "overage", call.overage_uc)
+            self.credited(call.tenant, "overage", call.overage_uc)
+        if call.cost:
+            series.cost.inc(call.cost / MICRO)
 
     def _of_flags(self, flags: tuple[str, ...], backend: str) -> None:
         if "estimated" in flags and "partial" not in flags:  # cut off before the backend could say it
@@ -110,13 +116,14 @@ class Recorder:
         if "bad_usage" in flags:
             self._metrics.usage_bad.labels(backend).inc()
 
-    def _credited(self, tenant: str, kind: str, uc: int) -> None:
-        counter = self._credits.get((tenant, kind))
+    def credited(self, tenant: str, kind: str, uc: int) -> None:
+        label = self.tenant_label(tenant)
+        counter = self._credits.get((label, kind))
         if counter is None:
-            counter = self._credits[tenant, kind] = self._metrics.credits.labels(tenant, kind)
+            counter = self._credits[label, kind] = self._metrics.credits.labels(label, kind)
         counter.inc(uc / MICRO)
 
-    def _tenant_label(self, tenant: str) -> str:
+    def tenant_label(self, tenant: str) -> str:
         if tenant not in self._labelled:
             if len(self._labelled) >= self._top:
                 return "other"

@@ -48,6 +48,7 @@ class Ledger:
 
     def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
         self.on_commit: Callable[[float, int], None] | None = None  # seconds, charges in the batch
+        self.on_expired: Callable[[str, int], None] | None = None  # account, micro-credits of a grant that ended
         self._store = store
         self._image = image
         self._plans = plans
@@ -131,7 +132,7 @@ class Ledger:
         end = Closing(
             "settled", usage, model_served, backend, charged_uc, debt_uc, unpaid_uc - debt_uc, parts, cost, flags
         )
-        receipt = Receipt(0, charged_uc, unpaid_uc, settled=True)
+        receipt = Receipt(0, charged_uc, unpaid_uc, cost, settled=True)
         image.close(hold, receipt, end, now_ms)
         return self._receipt_future(receipt)
 
@@ -262,6 +263,11 @@ class Ledger:
         """In the shape of GET /v1/usage; also renews and expires."""
         return views.usage(self._image, tenant, self._clock.wall_ms())
 
+    def available_uc(self, tenant: str) -> int:
+        """What the tenant could spend now, from all grants on its path."""
+        account = directory.account(self._image, tenant)
+        return sum(grant.available for grant in self._image.burn_list(account.path, self._clock.wall_ms()))
+
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""
         return self._store.charges(tenant, after, limit)
@@ -355,6 +361,10 @@ class Ledger:
         for future, receipt in changes.waiters:
             if not future.done():
                 future.set_result(receipt)
+        if self.on_expired is not None:
+            for _, account, _, kind, uc in changes.entries:
+                if kind == "expired":
+                    self.on_expired(account, uc)
         if self.on_commit is not None:
             self.on_commit(seconds, len(changes.closings))
 

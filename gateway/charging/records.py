@@ -87,6 +87,7 @@ class Receipt:
     seq: int = 0
     charged_uc: int = 0
     overage_uc: int = 0
+    cost: int = 0
     durable: bool = False
     settled: bool = False
 
