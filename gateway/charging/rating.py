@@ -12,12 +12,18 @@ MIN_CLAMPED_TOKENS: Final = 256  # an answer cut shorter than this is of no use:
 
 def cost_uc(quantities: Mapping[str, int], rates: Mapping[str, int]) -> int:
     """Rates are whole uc per unit, so that the sum needs no rounding. A bucket without a rate is a KeyError."""
-    return sum(quantity * rates[bucket] for bucket, quantity in quantities.items() if quantity)
+    total = 0
+    for bucket, quantity in quantities.items():
+        if quantity:
+            total += quantity * rates[bucket]
+    return total
 
 
 def provider_cost(quantities: Mapping[str, int], price: Mapping[str, int]) -> int:
     """What the call cost us, in micro-units of currency, rounded up once; prices are per 1M units."""
-    total = sum(quantity * price.get(bucket, 0) for bucket, quantity in quantities.items())
+    total = 0
+    for bucket, quantity in quantities.items():
+        total += quantity * price.get(bucket, 0)
     return -(-total // 1_000_000)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -112,10 +113,10 @@ def record_row(seq: int, hold: Hold, end: Closing, closed_ms: int) -> Row:
     """In the order of RECORD_COLUMNS."""
     quote = hold.quote
     return (
-        seq, hold.charge_id, quote.request_id, quote.tenant, _json(quote.account_path), quote.endpoint,
+        seq, hold.charge_id, quote.request_id, quote.tenant, _path_json(quote.account_path), quote.endpoint,
         quote.model_requested, end.model_served, end.backend, quote.card, quote.card_version, quote.card_version,
         end.status, _json(end.usage.quantities), end.usage.source, hold.reserved_uc, end.charged,
-        end.debt + end.loss, end.debt, end.loss, _json(end.parts), end.cost, _json(end.flags),
+        end.debt + end.loss, end.debt, end.loss, _json(end.parts), end.cost, _json(end.flags) if end.flags else "[]",
         hold.opened_ms, closed_ms,
     )  # fmt: skip
 
@@ -129,6 +130,12 @@ def public_record(row: Row) -> dict[str, Any]:
         record[name] = credits_text(record[name])
     record["parts"] = [{"grant": grant, "credits": credits_text(uc)} for grant, uc in record["parts"].items()]
     return record
+
+
+@lru_cache(maxsize=4096)
+def _path_json(path: tuple[str, ...]) -> str:
+    """Kept, because every record of a tenant has the same."""
+    return _json(path)
 
 
 def _json(value: Any) -> str:
