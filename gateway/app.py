@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import logging
 import random
@@ -72,9 +71,6 @@ class App:
             await site.start()
             self._parts = stack.pop_all()
         self.port = self._runner.addresses[0][1]
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be walked again
-        gc.set_threshold(10_000, 20, 20)  # a call leaves no cycles: 700 would look for them every twenty calls
         self._tasks = [
             asyncio.create_task(self._edge.sweep_forever()),
             asyncio.create_task(self._expire_forever(clock)),
