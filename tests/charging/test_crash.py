@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.charging.image import CLOSED_KEPT
 from gateway.charging.ledger import open_ledger
 from gateway.clock import LoopClock
-from gateway.errors import Conflict
-from tests.charging.fakes import plan, quote
+from gateway.errors import Conflict, StoreUnavailable
+from tests.charging.fakes import plan, quote, settle
 
 ONLY_LONG = pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_LONG=1 runs it")
 
@@ -50,11 +52,21 @@ def test_kill_9_loses_and_doubles_nothing_that_was_acknowledged(tmp_path: Path, 
 
 
 async def resubmit(path: str, ids: set[str]) -> int:
-    """Every acknowledged id is refused as closed; returns the number of records."""
+    """Acknowledged ids are refused as closed, those too old for memory by the file; returns the number of records."""
     ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "UTC", {"p": plan(10**12)})
-    for charge_id in ids:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT charge_id FROM records ORDER BY seq").fetchall()
+    closed = [charge_id for (charge_id,) in rows]
+    for charge_id in ids & set(closed[-CLOSED_KEPT:]):
         with pytest.raises(Conflict):
             await ledger.reserve(charge_id, quote(), clamp=False)
+    for charge_id in sorted(ids - set(closed[-CLOSED_KEPT:]))[:1]:
+        await ledger.reserve(charge_id, quote(), clamp=False)
+        ledger.dispatched(charge_id, "b", "m")
+        with pytest.raises(StoreUnavailable):
+            await settle(ledger, charge_id, 10)
+        while not ledger.healthy:
+            await asyncio.sleep(0.05)
     ledger.check_invariants()
     number = len(ledger.charges("t", 0, 10**9)["data"])
     await ledger.aclose()
