@@ -299,8 +299,8 @@ def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoi
     if not isinstance(usage, dict) or usage.get("prompt_tokens") is None:
         return None
     given_out = 0 if endpoint == "embeddings" else usage.get("completion_tokens")
-    if given_out is None:
-        return None
+    if not (_is_number(usage["prompt_tokens"]) and _is_number(given_out)):
+        return None  # said, but not in numbers: counting is fairer than taking it for nothing
     prompts = 1 if endpoint == "chat" else choices  # each prompt, or embedded text, has the context to itself
     prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * LIMIT_SLACK))
     output, output_fine = _clamped(given_out, int(max_output * choices * LIMIT_SLACK))
@@ -351,9 +351,13 @@ def _split(total: int, bucket: str, parts: list[tuple[str, Any]]) -> tuple[dict[
     return {name: n for name, n in {bucket: left, **found}.items() if n}, fine
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _clamped(value: Any, limit: int) -> tuple[int, bool]:
     """(a number in [0, limit], whether the value was one)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         return 0, False
     n = int(min(max(value, 0), limit))
     return n, isinstance(value, int) and n == value
