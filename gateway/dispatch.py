@@ -262,9 +262,12 @@ class Dispatcher:
             if not data:
                 break
             ready = reader.feed(data)
-            if ready:
+            if ready and delivery.first_token_s is None:
+                delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
+            if reader.done:  # all of the last read waits for the settle: it leaves in one piece
+                delivery.tail = ready
+            elif ready:
                 if not sink.begun:
-                    delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
                 await sink.write(ready)
@@ -273,7 +276,7 @@ class Dispatcher:
         if not (reader.done or reader.complete_at_eof()):
             raise AttemptFailed("broken", "the stream broke off")
         delivery.usage = reader.usage
-        delivery.tail = reader.flush() + reader.tail()
+        delivery.tail += reader.flush() + reader.tail()
 
     def _after_refusal(self, job: Job, failure: AttemptFailed) -> Turns:
         """A longer context may help where the backend found the input too long; else the client hears of it."""
