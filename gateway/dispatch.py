@@ -257,7 +257,7 @@ class Dispatcher:
     async def _relay(self, job: Job, target: Target, exchange: Exchange, sink: Sink, delivery: Delivery) -> None:
         """Chunks as they come; `[DONE]` stays behind in `delivery.tail` until the call is settled."""
         reader = delivery.reader = StreamReader(job.call, target.model)
-        while not reader.done:
+        while True:
             data = await exchange.chunk()
             if not data:
                 break
@@ -266,7 +266,8 @@ class Dispatcher:
                 delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
             if reader.done:  # all of the last read waits for the settle: it leaves in one piece
                 delivery.tail = ready
-            elif ready:
+                break
+            if ready:
                 if not sink.begun:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
