@@ -17,7 +17,7 @@ from gateway.call import BUCKETS, Usage
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import RECORD_COLUMNS
-from gateway.charging.schema import DDL, WRITES
+from gateway.charging.schema import DDL, RECORD_INSERTS, WRITES
 from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
 
@@ -107,7 +107,7 @@ class _GroupCommit:
         while (batch := self._jobs.get()) is not None:
             self._connection.execute("BEGIN IMMEDIATE")
             rows = [(written + n, *row) for n, (row, _) in enumerate(batch, 1)]
-            self._connection.executemany(WRITES["records"], rows)
+            self._connection.executemany(RECORD_INSERTS[0], rows)
             # The grant and the account are rows of every charge's commit.
             self._connection.execute(WRITES["grants"], _GRANT)
             self._connection.execute(WRITES["accounts"], _ACCOUNT)

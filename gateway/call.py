@@ -11,6 +11,8 @@ TOKEN_BUCKETS: Final = (
 )  # fmt: skip
 COUNT_BUCKETS: Final = ("calls", "images", "audio_ms", "compute_ms")
 BUCKETS: Final = TOKEN_BUCKETS + COUNT_BUCKETS  # the fixed order in which charges are split
+_INPUT: Final = frozenset(bucket for bucket in TOKEN_BUCKETS if bucket.startswith("input"))
+_OUTPUT: Final = frozenset(TOKEN_BUCKETS) - _INPUT
 
 JSON = dict[str, Any]
 
@@ -31,9 +33,9 @@ class Usage:
     def __post_init__(self) -> None:
         self.input_tokens = self.output_tokens = 0
         for bucket, n in self.quantities.items():
-            if bucket.startswith("input"):
+            if bucket in _INPUT:
                 self.input_tokens += n
-            elif bucket.startswith("output"):
+            elif bucket in _OUTPUT:
                 self.output_tokens += n
 
 

@@ -12,17 +12,23 @@ _MINUTE_S = 60.0
 class Bucket:
     """`capacity` units refilled evenly over a minute, by the monotonic clock."""
 
-    __slots__ = ("_at", "capacity", "level")
+    __slots__ = ("_at", "capacity", "level", "shown")
 
     def __init__(self, capacity: int, now: float) -> None:
         self.capacity = capacity
+        self.shown = str(capacity)
         self.level = float(capacity)
         self._at = now
+
+    @property
+    def left(self) -> int:
+        return int(self.level) if self.level > 0 else 0  # tpm goes below when a call used more than was thought
 
     def refill(self, now: float) -> None:
         """Never lowers the level: a clock that went back gives nothing until it has caught up."""
         if now > self._at:
-            self.level = min(self.capacity, self.level + (now - self._at) * self.capacity / _MINUTE_S)
+            level = self.level + (now - self._at) * self.capacity / _MINUTE_S
+            self.level = level if level < self.capacity else self.capacity
             self._at = now
 
     def wait_s(self, amount: float) -> float:
@@ -76,34 +82,41 @@ class Gate:
                 retry_after_s=1.0,
                 limits=self.headers(),
             )
-        for kind, bucket, amount in (("rpm", self.rpm, 1.0), ("tpm", self.tpm, float(tokens))):
-            if bucket is None:
-                continue
-            bucket.refill(now)
-            if wait_s := bucket.wait_s(amount):
-                raise RateLimited(
-                    f"The limit of {bucket.capacity} {kind} is used up. Retry in {wait_s:.1f} s.",
-                    kind=kind,
-                    retry_after_s=wait_s,
-                    limits=self.headers(),
-                )
-        if self.rpm is not None:
-            self.rpm.level -= 1.0
-        if self.tpm is not None:
-            self.tpm.level -= tokens
+        rpm, tpm = self.rpm, self.tpm
+        if rpm is not None:
+            self._ask("rpm", rpm, 1, now)
+        if tpm is not None:
+            self._ask("tpm", tpm, tokens, now)
+            tpm.level -= tokens
+        if rpm is not None:
+            rpm.level -= 1.0
         self.in_flight += 1
         return Permit(self, tokens)
+
+    def _ask(self, kind: str, bucket: Bucket, amount: int, now: float) -> None:
+        bucket.refill(now)
+        if bucket.level < amount and (wait_s := bucket.wait_s(amount)):
+            raise RateLimited(
+                f"The limit of {bucket.capacity} {kind} is used up. Retry in {wait_s:.1f} s.",
+                kind=kind,
+                retry_after_s=wait_s,
+                limits=self.headers(),
+            )
 
     def headers(self) -> dict[str, str]:
         """x-ratelimit-* in OpenAI's format, only for the limits that exist."""
         out: dict[str, str] = {}
         now = self._clock.now()
-        for name, bucket in (("requests", self.rpm), ("tokens", self.tpm)):
-            if bucket is not None:
-                bucket.refill(now)
-                out[f"x-ratelimit-limit-{name}"] = str(bucket.capacity)
-                out[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.level)))
-                out[f"x-ratelimit-reset-{name}"] = f"{bucket.reset_s():.3f}s"
+        if (rpm := self.rpm) is not None:
+            rpm.refill(now)
+            out["x-ratelimit-limit-requests"] = rpm.shown
+            out["x-ratelimit-remaining-requests"] = str(rpm.left)
+            out["x-ratelimit-reset-requests"] = f"{rpm.reset_s():.3f}s"
+        if (tpm := self.tpm) is not None:
+            tpm.refill(now)
+            out["x-ratelimit-limit-tokens"] = tpm.shown
+            out["x-ratelimit-remaining-tokens"] = str(tpm.left)
+            out["x-ratelimit-reset-tokens"] = f"{tpm.reset_s():.3f}s"
         return out
 
 

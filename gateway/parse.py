@@ -140,8 +140,8 @@ def _wants_usage(body: JSON) -> bool:
 
 
 def _max_tokens(body: JSON, cap: int) -> int | None:
-    given = [n for n in (_integer(body, name, 1, cap) for name in MAX_TOKENS_FIELDS) if n is not None]
-    return min(given) if given else None
+    first, second = (_integer(body, name, 1, cap) for name in MAX_TOKENS_FIELDS)
+    return min(first, second) if first is not None and second is not None else first or second
 
 
 def _choices(body: JSON) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -314,11 +315,11 @@ def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoi
     return Usage({**prompt_parts, **output_parts, "calls": 1}, "reported", flags)
 
 
-def _prompt_details(usage: JSON) -> list[tuple[str, Any]]:
+def _prompt_details(usage: JSON) -> Sequence[tuple[str, Any]]:
     details = _object(usage.get("prompt_tokens_details"))
     cached = details.get("cached_tokens")
     if not details and "prompt_cache_hit_tokens" not in usage:
-        return []
+        return ()
     if cached is None:
         cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
     return [
@@ -328,10 +329,10 @@ def _prompt_details(usage: JSON) -> list[tuple[str, Any]]:
     ]
 
 
-def _output_details(usage: JSON) -> list[tuple[str, Any]]:
+def _output_details(usage: JSON) -> Sequence[tuple[str, Any]]:
     details = _object(usage.get("completion_tokens_details"))
     if not details:
-        return []
+        return ()
     return [("output_reasoning", details.get("reasoning_tokens")), ("output_audio", details.get("audio_tokens"))]
 
 
@@ -339,7 +340,7 @@ def _object(value: Any) -> JSON:
     return value if isinstance(value, dict) else {}
 
 
-def _split(total: int, bucket: str, parts: list[tuple[str, Any]]) -> tuple[dict[str, int], bool]:
+def _split(total: int, bucket: str, parts: Sequence[tuple[str, Any]]) -> tuple[dict[str, int], bool]:
     """Takes the parts out of the total, as far as it goes; what is left stays in `bucket`."""
     if not parts:
         return ({bucket: total} if total else {}), True
@@ -352,11 +353,13 @@ def _split(total: int, bucket: str, parts: list[tuple[str, Any]]) -> tuple[dict[
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is int or type(value) is float
 
 
 def _clamped(value: Any, limit: int) -> tuple[int, bool]:
     """(a number in [0, limit], whether the value was one)."""
+    if type(value) is int and 0 <= value <= limit:
+        return value, True
     if not _is_number(value):
         return 0, False
     n = int(min(max(value, 0), limit))

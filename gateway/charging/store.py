@@ -11,13 +11,14 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.charging import loading
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
-from gateway.charging.schema import DDL, SCHEMA_VERSION, WRITES, rows_of, select_sql
+from gateway.charging.schema import DDL, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
@@ -96,7 +97,7 @@ class Store:
         os.close(self._lock_file)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=32)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=128)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
@@ -113,8 +114,9 @@ class Store:
         return connection
 
     def _execute(self, connection: sqlite3.Connection, records: list[Row], rows: dict[str, list[Row]]) -> None:
-        if records:
-            connection.executemany(WRITES["records"], records)
+        for start in range(0, len(records), len(RECORD_INSERTS)):
+            part = records[start : start + len(RECORD_INSERTS)]
+            connection.execute(RECORD_INSERTS[len(part) - 1], list(chain.from_iterable(part)))
         for name, values in rows.items():
             if values:
                 connection.executemany(WRITES[name], values)

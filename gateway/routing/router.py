@@ -94,14 +94,14 @@ class Router:
         removed: list[tuple[Target, str]] = []
         targets = self._usable(route.pick, route.require, call, needed, removed)
         policy = self._policies.get(route.policy, self._ordered)
-        on_error = self._fallbacks(route.fallback_error, route.require, call, needed)
-        on_context = self._fallbacks(route.fallback_context, route.require, call, needed)
+        on_error = self._fallbacks(route.fallback_error, targets, route.require, call, needed)
+        on_context = self._fallbacks(route.fallback_context, targets, route.require, call, needed)
         decision = Decision(
             route=route.name,
             policy="weighted" if policy is not self._ordered else "ordered",
             targets=policy.order(targets),
-            on_error=[target for target in on_error if target not in targets],
-            on_context=[target for target in on_context if target not in targets],
+            on_error=on_error,
+            on_context=on_context,
             removed=removed,
             needed=needed,
             ceiling=_NOTHING,
@@ -126,14 +126,17 @@ class Router:
         model = self._config.models.get(name_behind)
         return model is not None and not plan.allow.isdisjoint(model.tags)
 
-    def _fallbacks(self, fallbacks: Iterable[Fallback], require: Require, call: Call, needed: int) -> list[Target]:
+    def _fallbacks(
+        self, fallbacks: Iterable[Fallback], targets: Sequence[Target], require: Require, call: Call, needed: int
+    ) -> list[Target]:
         """What the first route requires holds for these too, and a route that is fallen back on keeps its own."""
-        out: dict[int, Target] = {}
+        out: list[Target] = []
         for fallback in fallbacks:
             for target in self._usable((fallback.model,), require, call, needed, []):
-                if not removed_by(target, fallback.require, call, needed):
-                    out.setdefault(id(target), target)
-        return list(out.values())
+                if removed_by(target, fallback.require, call, needed) or target in targets or target in out:
+                    continue
+                out.append(target)
+        return out
 
     def _usable(
         self, models: Iterable[str], require: Require, call: Call, needed: int, removed: list[tuple[Target, str]]

@@ -33,6 +33,8 @@ class Failing:
         verb = sql.split()[0]
         if (verb, self._stage) in (("BEGIN", "begin"), ("COMMIT", "commit")):
             raise sqlite3.OperationalError("disk I/O error")
+        if (verb, self._stage) == ("INSERT", "execute"):
+            raise sqlite3.OperationalError("database or disk is full")
         cursor = self._inner.execute(sql, *values)
         if (verb, self._stage) == ("COMMIT", "after commit"):
             raise sqlite3.OperationalError("disk I/O error")
