@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import random
+import resource
 import secrets
 from collections.abc import Callable
 
@@ -33,6 +34,8 @@ from gateway.tokens import Tokenizer
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
+MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
 NO_PLAN = Plan("none")  # a tenant whose plan left routes.yaml keeps its grants and has no limits of a plan
 
@@ -61,7 +64,7 @@ class App:
             self._client = HttpClient(config.timeout.connect_s, clock)
             stack.push_async_callback(self._client.aclose)
             stack.push_async_callback(self._end_tasks)
-            self._edge = Edge(self._gateway(clock).handle)
+            self._edge = Edge(self._gateway(clock).handle, _most_connections())
             self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
             stack.push_async_callback(self._runner.cleanup)
             await self._runner.setup()
@@ -164,6 +167,12 @@ class App:
     def _not_ready(self) -> list[str]:
         reasons = [] if self.ledger.healthy else ["the ledger store is not available"]
         return [*reasons, "shutting down"] if self._draining else reasons
+
+
+def _most_connections() -> int:
+    """Half of the files that this process may open: each call takes a connection in and one out."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (soft - OWN_FILES) // 2) if soft != resource.RLIM_INFINITY else MANY_FILES
 
 
 def ids(kind: str) -> Callable[[], str]:

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT 
   debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
   opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (tenant);
-DROP INDEX IF EXISTS records_request;
+CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
 DROP INDEX IF EXISTS records_tenant;
 DROP INDEX IF EXISTS records_tenant_seq;
 CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, ms INTEGER NOT NULL, account TEXT NOT NULL,

@@ -24,7 +24,8 @@ PORTS = range(20_000, 32_000)  # below those the kernel gives to clients: a dead
 class GatewayProcess:
     """State: the process, and how long each start took until /readyz said yes."""
 
-    def __init__(self, folder: Path, a: str, b: str) -> None:
+    def __init__(self, folder: Path, a: str, b: str, files: int | None = None) -> None:
+        self._files = files
         self.ledger = f"{folder}/moma.db"
         self.port = _free_port()
         self.starts_s: list[float] = []
@@ -51,6 +52,8 @@ class GatewayProcess:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "gateway", "serve", "-c", str(self._routes), "--port", str(self.port)]
+        if self._files is not None:
+            command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(self._files), *command]
         environment = {**os.environ, "MOMA_TEST_ADMIN_KEY": ADMIN_KEY, "MOMA_TEST_BACKEND_KEY": "backend-secret"}
         with self._log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
