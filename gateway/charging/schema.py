@@ -73,8 +73,9 @@ WRITES: Final = {table: insert_sql(table, "REPLACE") for table in ("accounts", "
     "entries": insert_sql("entries", "INSERT"),
 }
 # By the number of rows, less one. Each run of a statement gives the interpreter's lock away and waits for it again,
-# which costs more than the row: a batch shall be few of them.
-RECORD_INSERTS: Final = tuple(insert_sql("records", "INSERT", rows) for rows in range(1, 65))
+# which costs more than the row: a batch shall be few of them. OR FAIL, because the transaction is rolled back anyhow,
+# and undoing several rows of one statement would need a journal of its own.
+RECORD_INSERTS: Final = tuple(insert_sql("records", "INSERT OR FAIL", rows) for rows in range(1, 65))
 
 
 def rows_of(changes: Changes) -> dict[str, list[Row]]:
