@@ -20,6 +20,7 @@ from gateway.charging.ledger import Ledger, open_ledger
 from gateway.clock import Clock, LoopClock
 from gateway.config.load import resolve
 from gateway.config.model import Config, Plan
+from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher
 from gateway.edge import Edge
 from gateway.limits import Gates
@@ -54,6 +55,7 @@ class App:
     async def start(self, host: str | None = None, port: int | None = None) -> None:
         """Raises LockHeld, StoreUnavailable, or OSError when it cannot listen; nothing is left open then."""
         config, clock = self._config, LoopClock(asyncio.get_running_loop())
+        deadlines = Deadlines(clock)
         async with contextlib.AsyncExitStack() as stack:
             self.ledger = await open_config_ledger(config, clock)
             stack.push_async_callback(self.ledger.aclose)
@@ -61,10 +63,10 @@ class App:
             self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
             self.metrics.generation.set(1)
             self._tokenizer = Tokenizer()
-            self._client = HttpClient(config.timeout.connect_s, clock)
+            self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
             stack.push_async_callback(self._client.aclose)
             stack.push_async_callback(self._end_tasks)
-            self._edge = Edge(self._gateway(clock).handle, _most_connections())
+            self._edge = Edge(self._gateway(clock, deadlines).handle, _most_connections())
             self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
             stack.push_async_callback(self._runner.cleanup)
             await self._runner.setup()
@@ -98,7 +100,7 @@ class App:
             if self.ledger.healthy:
                 self.ledger.expire_overdue(clock.wall_ms() - EXPIRE_GRACE_MS)
 
-    def _gateway(self, clock: Clock) -> Gateway:
+    def _gateway(self, clock: Clock, deadlines: Deadlines) -> Gateway:
         config, rng = self._config, random.Random()
         tenants = directory(config, self.ledger)
         health = Health(clock)
@@ -116,6 +118,7 @@ class App:
             tokenizer=self._tokenizer,
             recorder=recorder,
             clock=clock,
+            deadlines=deadlines,
             next_charge_id=ids("ch"),
         )
         key = config.server.admin_key

@@ -1,53 +1,148 @@
-"""aiohttp's RequestHandler with what it lacks: a header deadline, a body rate, a bound on connections, JSON errors."""
+"""HTTP/1.1 connections: aiohttp's parser and its handling of a connection, with a loop over requests of our own.
+
+aiohttp's own loop makes a task, a request, a writer and a response of each call, which costs more than to route and
+to charge it; and it lacks a header deadline, a body rate, a bound on connections and errors in JSON.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDictProxy
 
-from gateway.errors import GatewayError, InvalidValue, NoBackend, encoded
+from gateway.errors import GatewayError, InvalidValue, NoBackend, RequestTooLarge, encoded
 
 HEADER_DEADLINE_S = 20.0  # from the first byte of a connection or request to its last header
 BODY_GRACE_S = 10.0
 MIN_BODY_BYTES_PER_S = 500
 KEEPALIVE_S = 75.0
+LINGER_S = 1.0
 SWEEP_S = 1.0
 FULL_RETRY_S = 1.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("gateway.edge")
 
 
-def error_response(error: GatewayError, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=error.status,
-        body=encoded(error),
-        headers={"content-type": "application/json", **error.headers(), **(headers or {})},
-    )
-
-
-def _full() -> bytes:
-    error = NoBackend("The gateway has all the connections it can have.", retry_after_s=FULL_RETRY_S)
+def _farewell(error: GatewayError, reason: str) -> bytes:
+    """An answer for a connection that is closed without a look at what it asks."""
     fields = {"content-type": "application/json", **error.headers(), "connection": "close"}
     body = encoded(error)
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {error.status} Service Unavailable\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {error.status} {reason}\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-_FULL = _full()
+_FULL: Final = _farewell(
+    NoBackend("The gateway has all the connections it can have.", retry_after_s=FULL_RETRY_S), "Service Unavailable"
+)
+_NOT_HTTP: Final = _farewell(InvalidValue("The request is not valid HTTP."), "Bad Request")
+
+
+class HttpRequest:
+    """A request whose headers are there; names of headers are in lower case.
+
+    State: `keep_alive`, which whoever answers takes back when the end of the connection ends the answer.
+    """
+
+    __slots__ = ("_connection", "_message", "_payload", "headers", "keep_alive")
+
+    def __init__(self, connection: EdgeHandler, message: RawRequestMessage, payload: StreamReader) -> None:
+        self.headers = _lower(message.headers)
+        self.keep_alive = not message.should_close
+        self._connection = connection
+        self._message = message
+        self._payload = payload
+
+    @property
+    def method(self) -> str:
+        return self._message.method
+
+    @property
+    def path(self) -> str:
+        """Decoded, without the query."""
+        return self._message.url.path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(self._message.url.query)
+
+    @property
+    def version(self) -> HttpVersion:
+        return self._message.version
+
+    @property
+    def remote(self) -> str:
+        """The client's address, or ""."""
+        transport = self._connection.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        return str(peer[0]) if peer else ""
+
+    async def body(self, limit: int) -> bytes:
+        """All of it, refused before it is larger than `limit`. Raises RequestTooLarge or InvalidValue."""
+        headers, payload = self.headers, self._payload
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise InvalidValue("Compressed bodies are not accepted. Send the body as it is.")
+        if int(headers.get("content-length", 0)) > limit:  # the parser has let nothing but digits pass
+            raise _too_large(limit)
+        if headers.get("expect", "").lower() == "100-continue":
+            self._connection.put(_CONTINUE)  # nothing of the answer can have gone out yet
+        try:
+            return await self._read(payload, limit)
+        except (HttpProcessingError, web.RequestPayloadError):
+            self.keep_alive = False
+            raise InvalidValue("The body is not valid HTTP.") from None
+
+    async def _read(self, payload: StreamReader, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            whole = payload.is_eof()
+            part = payload.read_nowait() if whole else await payload.readany()
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            if whole or not part:
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def write(self, data: bytes) -> None:
+        """Waits while the client has more than it reads. Raises ConnectionError when it has left."""
+        self._connection.put(data)
+        if self._connection.writing_paused:
+            await self._connection.drained()
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {limit} bytes, the limit of this gateway.")
+
+
+def _lower(sent: CIMultiDictProxy[str]) -> dict[str, str]:
+    """A credential that is sent twice is none."""
+    headers = {name.lower(): value for name, value in sent.items()}
+    if len(headers) < len(sent):  # something was sent twice
+        credentials = [len(sent.getall(name, ())) for name in ("authorization", "x-api-key")]
+        if max(credentials) > 1:
+            headers.pop("authorization", None)
+            headers.pop("x-api-key", None)
+    return headers
 
 
 class EdgeHandler(RequestHandler):
-    """One connection. Added state: since when headers are awaited, and the bytes of the body since its start."""
+    """One connection. Added state: since when headers are awaited, the body that is read and its bytes since when."""
 
-    __slots__ = ("_body_bytes", "_body_since", "_edge", "_headers_since", "_refused")
+    __slots__ = ("_body", "_body_bytes", "_body_since", "_edge", "_headers_since", "_refused")
 
     def __init__(self, manager: Edge, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._headers_since: float | None = None
+        self._body: StreamReader | None = None
         self._body_since: float | None = None
         self._body_bytes = 0
         self._edge = manager
@@ -77,10 +172,84 @@ class EdgeHandler(RequestHandler):
         elif self._headers_since is None:
             self._headers_since = self._loop.time()
 
+    async def start(self) -> None:
+        """Requests one after another, in the connection's own task: who leaves cancels what is done for them."""
+        try:
+            while not (self._close or self._force_close):
+                if not await self._serve(*await self._next()):
+                    break
+                self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+                if self._keepalive_handle is None:
+                    self._keepalive_handle = self._loop.call_at(
+                        self._next_keepalive_close_time, self._process_keepalive
+                    )
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        except ConnectionError:  # the client has left
+            self.force_close()
+        except Exception:
+            _log.exception("a connection failed unexpectedly")
+            self.force_close()
+        self._task_handler = None
+        if self.transport is not None:
+            self.transport.close()
+
+    async def _next(self) -> tuple[Any, StreamReader]:
+        """The next message, which is no RawRequestMessage when it could not be parsed, and its body."""
+        if not self._messages:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message, payload = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return message, payload
+
+    async def _serve(self, message: Any, payload: StreamReader) -> bool:
+        """Whether the connection can serve another request."""
+        if not isinstance(message, RawRequestMessage):
+            self.put(_NOT_HTTP)
+            return False
+        request = HttpRequest(self, message, payload)
+        self._request_in_progress = True
+        self._body = payload
+        try:
+            await self._edge.handle(request)
+        finally:
+            self._body = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:  # a shutdown waits for this
+                self._handler_waiter.set_result(None)
+        if self._upgraded:  # what follows is in the protocol that nobody switched to
+            return False
+        return request.keep_alive and (payload.is_eof() or await self._discard(payload))
+
+    async def _discard(self, payload: StreamReader) -> bool:
+        """Reads the rest of a body for a moment: a client that still sends would see a reset instead of its answer."""
+        with contextlib.suppress(TimeoutError, HttpProcessingError, web.RequestPayloadError):
+            async with asyncio.timeout(LINGER_S):
+                while not payload.is_eof():
+                    await payload.readany()
+        return payload.is_eof()
+
+    def put(self, data: bytes) -> None:
+        """Raises ConnectionError when the client has left."""
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        self.transport.write(data)
+
+    async def drained(self) -> None:
+        await self._drain_helper()
+
     @property
     def between_requests(self) -> bool:
         """It has been answered and is kept open for the next request."""
-        return self._keepalive_handle is not None and self.transport is not None and not self.transport.is_closing()
+        return self._waiter is not None and self._request_count > 0 and not self._messages
 
     def sweep(self, now: float) -> None:
         """Closes a connection whose headers take too long or whose body drips."""
@@ -88,8 +257,7 @@ class EdgeHandler(RequestHandler):
             if now - self._headers_since > HEADER_DEADLINE_S:
                 self.force_close()
             return
-        request = self._current_request
-        if request is None or request._payload.is_eof():
+        if self._body is None or self._body.is_eof():
             self._body_since, self._body_bytes = None, 0
             return
         if self._body_since is None:
@@ -99,26 +267,6 @@ class EdgeHandler(RequestHandler):
         if spent > BODY_GRACE_S and self._body_bytes < spent * MIN_BODY_BYTES_PER_S and not self._reading_paused:
             self.force_close()
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What the HTTP parser refuses, and what nobody foresaw; the text of neither goes out."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun, no other can be sent")
-        error: GatewayError
-        if status == 400:
-            error = InvalidValue("The request is not valid HTTP.")
-        else:
-            _log.error("a call failed unexpectedly", exc_info=exc)
-            error = GatewayError("The gateway failed. The request id helps to find out why.")
-        response = error_response(error)
-        response.force_close()
-        return response
-
 
 class Edge(web.Server):
     """aiohttp's server with EdgeHandler connections; `handler_cancellation` so that a client's leaving cancels.
@@ -126,8 +274,9 @@ class Edge(web.Server):
     `most` connections at a time: a call takes a second one, to a backend, which must not fail for want of files.
     """
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], most: int) -> None:
-        super().__init__(handler, handler_cancellation=True)
+    def __init__(self, handle: Callable[[HttpRequest], Awaitable[None]], most: int) -> None:
+        super().__init__(cast(Any, handle), handler_cancellation=True)
+        self.handle = handle
         self._most = most
 
     def full(self) -> bool:
@@ -142,14 +291,7 @@ class Edge(web.Server):
         return True
 
     def __call__(self) -> RequestHandler:
-        return EdgeHandler(
-            self,
-            loop=self._loop,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            auto_decompress=False,
-            lingering_time=1.0,
-        )
+        return EdgeHandler(self, loop=self._loop, access_log=None, keepalive_timeout=KEEPALIVE_S, auto_decompress=False)
 
     async def sweep_forever(self) -> None:
         while True:

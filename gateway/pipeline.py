@@ -17,7 +17,7 @@ from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
-from gateway.deadline import Deadline
+from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.limits import Gate, Gates, Permit
 from gateway.parse import parse_call
@@ -64,6 +64,7 @@ class Pipeline:
         tokenizer: Tokenizer,
         recorder: Recorder,
         clock: Clock,
+        deadlines: Deadlines,
         next_charge_id: Callable[[], str],
     ) -> None:
         self._config = config
@@ -76,6 +77,7 @@ class Pipeline:
         self._tokenizer = tokenizer
         self._recorder = recorder
         self._clock = clock
+        self._deadlines = deadlines
         self._next_charge_id = next_charge_id
 
     async def handle(self, caller: Caller, request: Request, sink: Sink) -> None:
@@ -89,7 +91,7 @@ class Pipeline:
             life.permit = gate.admit(estimated_input(call))
             decision = life.decision = self._router.route(call, caller.plan, await self._counted_input(call))
             life.charge_id = self._next_charge_id()
-            deadline = Deadline(self._clock, min(self._config.timeout.total_s, call.deadline_s or 1e9))
+            deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
             max_tokens = await self._reserve(life, caller, call, decision)
             job = self._job(life, call, decision, max_tokens, deadline, gate)
             await self._dispatcher.run(job, sink, life.delivery)

@@ -1,13 +1,14 @@
-"""One lazily moved timer per call; a cancel of its own never leaves the block."""
+"""One lazily moved timer for all calls; a cancel of its own never leaves the block."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
 from gateway.clock import LoopClock
-from gateway.deadline import Deadline
+from gateway.deadline import Deadline, Deadlines
 from gateway.errors import AttemptFailed
 from tests.virtual import FOREVER, VirtualClock, drive
 
@@ -47,15 +48,17 @@ async def test_the_nearer_of_wait_and_whole_ends_it(
 ) -> None:
     clock = VirtualClock()
     with pytest.raises(AttemptFailed) as caught:
-        await drive(clock, waits(clock, Deadline(clock, 100), *phases))
+        await drive(clock, waits(clock, Deadlines(clock).start(100), *phases))
     assert caught.value.kind == kind
     assert clock.at == pytest.approx(at)
     assert clock.armed == 0
 
 
-async def test_in_time_nothing_happens_and_no_timer_stays() -> None:
+async def test_in_time_nothing_happens_and_the_last_timer_ends_by_itself() -> None:
     clock = VirtualClock()
-    await drive(clock, waits(clock, Deadline(clock, 100), (10, 9.9), (10, 9.9), (None, 50)))
+    await drive(clock, waits(clock, Deadlines(clock).start(100), (10, 9.9), (10, 9.9), (None, 50)))
+    assert clock.armed == 1
+    assert clock.step()
     assert clock.armed == 0
     task = asyncio.current_task()
     assert task is not None
@@ -64,13 +67,34 @@ async def test_in_time_nothing_happens_and_no_timer_stays() -> None:
 
 async def test_ten_thousand_chunks_need_a_handful_of_timers() -> None:
     clock = CountingClock()
-    await drive(clock, waits(clock, Deadline(clock, 1e6), *[(30.0, 0.01)] * 10_000))
+    await drive(clock, waits(clock, Deadlines(clock).start(1e6), *[(30.0, 0.01)] * 10_000))
     assert clock.made - 10_000 <= 10  # each sleep is one
+
+
+async def test_each_of_a_thousand_ends_at_its_own_time_by_a_handful_of_timers() -> None:
+    clock = CountingClock()
+    deadlines = Deadlines(clock)
+    rng = random.Random(5)
+    ended: dict[int, float] = {}
+
+    async def one(number: int, at: float, *, late: bool) -> None:
+        try:
+            with deadlines.start(100) as deadline:
+                deadline.expect(at)
+                await clock.sleep(FOREVER if late else at / 2)
+        except AttemptFailed:
+            ended[number] = clock.at
+
+    wanted = {number: rng.choice((5.0, 20.0, 60.0)) for number in range(1000)}
+    late = {number for number in wanted if rng.random() < 0.1}
+    await drive(clock, asyncio.gather(*(one(n, at, late=n in late) for n, at in wanted.items())))
+    assert ended == pytest.approx({number: wanted[number] for number in late})
+    assert clock.made - 1000 <= 10  # each sleep is one
 
 
 async def test_a_deadline_serves_one_wait_after_another() -> None:
     clock = VirtualClock()
-    deadline = Deadline(clock, 100)
+    deadline = Deadlines(clock).start(100)
 
     async def attempts() -> list[float]:
         ends = []
@@ -86,7 +110,7 @@ async def test_a_deadline_serves_one_wait_after_another() -> None:
 
 async def test_a_block_entered_too_late_fails_at_its_first_wait() -> None:
     clock = VirtualClock()
-    deadline = Deadline(clock, 1)
+    deadline = Deadlines(clock).start(1)
     clock.advance(5)
     with pytest.raises(AttemptFailed) as caught:
         await drive(clock, waits(clock, deadline, (10, 1)))
@@ -95,17 +119,18 @@ async def test_a_block_entered_too_late_fails_at_its_first_wait() -> None:
 
 async def test_a_cancel_from_outside_is_not_a_timeout() -> None:
     clock = VirtualClock()
-    task = asyncio.create_task(waits(clock, Deadline(clock, 100), (10, FOREVER)))
+    task = asyncio.create_task(waits(clock, Deadlines(clock).start(100), (10, FOREVER)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert clock.step()
     assert clock.armed == 0
 
 
 async def test_a_cancel_from_outside_wins_over_one_of_its_own() -> None:
     clock = VirtualClock()
-    task = asyncio.create_task(waits(clock, Deadline(clock, 100), (10, FOREVER)))
+    task = asyncio.create_task(waits(clock, Deadlines(clock).start(100), (10, FOREVER)))
     await asyncio.sleep(0)
     clock.advance(10)
     task.cancel()
@@ -118,7 +143,7 @@ async def test_the_task_lives_on_after_a_timeout() -> None:
 
     async def work() -> str:
         with pytest.raises(AttemptFailed):
-            await waits(clock, Deadline(clock, 1), (1, 2))
+            await waits(clock, Deadlines(clock).start(1), (1, 2))
         await clock.sleep(1)
         async with asyncio.timeout(5):
             await asyncio.sleep(0)
@@ -129,8 +154,9 @@ async def test_the_task_lives_on_after_a_timeout() -> None:
 
 async def test_an_error_inside_passes_through() -> None:
     clock = VirtualClock()
-    with pytest.raises(ZeroDivisionError), Deadline(clock, 1):
+    with pytest.raises(ZeroDivisionError), Deadlines(clock).start(1):
         raise ZeroDivisionError
+    assert clock.step()
     assert clock.armed == 0
 
 
@@ -139,7 +165,7 @@ async def test_on_a_real_loop() -> None:
     before = asyncio.all_tasks()
 
     async def waits() -> None:
-        with Deadline(clock, 60) as deadline:
+        with Deadlines(clock).start(60) as deadline:
             deadline.expect(0.01)
             await asyncio.Event().wait()
 

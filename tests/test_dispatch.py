@@ -15,7 +15,7 @@ import pytest
 
 from gateway.backends.keys import REST_S, Keys
 from gateway.config.model import Limits, Plan, Retry, Timeout
-from gateway.deadline import Deadline
+from gateway.deadline import Deadlines
 from gateway.dispatch import RETRY_FLOOR, Delivery, Dispatcher, Job, RetryBudget
 from gateway.errors import AttemptFailed, GatewayError
 from gateway.limits import Gates
@@ -100,7 +100,7 @@ class Bench:
     async def run(self, total_s: float | None = None, **body: Any) -> Delivery:
         asked = call(**{"model": "one", **body})
         self.delivery, self.sink = Delivery(), ListSink()
-        deadline = Deadline(self.clock, self.timeout.total_s if total_s is None else total_s)
+        deadline = Deadlines(self.clock).start(self.timeout.total_s if total_s is None else total_s)
         job = Job(
             asked,
             self.router.route(asked, Plan("p")),
@@ -133,7 +133,7 @@ async def test_an_answer_is_delivered_with_its_usage() -> None:
     assert delivery.answer.body == whole()
     assert delivery.usage is not None
     assert delivery.usage.quantities == {"input": 7, "output": 3, "calls": 1}
-    assert (delivery.attempts, bench.attempting, bench.clock.armed) == (1, ["a"], 0)
+    assert (delivery.attempts, bench.attempting) == (1, ["a"])
 
 
 # -- which errors are tried again ---------------------------------------------------------------------------------
@@ -576,7 +576,7 @@ async def test_a_slow_reader_is_not_a_slow_backend() -> None:
     bench.sink = sink = SlowSink(bench.clock)
     asked = call(model="one", stream=True)
     decision = bench.router.route(asked, Plan("p"))
-    job = Job(asked, decision, 100, Deadline(bench.clock, 100), lambda _: None, lambda _: {})
+    job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda _: None, lambda _: {})
     await drive(bench.clock, bench.dispatcher.run(job, sink, bench.delivery))
     assert bench.clock.at == pytest.approx(20.0 * len(sink.chunks))
 
@@ -588,7 +588,7 @@ async def test_a_reader_slower_than_the_whole_deadline_ejects_nobody() -> None:
     for number in range(FAILURES_TO_EJECT):
         asked = call(model="one", stream=True)
         decision = bench.router.route(asked, Plan("p"))
-        job = Job(asked, decision, 100, Deadline(bench.clock, 100), lambda _: None, lambda _: {})
+        job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda _: None, lambda _: {})
         with pytest.raises(GatewayError):
             await drive(bench.clock, bench.dispatcher.run(job, SlowSink(bench.clock), Delivery()))
         assert bench.attempts == {("a", "deadline"): number + 1}

@@ -18,6 +18,7 @@ from gateway.app import ids
 from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Limits, Plan, PlanGrant, Retry, Timeout
+from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher
 from gateway.limits import Gates
 from gateway.metrics import Metrics
@@ -105,6 +106,7 @@ class Stage:
             tokenizer=self.tokenizer,
             recorder=Recorder(self.metrics, top=50, log=lambda line: self.lines.append(orjson.loads(line))),
             clock=self.clock,
+            deadlines=Deadlines(self.clock),
             next_charge_id=ids("ch"),
         )
 

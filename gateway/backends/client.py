@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from gateway.backends.connection import Connection, HttpExchange, Stale
 from gateway.clock import Clock
-from gateway.deadline import Deadline
+from gateway.deadline import Deadlines
 from gateway.errors import AttemptFailed
 
 IDLE_S: Final = 60.0
@@ -61,9 +61,10 @@ class HttpClient:
     all open connections.
     """
 
-    def __init__(self, connect_s: float, clock: Clock) -> None:
+    def __init__(self, connect_s: float, clock: Clock, deadlines: Deadlines) -> None:
         self._connect_s = connect_s
         self._clock = clock
+        self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, tuple[Origin, str]] = {}
         self._origins: dict[tuple[str, str, int], Origin] = {}
@@ -135,7 +136,7 @@ class HttpClient:
         if origin.tls and self._tls is None:
             self._tls = ssl.create_default_context()
         try:
-            with Deadline(self._clock, self._connect_s):
+            with self._deadlines.start(self._connect_s):
                 _, connection = await self._loop.create_connection(
                     made, origin.host, origin.port, ssl=self._tls if origin.tls else None
                 )

@@ -60,7 +60,9 @@ class Ledger:
         self._broken = False
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
-        self._writer = Writer(self._loop, store.write, self._take, self._committed, self._commit_failed)
+        self._writer = Writer(
+            self._loop, clock, store.write, self._take, self._committed, self._commit_failed, self._crowded
+        )
 
     # -- a call's charge. No await may stand in these: the decision and its effect on the image are one step. ----
 
@@ -349,6 +351,9 @@ class Ledger:
             self._young_timer = self._clock.call_at(young[0].due, self._write_young)
         if queued:
             self._writer.kick()
+
+    def _crowded(self) -> bool:
+        return len(self._image.holds) > len(self._image.changes.waiters)
 
     def _take(self) -> Any:
         if self._broken:  # what the lost image still had to write does not fit the file that was read again

@@ -1,4 +1,8 @@
-"""Group commit: one daemon thread, one commit in flight, the batch is whatever queued during the last one."""
+"""Group commit: one daemon thread, one commit in flight, the batch is whatever queued during the last one.
+
+Half of a commit's cost does not depend on what is in it, so under load the next one waits until GAP_S after the last:
+it then carries twice as many calls. Only while more calls are on their way than wait: whoever is alone never waits.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,37 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.charging.schema import rows_of
+from gateway.clock import Clock
 
+GAP_S: Final = 0.004
 log = logging.getLogger(__name__)
 Batch = tuple[Any, Any]  # the changes and their numbered records
 
 
 class Writer:
-    """`take` returns a batch or None; `committed` and `failed` are called on the loop, one batch at a time."""
+    """`take` returns a batch or None; `committed` and `failed` are called on the loop, one batch at a time.
+
+    `crowded` tells whether it is worth while to wait for more.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, write: Callable[[Any, Any], None], take: Callable[[], Batch | None],
-        committed: Callable[[Any, float], None], failed: Callable[[Any], None],
+        self, loop: asyncio.AbstractEventLoop, clock: Clock, write: Callable[[Any, Any], None],
+        take: Callable[[], Batch | None], committed: Callable[[Any, float], None], failed: Callable[[Any], None],
+        crowded: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.batches = 0
         self._loop = loop
+        self._clock = clock
+        self._crowded = crowded
+        self._started_at = -GAP_S
         self._write = write
         self._take = take
         self._on_committed = committed
         self._on_failed = failed
+        self._closing = False
         self._busy = False  # a commit is in flight, or about to be taken
         self._idle: asyncio.Future[None] | None = None
         self._jobs: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
@@ -40,15 +54,23 @@ class Writer:
         """Have what is queued committed: at the end of this loop step, or after the commit in flight."""
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._start)
+            self._plan()
 
     async def aclose(self) -> None:
         """Commit all that is queued, then end the thread."""
+        self._closing = True
         self.kick()
         self._idle = self._loop.create_future()
         await self._idle
         self._jobs.put(None)
         self._thread.join()
+
+    def _plan(self) -> None:
+        at = self._started_at + GAP_S
+        if at > self._clock.now() and not self._closing and self._crowded():
+            self._clock.call_at(at, self._start)
+        else:
+            self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         # Rows, balances and callbacks are taken in one step of the loop: that is why no lock is needed.
@@ -58,6 +80,7 @@ class Writer:
             if self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
             return
+        self._started_at = self._clock.now()
         changes, records = batch
         self._jobs.put([changes, records, rows_of(changes)])
 
@@ -78,7 +101,7 @@ class Writer:
     def _done(self, changes: Any, good: bool, seconds: float) -> None:
         if good:
             self.batches += 1
-            self._start()  # the next commit starts before the answers of this one are sent
+            self._plan()  # before the answers of this one are sent
             self._on_committed(changes, seconds)
         else:
             self._on_failed(changes)

@@ -17,6 +17,7 @@ import trustme
 from gateway.backends.client import HttpClient
 from gateway.backends.connection import MAX_HEAD_BYTES, PAUSE_BYTES
 from gateway.clock import LoopClock
+from gateway.deadline import Deadlines
 from gateway.errors import AttemptFailed
 
 Handler = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -80,9 +81,14 @@ def answering(*answers: bytes, close: bool = False) -> Server:
     return server
 
 
+def http_client(connect_s: float) -> HttpClient:
+    clock = LoopClock(asyncio.get_running_loop())
+    return HttpClient(connect_s, clock, Deadlines(clock))
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[HttpClient]:
-    client = HttpClient(1.0, LoopClock(asyncio.get_running_loop()))
+    client = http_client(1.0)
     yield client
     await client.aclose()
 
@@ -312,7 +318,7 @@ async def test_a_connection_that_is_never_accepted_is_given_up(client: HttpClien
     async def silent(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    quick = HttpClient(0.3, LoopClock(asyncio.get_running_loop()))
+    quick = http_client(0.3)
     # A server that never says hello in TLS: the time to connect is over before a byte of the call has left.
     async with Server(silent) as server:
         error = await broken(quick, f"https://127.0.0.1:{server.port}/v1")
@@ -341,12 +347,12 @@ async def test_tls_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
 
     server = await asyncio.start_server(handler, "127.0.0.1", 0, ssl=context)
     url = f"https://localhost:{server.sockets[0].getsockname()[1]}/v1"
-    stranger = HttpClient(3.0, LoopClock(asyncio.get_running_loop()))
+    stranger = http_client(3.0)
     error = await broken(stranger, url)
     assert (error.kind, "SSLCertVerificationError" in str(error)) == ("connect", True)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    friend = HttpClient(3.0, LoopClock(asyncio.get_running_loop()))
+    friend = http_client(3.0)
     assert await whole(friend, url) == (200, b"hi")
     for client in (stranger, friend):
         await client.aclose()

@@ -15,6 +15,7 @@ from gateway.config.model import Plan, PlanGrant
 RATES = dict.fromkeys(BUCKETS, 1)
 PRICE = dict.fromkeys(BUCKETS, 2_000_000)
 START_MS = 1_700_000_000_000
+REAL_S = 0.01  # a shorter wait is a real one, as a pause between two commits
 
 
 class FakeTimer:
@@ -39,6 +40,9 @@ class FakeClock:
 
     def call_at(self, when: float, callback: Callable[[], None]) -> FakeTimer:
         timer = FakeTimer(callback)
+        if when - self.now() <= REAL_S:
+            asyncio.get_running_loop().call_later(REAL_S, lambda: timer.callback and timer.callback())
+            return timer
         heapq.heappush(self._timers, (when, id(timer), timer))
         return timer
 
