@@ -61,7 +61,7 @@ class Ledger:
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
         self._writer = Writer(
-            self._loop, clock, store.write, self._take, self._committed, self._commit_failed, self._crowded
+            self._loop, clock, store.write, self._take, self._committed, self._commit_failed, self._queued
         )
 
     # -- a call's charge. No await may stand in these: the decision and its effect on the image are one step. ----
@@ -352,8 +352,8 @@ class Ledger:
         if queued:
             self._writer.kick()
 
-    def _crowded(self) -> bool:
-        return len(self._image.holds) > len(self._image.changes.waiters)
+    def _queued(self) -> int:
+        return len(self._image.changes.closings)
 
     def _take(self) -> Any:
         if self._broken:  # what the lost image still had to write does not fit the file that was read again
