@@ -23,7 +23,6 @@ MAX_DIMENSIONS: Final = 65_536
 MAX_TOKEN_ID: Final = 2**31
 TEMPLATE_TOKENS: Final = 32  # a chat template alone can add 30
 MESSAGE_TOKENS: Final = 8
-MAX_TOKENS_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 
 _MEDIA: Final = frozenset(
     {"image_url", "input_image", "image", "input_audio", "audio_url", "file", "input_file", "video_url"}
@@ -36,6 +35,9 @@ _NOT_READ: Final = frozenset({
     "safety_identifier", "prompt_cache_key", "service_tier", "encoding_format", "modalities",
 })  # fmt: skip
 
+
+_NEEDING: Final = ("tools", "functions", "response_format")
+_NO_NEEDS: Final[frozenset[str]] = frozenset()
 
 # Possessive, and closed by the end too: a text that is never closed must not be searched again from each quote.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -140,7 +142,7 @@ def _wants_usage(body: JSON) -> bool:
 
 
 def _max_tokens(body: JSON, cap: int) -> int | None:
-    first, second = (_integer(body, name, 1, cap) for name in MAX_TOKENS_FIELDS)
+    first, second = _integer(body, "max_tokens", 1, cap), _integer(body, "max_completion_tokens", 1, cap)
     return min(first, second) if first is not None and second is not None else first or second
 
 
@@ -244,6 +246,8 @@ def _json_bytes(value: Any) -> int:
 
 
 def _needs(body: JSON, images: int) -> frozenset[str]:
+    if not images and body.keys().isdisjoint(_NEEDING):
+        return _NO_NEEDS
     needs = set()
     if body.get("tools") or body.get("functions"):
         needs.add("tools")

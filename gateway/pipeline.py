@@ -89,7 +89,8 @@ class Pipeline:
             life.record.stream = call.stream
             gate = self._gates.of(caller.tenant, caller.plan.limits)
             life.permit = gate.admit(estimated_input(call))
-            decision = life.decision = self._router.route(call, caller.plan, await self._counted_input(call))
+            needed = await self._counted_input(call) if self._router.near_limit(call) else None
+            decision = life.decision = self._router.route(call, caller.plan, needed)
             life.charge_id = self._next_charge_id()
             deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
             max_tokens = await self._reserve(life, caller, call, decision)
@@ -120,9 +121,9 @@ class Pipeline:
         return self._ledger.usage(caller.tenant)
 
     async def _counted_input(self, call: Call) -> int | None:
-        """The exact number of tokens where the estimate does not tell whether they fit; None: it does."""
+        """The exact number of tokens, where it can be told; None: the estimate has to do."""
         batch = call.endpoint != "chat" and call.choices > 1
-        if batch or not self._tokenizer.ready or not self._router.near_limit(call):
+        if batch or not self._tokenizer.ready:
             return None
         return await self._tokenizer.count_long(prompt_text(call))
 

@@ -47,16 +47,16 @@ class HttpSink:
 
     async def write(self, chunk: bytes) -> None:
         if chunk:
-            await self._put(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+            await self._request.write(self._led(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk))
 
     async def finish(self, last: bytes = b"") -> None:
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
-        await self._put(last)
+        await self._request.write(self._led(last))
 
     async def send(self, answer: Answer) -> None:
         self._begin(answer.status, {**answer.headers, "content-length": str(len(answer.body))})
-        await self._put(b"" if self._request.method == "HEAD" else answer.body)
+        await self._request.write(self._led(b"" if self._request.method == "HEAD" else answer.body))
 
     def _begin(self, status: int, headers: dict[str, str]) -> None:
         assert not self.begun, "an answer has one head"
@@ -69,9 +69,12 @@ class HttpSink:
         assert lines.count("\n") == len(headers), "a header of an answer holds a line break"
         self._head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{lines}date: {_http_date()}\r\n\r\n".encode("latin-1")
 
-    async def _put(self, data: bytes) -> None:
+    def _led(self, data: bytes) -> bytes:
+        """With the head in front, once."""
+        if not self._head:
+            return data
         head, self._head = self._head, b""
-        await self._request.write(head + data if head else data)
+        return head + data
 
 
 Handler = Callable[[HttpRequest, HttpSink, str], Awaitable[None]]
