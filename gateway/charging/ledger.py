@@ -61,8 +61,9 @@ class Ledger:
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
         self._writer = Writer(
-            self._loop, clock, store.write, self._take, self._committed, self._commit_failed, self._queued
-        )
+            self._loop, clock, store.write, self._take, self._committed, self._commit_failed,
+            lambda: len(self._image.changes.closings),
+        )  # fmt: skip
 
     # -- a call's charge. No await may stand in these: the decision and its effect on the image are one step. ----
 
@@ -352,13 +353,9 @@ class Ledger:
         if queued:
             self._writer.kick()
 
-    def _queued(self) -> int:
-        return len(self._image.changes.closings)
-
     def _take(self) -> Any:
-        if self._broken:  # what the lost image still had to write does not fit the file that was read again
-            return None
-        return self._image.take() if self._image.changes.any else None
+        # What a lost image still had to write does not fit the file that was read again.
+        return self._image.take() if self._image.changes.any and not self._broken else None
 
     def _committed(self, changes: Any, seconds: float) -> None:
         for receipt, _, _, _ in changes.closings:

@@ -59,7 +59,7 @@ class Writer:
         if not self._busy:
             self._busy = True
             self._plan()
-        elif self._pause is not None and self._queued() >= ENOUGH:
+        elif self._pause is not None and (self._closing or self._queued() >= ENOUGH):
             self._pause.cancel()
             self._pause = None
             self._loop.call_soon(self._start)

@@ -1,0 +1,187 @@
+"""A connection between requests, in one and behind one, byte by byte over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from gateway.call import Answer
+from gateway.edge import Edge, HttpRequest
+from gateway.server import HttpSink
+from tests.conftest import KEY, World
+from tests.faults.wire import CHAT, HOST, request, send
+
+GET = b"GET /x HTTP/1.1\r\nHost: g\r\n"
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Bench:
+    """An edge with room for two connections, whose calls wait for `go`."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.entered = 0
+        self.cancelled = 0
+        self.port = 0
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def handle(self, http: HttpRequest) -> None:
+        self.entered += 1
+        try:
+            if http.path == "/wait":
+                await self.go.wait()
+            body = await http.body(1000) if http.method == "POST" else b"ok"
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if http.path == "/fail":
+            raise ZeroDivisionError
+        await HttpSink(http).send(Answer(200, {"x-path": http.path, "x-query": str(http.query)}, body))
+
+    async def connect(self) -> Connection:
+        reader, writer = await asyncio.open_connection(HOST, self.port)
+        self.writers.append(writer)
+        return reader, writer
+
+
+async def ask(connection: Connection, data: bytes) -> bytes:
+    reader, writer = connection
+    writer.write(data)
+    return await answer(reader)
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """One with a length; b"" when the connection is closed."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+            return head + await reader.readexactly(int(length))
+    return b""
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    runner = web.ServerRunner(Edge(bench.handle, 2), shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    bench.port = runner.addresses[0][1]
+    yield bench
+    bench.go.set()
+    for writer in bench.writers:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    await runner.cleanup()
+
+
+async def test_one_that_is_being_answered_makes_no_room(bench: Bench) -> None:
+    busy, other = await bench.connect(), await bench.connect()
+    asked = asyncio.create_task(ask(busy, GET.replace(b"/x", b"/wait") + b"\r\n"))
+    while not bench.entered:
+        await asyncio.sleep(0.001)
+    assert (await ask(other, GET + b"\r\n")).startswith(b"HTTP/1.1 200")
+    third = await bench.connect()  # `other` is between two requests and makes room
+    assert (await ask(third, GET + b"Connection: keep-alive\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert await other[0].read() == b""
+    also = asyncio.create_task(ask(third, GET.replace(b"/x", b"/wait") + b"\r\n"))
+    while bench.entered < 4:
+        await asyncio.sleep(0.001)
+    refused = await answer((await bench.connect())[0])
+    assert refused.startswith(b"HTTP/1.1 503"), refused
+    assert b"retry-after" in refused.lower()
+    bench.go.set()
+    assert [(await task).split(b" ")[1] for task in (asked, also)] == [b"200", b"200"]
+
+
+async def test_who_leaves_cancels_its_call(bench: Bench) -> None:
+    _, writer = await bench.connect()
+    writer.write(GET.replace(b"/x", b"/wait") + b"\r\n")
+    while not bench.entered:
+        await asyncio.sleep(0.001)
+    writer.close()
+    async with asyncio.timeout(0.1):
+        while not bench.cancelled:
+            await asyncio.sleep(0.001)
+
+
+async def test_path_and_query_are_decoded(bench: Bench) -> None:
+    got = await ask(await bench.connect(), b"GET /a%20b?c=d%26 HTTP/1.1\r\nHost: g\r\n\r\n")
+    assert b"x-path: /a b\r\n" in got
+    assert b"x-query: {'c': 'd&'}\r\n" in got
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kept"),
+    [("h2c", True), ("websocket", False)],  # aiohttp's parser stops for the second, which is not spoken here
+)
+async def test_an_upgrade_is_not_taken_up(bench: Bench, protocol: str, kept: bool) -> None:
+    connection = await bench.connect()
+    upgrade = f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 2\r\n\r\n{{}}"
+    got = await ask(connection, b"POST /x HTTP/1.1\r\nHost: g\r\n" + upgrade.encode())
+    assert got.startswith(b"HTTP/1.1 200")
+    assert got.endswith(b"{}")
+    again = await ask(connection, GET + b"\r\n")
+    assert again.startswith(b"HTTP/1.1 200") == kept
+
+
+async def test_a_body_that_nobody_read_is_read_off(bench: Bench) -> None:
+    connection = await bench.connect()
+    put = b"PUT /x HTTP/1.1\r\nHost: g\r\nContent-Length: 300000\r\n\r\n"
+    assert (await ask(connection, put + b"a" * 300_000)).endswith(b"ok")
+    assert (await ask(connection, GET + b"\r\n")).endswith(b"ok")
+
+
+async def test_who_never_ends_its_body_loses_the_connection_after_its_answer(bench: Bench) -> None:
+    reader, _ = connection = await bench.connect()
+    put = b"PUT /x HTTP/1.1\r\nHost: g\r\nContent-Length: 300000\r\n\r\n"
+    assert (await ask(connection, put + b"a")).endswith(b"ok")
+    async with asyncio.timeout(3):
+        assert await reader.read() == b""
+
+
+async def test_a_body_that_breaks_its_framing_is_refused(world: World) -> None:
+    reader, writer = await asyncio.open_connection(HOST, world.app.port)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {KEY}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head.encode() + b"2\r\n{}\r\n")
+    await asyncio.sleep(0.05)
+    got = await ask((reader, writer), b"zz\r\n")
+    assert got.startswith(b"HTTP/1.1 400"), got
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_head_request_gets_the_head_alone(world: World) -> None:
+    got = await send(world.app.port, request("/healthz", method="GET", headers="").replace(b"GET", b"HEAD", 1))
+    assert got.status == 200
+    assert b"content-length: 15" in got.head
+    assert got.body == b""
+
+
+async def test_http_1_0_keeps_the_connection_only_when_asked(world: World) -> None:
+    for headers, kept in (("", False), ("Connection: keep-alive\r\n", True)):
+        data = request("/v1/models", method="GET", headers=headers).replace(b"HTTP/1.1", b"HTTP/1.0")
+        got = await send(world.app.port, data, wait_s=0.2)
+        assert (got.status, got.closed) == (200, not kept)
+
+
+async def test_what_nobody_foresaw_is_a_500_without_its_text(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr("gateway.pipeline.Router.names", fails)
+    with caplog.at_level(logging.ERROR):
+        got = await send(world.app.port, request("/v1/models", method="GET"))
+    assert (got.status, got.closed, got.code) == (500, True, "internal_error")
+    assert b"secret detail" not in got.raw
+    assert "secret detail" in caplog.text
+    assert b"x-request-id" in got.head.lower()
