@@ -282,7 +282,7 @@ class Dispatcher:
     def _after_refusal(self, job: Job, failure: AttemptFailed) -> Turns:
         """A longer context may help where the backend found the input too long; else the client hears of it."""
         if job.decision.on_context and b"context_length" in failure.answer_body:
-            targets, job.decision.on_context = job.decision.on_context, []
+            targets, job.decision.on_context = job.decision.on_context, ()
             return Turns(targets)
         raise _passed_on(failure)
 

@@ -23,7 +23,7 @@ from gateway.limits import Gate, Gates, Permit
 from gateway.parse import parse_call
 from gateway.recorder import Finished, Recorder
 from gateway.routing.policies import Target
-from gateway.routing.router import Decision, Router, estimated_input
+from gateway.routing.router import Decision, Router, estimated_input, needed_context
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
 
@@ -89,7 +89,9 @@ class Pipeline:
             life.record.stream = call.stream
             gate = self._gates.of(caller.tenant, caller.plan.limits)
             life.permit = gate.admit(estimated_input(call))
-            needed = await self._counted_input(call) if self._router.near_limit(call) else None
+            needed = needed_context(call)
+            if self._router.near_limit(call.model, needed):
+                needed = await self._counted_input(call, needed)
             decision = life.decision = self._router.route(call, caller.plan, needed)
             life.charge_id = self._next_charge_id()
             deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
@@ -120,11 +122,11 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _counted_input(self, call: Call) -> int | None:
-        """The exact number of tokens, where it can be told; None: the estimate has to do."""
+    async def _counted_input(self, call: Call, estimate: int) -> int:
+        """The exact number of tokens, where it can be told."""
         batch = call.endpoint != "chat" and call.choices > 1
         if batch or not self._tokenizer.ready:
-            return None
+            return estimate
         return await self._tokenizer.count_long(prompt_text(call))
 
     async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:

@@ -26,14 +26,14 @@ class Target:
 
 
 class Policy(Protocol):
-    def order(self, targets: Sequence[Target]) -> list[Target]: ...
+    def order(self, targets: Sequence[Target]) -> Sequence[Target]: ...
 
 
 class Ordered:
     """As written in routes.yaml."""
 
-    def order(self, targets: Sequence[Target]) -> list[Target]:
-        return list(targets)
+    def order(self, targets: Sequence[Target]) -> Sequence[Target]:
+        return targets
 
 
 class Weighted:
@@ -42,7 +42,7 @@ class Weighted:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
-    def order(self, targets: Sequence[Target]) -> list[Target]:
+    def order(self, targets: Sequence[Target]) -> Sequence[Target]:
         if len(targets) < 2:
-            return list(targets)
+            return targets
         return sorted(targets, key=lambda t: self._rng.random() ** (1.0 / t.weight), reverse=True)

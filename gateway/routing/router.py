@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.call import Call
-from gateway.config.model import Config, Fallback, Model, Plan, Require, Route
-from gateway.errors import ContextTooLong, InvalidValue, ModelNotFound, NoBackend
+from gateway.config.model import Config, Model, Plan, Route
+from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
 from gateway.routing.policies import Ordered, Policy, Target, Weighted
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """The most that any of some targets takes: what is held for a call must cover whichever serves it."""
-
-    context: int
-    max_output: int
-    image_tokens: int
-    input_rate: int
-    output_rate: int
-    call_rate: int
+from gateway.routing.shortlist import Ceiling, Removed, Shortlist, shortlist, within
 
 
 @dataclass(slots=True)
@@ -33,10 +22,10 @@ class Decision:
 
     route: str
     policy: str
-    targets: list[Target]
-    on_error: list[Target]
-    on_context: list[Target]
-    removed: list[tuple[Target, str]]
+    targets: Sequence[Target]
+    on_error: Sequence[Target]
+    on_context: Sequence[Target]
+    removed: Sequence[Removed]
     needed: int
     ceiling: Ceiling
 
@@ -49,13 +38,10 @@ class Decision:
         return f"{self.policy};removed={len(self.removed)}" if self.removed else self.policy
 
 
-_NOTHING = Ceiling(0, 0, 0, 0, 0, 0)
-
-
 class Router:
     """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend.
 
-    State: the ceilings of the sets of targets that were met so far.
+    State: the shortlists that were asked for so far, by route, endpoint and needs: there are few of each.
     """
 
     def __init__(self, config: Config, rng: random.Random) -> None:
@@ -66,23 +52,22 @@ class Router:
         self._routes = {name: Route(name=name, pick=(name,), policy="weighted") for name in config.models}
         self._routes |= config.routes
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
-        self._ceilings: dict[frozenset[int], Ceiling] = {}
+        self._shortlists: dict[tuple[str, str, frozenset[str]], Shortlist] = {}
 
     def names(self, plan: Plan) -> list[str]:
         """What a tenant may put in `model`, in file order."""
         config = self._config
         return [n for n in (*config.models, *config.aliases, *config.routes) if self._allowed(n, plan)]
 
-    def near_limit(self, call: Call) -> bool:
+    def near_limit(self, model: str, tokens: int) -> bool:
         """Whether an estimate is too coarse to tell if the input fits: it is good to a factor of two."""
-        contexts = self._contexts.get(self._config.aliases.get(call.model, call.model))
-        if contexts is None:
+        contexts = self._contexts.get(self._config.aliases.get(model, model), ())
+        if not contexts or tokens * 2 < contexts[0]:
             return False
-        tokens = needed_context(call)
         return any([tokens <= context * 2 and context <= tokens * 2 for context in contexts])
 
     def route(self, call: Call, plan: Plan, needed: int | None = None) -> Decision:
-        """`needed` is the exact count of the input's tokens, where there is one."""
+        """`needed` is the number of the input's tokens; without it, it is estimated."""
         name = self._config.aliases.get(call.model, call.model)
         route = self._routes.get(name)
         if route is None or not self._allowed(call.model, plan):
@@ -91,82 +76,41 @@ class Router:
                 param="model",
             )
         needed = needed_context(call) if needed is None else needed
-        removed: list[tuple[Target, str]] = []
-        targets = self._usable(route.pick, route.require, call, needed, removed)
+        short = self._shortlist(route, call)
+        if needed > short.shortest:
+            short = within(short, needed)
+        lists = _filled_up(short)
+        if lists is None:
+            raise _why_none(short, call, needed)
+        targets, on_error, on_context = lists
         policy = self._policies.get(route.policy, self._ordered)
-        on_error = self._fallbacks(route.fallback_error, targets, route.require, call, needed)
-        on_context = self._fallbacks(route.fallback_context, targets, route.require, call, needed)
-        decision = Decision(
-            route=route.name,
+        return Decision(
+            route=name,
             policy="weighted" if policy is not self._ordered else "ordered",
             targets=policy.order(targets),
             on_error=on_error,
             on_context=on_context,
-            removed=removed,
+            removed=short.removed,
             needed=needed,
-            ceiling=_NOTHING,
+            ceiling=short.ceiling,
         )
-        _nonempty(decision, call)
-        decision.ceiling = self._ceiling(decision.all)
-        return decision
 
-    def _ceiling(self, targets: list[Target]) -> Ceiling:
-        """Kept by the set of targets, which live as long as this router; each set is one of the few of a route."""
-        key = frozenset(map(id, targets))
-        ceiling = self._ceilings.get(key)
-        if ceiling is None:
-            ceiling = self._ceilings[key] = _ceiling_of([target.model for target in targets])
-        return ceiling
+    def _shortlist(self, route: Route, call: Call) -> Shortlist:
+        key = (route.name, call.endpoint, call.needs)
+        short = self._shortlists.get(key)
+        if short is None:
+            short = self._shortlists[key] = shortlist(route, self._targets, call)
+        return short
 
     def _allowed(self, name: str, plan: Plan) -> bool:
         """By its own name, the name an alias stands for, or a tag of the model."""
+        if plan.allow is None:
+            return True
         name_behind = self._config.aliases.get(name, name)
-        if plan.allow is None or name in plan.allow or name_behind in plan.allow:
+        if name in plan.allow or name_behind in plan.allow:
             return True
         model = self._config.models.get(name_behind)
         return model is not None and not plan.allow.isdisjoint(model.tags)
-
-    def _fallbacks(
-        self, fallbacks: Iterable[Fallback], targets: Sequence[Target], require: Require, call: Call, needed: int
-    ) -> list[Target]:
-        """What the first route requires holds for these too, and a route that is fallen back on keeps its own."""
-        out: list[Target] = []
-        for fallback in fallbacks:
-            for target in self._usable((fallback.model,), require, call, needed, []):
-                if removed_by(target, fallback.require, call, needed) or target in targets or target in out:
-                    continue
-                out.append(target)
-        return out
-
-    def _usable(
-        self, models: Iterable[str], require: Require, call: Call, needed: int, removed: list[tuple[Target, str]]
-    ) -> list[Target]:
-        kept = []
-        for name in models:
-            for target in self._targets[name]:
-                if why := removed_by(target, require, call, needed):
-                    removed.append((target, why))
-                else:
-                    kept.append(target)
-        return kept
-
-
-def removed_by(target: Target, require: Require, call: Call, needed: int) -> str | None:
-    """The hard constraint that a target breaks, or None. Fallback cannot widen any of them."""
-    backend, model = target.backend, target.model
-    if call.endpoint not in model.endpoints:
-        return "endpoint"
-    if model.can is not None and not call.needs <= model.can:
-        return "capability"
-    if require.region and backend.region not in require.region:
-        return "region"
-    if require.chip and backend.chip not in require.chip:
-        return "chip"
-    if require.tags and require.tags.isdisjoint(backend.tags):
-        return "tags"
-    if needed > model.context:
-        return "context"
-    return None
 
 
 def estimated_input(call: Call) -> int:
@@ -190,40 +134,30 @@ def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:
     return tuple(Target(config.backends[via.backend], model, via.as_name, via.weight) for via in model.via)
 
 
-def _contexts_of(config: Config, route: Route) -> tuple[int, ...]:
+def _contexts_of(config: Config, route: Route) -> list[int]:
+    """In ascending order."""
     fallbacks = (*route.fallback_error, *route.fallback_context)
     names = {*route.pick, *(fallback.model for fallback in fallbacks)}
-    return tuple({config.models[name].context for name in names})
+    return sorted({config.models[name].context for name in names})
 
 
-def _ceiling_of(models: Sequence[Model]) -> Ceiling:
-    return Ceiling(
-        context=max(model.context for model in models),
-        max_output=max(model.max_output for model in models),
-        image_tokens=max(model.max_image_tokens for model in models),
-        input_rate=max(n for model in models for bucket, n in model.rates.items() if bucket.startswith("input")),
-        output_rate=max(n for model in models for bucket, n in model.rates.items() if bucket.startswith("output")),
-        call_rate=max(model.rates.get("calls", 0) for model in models),
-    )
+def _filled_up(short: Shortlist) -> tuple[Sequence[Target], ...] | None:
+    """Targets, fallbacks on error, fallbacks on context; None when nothing can serve the call. A fallback takes the place of targets that are too small."""
+    if short.targets:
+        return short.targets, short.on_error, short.on_context
+    reasons = {why for _, why in short.removed}
+    if "context" in reasons and short.on_context:
+        return short.on_context, short.on_error, ()
+    if short.on_error and reasons <= {"context"}:
+        return short.on_error, (), short.on_context
+    return None
 
 
-def _nonempty(decision: Decision, call: Call) -> None:
-    """A fallback takes the place of targets that are too small. Raises what the client hears when there is none."""
-    if decision.targets:
-        return
-    reasons = {why for _, why in decision.removed}
-    if "context" in reasons and decision.on_context:
-        decision.targets, decision.on_context = decision.on_context, []
-        return
-    if decision.on_error and reasons <= {"context"}:
-        decision.targets, decision.on_error = decision.on_error, []
-        return
-    raise _why_none(reasons, call, decision.needed, [target for target, _ in decision.removed])
-
-
-def _why_none(reasons: set[str], call: Call, needed: int, targets: Sequence[Target]) -> Exception:
+def _why_none(short: Shortlist, call: Call, needed: int) -> GatewayError:
+    """What the client hears when nothing can serve its call."""
+    reasons = {why for _, why in short.removed}
     if "context" in reasons:
-        longest = max(target.model.context for target in targets)
+        longest = max(target.model.context for target, _ in short.removed)
         return ContextTooLong(
             f"The input has about {needed} tokens; the longest context here is {longest}. Shorten it.",
             param="messages",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.routing.health import Health
 from gateway.routing.policies import Target
 
@@ -9,7 +11,7 @@ from gateway.routing.policies import Target
 class Turns:
     """Whom a call has asked. State: the places in `targets` asked in this round, and until when each wants to rest."""
 
-    def __init__(self, targets: list[Target]) -> None:
+    def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = targets
         self.tries = 0
         self.rounds = 1

@@ -12,7 +12,7 @@ import pytest
 from gateway.config.load import load
 from gateway.config.model import Config, Plan
 from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
-from gateway.routing.router import Decision, Router, estimated_input
+from gateway.routing.router import Decision, Router, estimated_input, needed_context
 from tests.virtual import backend, call, config, model, require, route
 
 ANY = Plan("p")
@@ -116,7 +116,7 @@ def test_fallback_keeps_capabilities_and_endpoints() -> None:
         [model("m", "a"), model("dumb", "a", can=frozenset()), model("v", "a", endpoints=frozenset({"embeddings"}))],
         [route("r", "m", fallback_error=("dumb", "v", "m"))],
     )
-    assert decide("r", world=world, **tools).on_error == []
+    assert decide("r", world=world, **tools).on_error == ()
 
 
 def test_a_target_is_listed_once() -> None:
@@ -179,9 +179,9 @@ def test_the_context_is_met_exactly(tokens: int, fits: bool) -> None:
 
 def test_too_long_goes_to_the_fallback_for_context_then_for_errors() -> None:
     decision = decide("growing", messages=of_tokens(101))
-    assert (backends(decision), decision.on_context) == (["south"], [])
+    assert (backends(decision), decision.on_context) == (["south"], ())
     decision = decide("error_only", messages=of_tokens(101))
-    assert (backends(decision), decision.on_error) == (["south"], [])
+    assert (backends(decision), decision.on_error) == (["south"], ())
     assert isinstance(refused("growing", messages=of_tokens(100_001)), ContextTooLong)
 
 
@@ -223,7 +223,8 @@ def test_an_exact_count_beats_the_estimate() -> None:
 
 @pytest.mark.parametrize(("tokens", "near"), [(49, False), (50, True), (200, True), (201, False)])
 def test_near_the_limit_is_a_factor_of_two(tokens: int, near: bool) -> None:
-    assert Router(WORLD, random.Random(1)).near_limit(call(model="short", messages=of_tokens(tokens))) == near
+    asked = call(model="short", messages=of_tokens(tokens))
+    assert Router(WORLD, random.Random(1)).near_limit(asked.model, needed_context(asked)) == near
 
 
 @pytest.mark.parametrize("asked", ["gpt-4o-mini", "best"])

@@ -1,0 +1,121 @@
+"""Hard constraints: what of a route can serve a call at all. No fallback widens any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.call import Call
+from gateway.config.model import Fallback, Model, Require, Route
+from gateway.routing.policies import Target
+
+Removed = tuple[Target, str]  # and the constraint that it breaks
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that any of some targets takes: what is held for a call must cover whichever serves it."""
+
+    context: int
+    max_output: int
+    image_tokens: int
+    input_rate: int
+    output_rate: int
+    call_rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The targets that are left, in file order, the fallbacks behind them, and who was removed.
+
+    `shortest` is the least context among them all: a call that fits it needs no further look.
+    """
+
+    targets: tuple[Target, ...]
+    on_error: tuple[Target, ...]
+    on_context: tuple[Target, ...]
+    removed: tuple[Removed, ...]
+    ceiling: Ceiling
+    shortest: int
+
+
+def shortlist(route: Route, targets: Mapping[str, tuple[Target, ...]], call: Call) -> Shortlist:
+    """Of all that a call of this endpoint and these needs may use, whatever its length. `targets` are by model."""
+    kept: list[Target] = []
+    removed: list[Removed] = []
+    for name in route.pick:
+        for target in targets[name]:
+            if why := _broken(target, route.require, call):
+                removed.append((target, why))
+            else:
+                kept.append(target)
+    on_error = _fallbacks(route.fallback_error, targets, kept, route.require, call)
+    on_context = _fallbacks(route.fallback_context, targets, kept, route.require, call)
+    return _of(kept, on_error, on_context, removed)
+
+
+def within(short: Shortlist, needed: int) -> Shortlist:
+    """Without those whose context is less than `needed` tokens."""
+    if needed <= short.shortest:
+        return short
+    lists = (short.targets, short.on_error, short.on_context)
+    kept, on_error, on_context = ([t for t in targets if needed <= t.model.context] for targets in lists)
+    too_short = [(target, "context") for target in short.targets if needed > target.model.context]
+    return _of(kept, on_error, on_context, [*short.removed, *too_short])
+
+
+def _fallbacks(
+    fallbacks: Iterable[Fallback],
+    targets: Mapping[str, tuple[Target, ...]],
+    before: Sequence[Target],
+    require: Require,
+    call: Call,
+) -> list[Target]:
+    """What the first route requires holds for these too, and a route that is fallen back on keeps its own."""
+    out: list[Target] = []
+    for fallback in fallbacks:
+        for target in targets[fallback.model]:
+            if _broken(target, require, call) or _broken(target, fallback.require, call):
+                continue
+            if target not in before and target not in out:
+                out.append(target)
+    return out
+
+
+def _broken(target: Target, require: Require, call: Call) -> str | None:
+    """The constraint that a target breaks, or None."""
+    backend, model = target.backend, target.model
+    if call.endpoint not in model.endpoints:
+        return "endpoint"
+    if model.can is not None and not call.needs <= model.can:
+        return "capability"
+    if require.region and backend.region not in require.region:
+        return "region"
+    if require.chip and backend.chip not in require.chip:
+        return "chip"
+    if require.tags and require.tags.isdisjoint(backend.tags):
+        return "tags"
+    return None
+
+
+def _of(
+    targets: Sequence[Target], on_error: Sequence[Target], on_context: Sequence[Target], removed: Sequence[Removed]
+) -> Shortlist:
+    models = [target.model for target in (*targets, *on_error, *on_context)]
+    shortest = min([model.context for model in models], default=0)
+    return Shortlist(tuple(targets), tuple(on_error), tuple(on_context), tuple(removed), _ceiling_of(models), shortest)
+
+
+def _ceiling_of(models: Sequence[Model]) -> Ceiling:
+    return Ceiling(
+        context=max([model.context for model in models], default=0),
+        max_output=max([model.max_output for model in models], default=0),
+        image_tokens=max([model.max_image_tokens for model in models], default=0),
+        input_rate=max([_dearest(model, "input") for model in models], default=0),
+        output_rate=max([_dearest(model, "output") for model in models], default=0),
+        call_rate=max([model.rates.get("calls", 0) for model in models], default=0),
+    )
+
+
+def _dearest(model: Model, kind: str) -> int:
+    return max(rate for bucket, rate in model.rates.items() if bucket.startswith(kind))
