@@ -46,53 +46,85 @@ _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 Labels = tuple[str | int, ...]
 
 
+class Count:
+    """The value of a counter for one set of labels."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class Distribution:
+    """A histogram for one set of labels: the observations in each bucket (the last is +Inf), and their sum."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
 class Counts(Collector):
     """A counter with labels. Ours, like `Distributions`: a call moves fifteen, and the library takes a lock for each.
 
-    State: the value per labels. All of it, and the scrape, belongs to the loop.
+    State: the count per labels, which who moves it often keeps. All of it, and the scrape, belongs to the loop.
     """
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: tuple[str, ...]) -> None:
         self._about = (name, text, labels)
-        self._values: dict[Labels, float] = {}
+        self._series: dict[Labels, Count] = {}
         registry.register(self)
 
+    def of(self, labels: Labels) -> Count:
+        count = self._series.get(labels)
+        if count is None:
+            count = self._series[labels] = Count()
+        return count
+
     def inc(self, labels: Labels, by: float = 1.0) -> None:
-        self._values[labels] = self._values.get(labels, 0.0) + by
+        self.of(labels).value += by
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         name, text, labels = self._about
         family = CounterMetricFamily(name, text, labels=labels)
-        for values, total in self._values.items():
-            family.add_metric([str(value) for value in values], total)
+        for values, count in self._series.items():
+            family.add_metric([str(value) for value in values], count.value)
         yield family
 
 
 class Distributions(Collector):
-    """A histogram with labels. State: per labels the observations in each bucket (the last is +Inf), and their sum."""
+    """A histogram with labels. State: the distribution per labels."""
 
     def __init__(
         self, registry: CollectorRegistry, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]
     ) -> None:
         self._about = (name, text, labels)
         self._bounds = bounds
-        self._series: dict[Labels, tuple[list[int], list[float]]] = {}
+        self._series: dict[Labels, Distribution] = {}
         registry.register(self)
 
-    def observe(self, labels: Labels, value: float) -> None:
+    def of(self, labels: Labels) -> Distribution:
         series = self._series.get(labels)
         if series is None:
-            series = self._series[labels] = [0] * (len(self._bounds) + 1), [0.0]
-        series[0][bisect_left(self._bounds, value)] += 1
-        series[1][0] += value
+            series = self._series[labels] = Distribution(self._bounds)
+        return series
+
+    def observe(self, labels: Labels, value: float) -> None:
+        self.of(labels).observe(value)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         name, text, labels = self._about
         family = HistogramMetricFamily(name, text, labels=labels)
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        for values, (counts, total) in self._series.items():
-            buckets = list(zip(bounds, accumulate(counts), strict=True))
-            family.add_metric([str(value) for value in values], buckets, total[0])
+        for values, series in self._series.items():
+            buckets = list(zip(bounds, accumulate(series.counts), strict=True))
+            family.add_metric([str(value) for value in values], buckets, series.total)
         yield family
 
 

@@ -232,13 +232,11 @@ class Pipeline:
                 await sink.begin(200, job.headers(delivery))
             await sink.finish(delivery.tail)
             return
-        overhead_ms = max(0.0, self._clock.now() - life.record.started - delivery.waited_s) * 1000
-        headers = {
-            **delivery.answer.headers,
-            **job.headers(delivery),
-            "x-moma-credits": credits_text(receipt.charged_uc),
-            "x-moma-overhead-ms": f"{overhead_ms:.2f}",
-        }
+        overhead_s = self._clock.now() - life.record.started - delivery.waited_s
+        headers = job.headers(delivery)
+        headers |= delivery.answer.headers
+        headers["x-moma-credits"] = credits_text(receipt.charged_uc)
+        headers["x-moma-overhead-ms"] = f"{overhead_s * 1000:.2f}" if overhead_s > 0 else "0.00"
         await sink.send(Answer(200, headers, delivery.answer.body))
 
     async def _fail(self, life: _Life, error: errors.GatewayError, sink: Sink) -> None:

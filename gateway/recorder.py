@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import orjson
 
@@ -11,38 +10,55 @@ from gateway.call import Usage
 from gateway.metrics import Metrics
 
 MICRO = 1_000_000
-_STREAM = {True: ("true",), False: ("false",)}
 
 
-@dataclass(slots=True)
 class Finished:
-    """One call as it ended. Names are configured ones, or "" when the call did not get that far."""
+    """One call as it ended. Names are configured ones, or "" when the call did not get that far.
 
-    request_id: str
-    tenant: str = ""
-    route: str = ""
-    model: str = ""
-    backend: str = ""
-    outcome: str = "aborted"
-    status: int = 0
-    stream: bool = False
-    attempts: int = 0
+    Only what a call comes to know is set on it, because to set all of these would cost more than to count them.
+    """
+
+    route = ""
+    model = ""
+    backend = ""
+    outcome = "aborted"
+    status = 0
+    stream = False
+    attempts = 0
     usage: Usage | None = None
-    charged_uc: int = 0
-    overage_uc: int = 0
-    reserved_uc: int = 0
-    cost: int = 0  # micro-units of currency
-    started: float = 0.0
-    ended: float = 0.0
-    waited_s: float = 0.0
+    charged_uc = 0
+    overage_uc = 0
+    reserved_uc = 0
+    cost = 0  # micro-units of currency
+    ended = 0.0
+    waited_s = 0.0
     first_token_s: float | None = None
-    refusal: str = ""
+    refusal = ""
+
+    def __init__(self, request_id: str, *, tenant: str = "", started: float = 0.0) -> None:
+        self.request_id = request_id
+        self.tenant = tenant
+        self.started = started
+
+
+class _Answers:
+    """The series of one route, model and backend, kept because every answer of theirs moves most of them."""
+
+    __slots__ = ("cost", "duration", "first_token", "input", "output", "per_token")
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str]) -> None:
+        self.duration = metrics.duration.of(labels)
+        self.first_token = metrics.first_token.of(labels)
+        self.per_token = metrics.per_token.of(labels)
+        self.input = metrics.tokens.of((*labels, "input"))
+        self.output = metrics.tokens.of((*labels, "output"))
+        self.cost = metrics.cost.of((labels[1],))
 
 
 class Recorder:
     """`log` gets one line per call, or is None. Tenant labels: the first `top` seen, the rest `other`.
 
-    State: the tenants that have a label of their own.
+    State: the tenants that have a label of their own, and the series of answers.
     """
 
     def __init__(self, metrics: Metrics, *, top: int, log: Callable[[bytes], None] | None) -> None:
@@ -50,6 +66,8 @@ class Recorder:
         self._top = top
         self._log = log
         self._labelled: set[str] = set()
+        self._answers: dict[tuple[str, str, str], _Answers] = {}
+        self._overhead = {True: metrics.overhead.of(("true",)), False: metrics.overhead.of(("false",))}
 
     def record(self, call: Finished) -> None:
         metrics = self._metrics
@@ -64,29 +82,31 @@ class Recorder:
             self._log(_line(call))
 
     def _of_answer(self, call: Finished) -> None:
-        metrics, total_s = self._metrics, call.ended - call.started
         labels = (call.route, call.model, call.backend)
-        metrics.duration.observe(labels, total_s)
+        series = self._answers.get(labels)
+        if series is None:
+            series = self._answers[labels] = _Answers(self._metrics, labels)
+        total_s = call.ended - call.started
         overhead_s = total_s - call.waited_s
-        metrics.overhead.observe(_STREAM[call.stream], overhead_s if overhead_s > 0 else 0.0)
+        series.duration.observe(total_s)
+        self._overhead[call.stream].observe(overhead_s if overhead_s > 0 else 0.0)
         if call.first_token_s is not None:
-            metrics.first_token.observe(labels, call.first_token_s)
+            series.first_token.observe(call.first_token_s)
         if call.usage is not None:
-            self._of_usage(call, call.usage, labels)
+            self._of_usage(call, call.usage, series)
 
-    def _of_usage(self, call: Finished, usage: Usage, labels: tuple[str, str, str]) -> None:
-        metrics, output = self._metrics, usage.output_tokens
-        metrics.tokens.observe((*labels, "input"), usage.input_tokens)
-        metrics.tokens.observe((*labels, "output"), output)
+    def _of_usage(self, call: Finished, usage: Usage, series: _Answers) -> None:
+        output = usage.output_tokens
+        series.input.observe(usage.input_tokens)
+        series.output.observe(output)
+        series.cost.value += call.cost / MICRO
         if call.first_token_s is not None and output > 1:
-            metrics.per_token.observe(labels, (call.waited_s - call.first_token_s) / (output - 1))
+            series.per_token.observe((call.waited_s - call.first_token_s) / (output - 1))
         if usage.flags:
             self._of_flags(usage.flags, call.backend)
         self.credited(call.tenant, "settled", call.charged_uc)
         if call.overage_uc:
             self.credited(call.tenant, "overage", call.overage_uc)
-        if call.cost:
-            metrics.cost.inc((call.model,), call.cost / MICRO)
 
     def _of_flags(self, flags: tuple[str, ...], backend: str) -> None:
         if "estimated" in flags and "partial" not in flags:  # cut off before the backend could say it

@@ -20,15 +20,15 @@ from gateway.pipeline import Pipeline, error_answer
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+_STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _log = logging.getLogger("gateway.server")
 
 
 class HttpSink:
     """Writes an answer to the client as it comes.
 
-    State: the head that waits for the first chunk, so that they leave together, and whether the stream is chunked
-    (HTTP/1.0 has no chunks: there the end of the connection ends it).
+    State: the head that waits for the first chunk, so that they leave together, and whether the client knows chunks
+    (HTTP/1.0 does not: there the end of the connection ends a stream).
     """
 
     __slots__ = ("_chunked", "_head", "_request", "begun")
@@ -40,10 +40,9 @@ class HttpSink:
         self.begun = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
-        framing = {"transfer-encoding": "chunked"} if self._chunked else {}
         if not self._chunked:
             self._request.keep_alive = False
-        self._begin(status, {**_STREAM_HEADERS, **headers, **framing})
+        self._begin(status, _STREAM_LINES, headers, "transfer-encoding: chunked\r\n" if self._chunked else "")
 
     async def write(self, chunk: bytes) -> None:
         if chunk:
@@ -55,19 +54,20 @@ class HttpSink:
         await self._request.write(self._led(last))
 
     async def send(self, answer: Answer) -> None:
-        self._begin(answer.status, {**answer.headers, "content-length": str(len(answer.body))})
+        self._begin(answer.status, "", answer.headers, f"content-length: {len(answer.body)}\r\n")
         await self._request.write(self._led(b"" if self._request.method == "HEAD" else answer.body))
 
-    def _begin(self, status: int, headers: dict[str, str]) -> None:
+    def _begin(self, status: int, before: str, headers: dict[str, str], framing: str) -> None:
         assert not self.begun, "an answer has one head"
         self.begun = True
-        if not self._request.keep_alive:
-            headers["connection"] = "close"
-        elif self._request.version < HttpVersion11:
-            headers["connection"] = "keep-alive"
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         assert lines.count("\n") == len(headers), "a header of an answer holds a line break"
-        self._head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{lines}date: {_http_date()}\r\n\r\n".encode("latin-1")
+        if not self._request.keep_alive:
+            framing += "connection: close\r\n"
+        elif not self._chunked:
+            framing += "connection: keep-alive\r\n"
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}date: {_http_date()}\r\n\r\n"
+        self._head = head.encode("latin-1")
 
     def _led(self, data: bytes) -> bytes:
         """With the head in front, once."""

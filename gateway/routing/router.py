@@ -142,7 +142,10 @@ def _contexts_of(config: Config, route: Route) -> list[int]:
 
 
 def _filled_up(short: Shortlist) -> tuple[Sequence[Target], ...] | None:
-    """Targets, fallbacks on error, fallbacks on context; None when nothing can serve the call. A fallback takes the place of targets that are too small."""
+    """Targets, fallbacks on error and on context; None when nothing can serve the call.
+
+    A fallback takes the place of targets that are too small.
+    """
     if short.targets:
         return short.targets, short.on_error, short.on_context
     reasons = {why for _, why in short.removed}
