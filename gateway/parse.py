@@ -20,6 +20,7 @@ MAX_PROMPTS: Final = 2048
 MAX_N: Final = 128
 MAX_BEST_OF: Final = 20
 MAX_DIMENSIONS: Final = 65_536
+MAX_MAX_TOKENS: Final = 1_000_000
 MAX_TOKEN_ID: Final = 2**31
 TEMPLATE_TOKENS: Final = 32  # a chat template alone can add 30
 MESSAGE_TOKENS: Final = 8
@@ -35,7 +36,10 @@ _NOT_READ: Final = frozenset({
     "safety_identifier", "prompt_cache_key", "service_tier", "encoding_format", "modalities",
 })  # fmt: skip
 
-
+_INTEGERS: Final = {
+    "max_tokens": (1, MAX_MAX_TOKENS), "max_completion_tokens": (1, MAX_MAX_TOKENS), "n": (1, MAX_N),
+    "best_of": (1, MAX_BEST_OF), "dimensions": (1, MAX_DIMENSIONS),
+}  # fmt: skip
 _NEEDING: Final = ("tools", "functions", "response_format")
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
 
@@ -43,14 +47,13 @@ _NO_NEEDS: Final[frozenset[str]] = frozenset()
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
-def parse_call(request: Request, max_output_cap: int = 1_000_000) -> Call:
+def parse_call(request: Request) -> Call:
     """Raises InvalidValue; `param` names the field."""
     body = _object(request.body)
     model = _model(body)
     stream = request.endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
-    _integer(body, "dimensions", 1, MAX_DIMENSIONS)
-    max_tokens = _max_tokens(body, max_output_cap)
+    _check_integers(body)
     prompts, bound, media, images = _input(request.endpoint, body)
     return Call(
         request_id=request.request_id,
@@ -59,7 +62,7 @@ def parse_call(request: Request, max_output_cap: int = 1_000_000) -> Call:
         body=body,
         stream=stream,
         wants_usage=stream and wants_usage,
-        max_tokens=max_tokens,
+        max_tokens=_max_tokens(body),
         choices=prompts * _choices(body),
         input_bound=bound + TEMPLATE_TOKENS + _other_bytes(body),
         media_parts=media,
@@ -117,14 +120,13 @@ def _boolean(body: JSON, name: str) -> bool:
     raise InvalidValue(f"'{name}' must be true or false.", param=name)
 
 
-def _integer(body: JSON, name: str, low: int, high: int) -> int | None:
-    """None when absent or null. True, 1.0 and "1" are not integers."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidValue(f"'{name}' must be an integer from {low} to {high}.", param=name)
-    return value
+def _check_integers(body: JSON) -> None:
+    """Null is an absent one; True, 1.0 and "1" are none."""
+    for name, (low, high) in _INTEGERS.items():
+        if name in body:
+            value = body[name]
+            if value is not None and (type(value) is not int or not low <= value <= high):
+                raise InvalidValue(f"'{name}' must be an integer from {low} to {high}.", param=name)
 
 
 def _wants_usage(body: JSON) -> bool:
@@ -141,17 +143,17 @@ def _wants_usage(body: JSON) -> bool:
     return bool(wanted)
 
 
-def _max_tokens(body: JSON, cap: int) -> int | None:
-    first, second = _integer(body, "max_tokens", 1, cap), _integer(body, "max_completion_tokens", 1, cap)
+def _max_tokens(body: JSON) -> int | None:
+    first, second = body.get("max_tokens"), body.get("max_completion_tokens")
     return min(first, second) if first is not None and second is not None else first or second
 
 
 def _choices(body: JSON) -> int:
-    n = _integer(body, "n", 1, MAX_N) or 1
-    best_of = _integer(body, "best_of", 1, MAX_BEST_OF)
-    if best_of is not None and best_of < n:
+    n: int = body.get("n") or 1
+    best_of: int = body.get("best_of") or n
+    if best_of < n:
         raise InvalidValue("'best_of' must not be less than 'n'.", param="best_of")
-    return max(n, best_of or 1)
+    return best_of
 
 
 def _input(endpoint: str, body: JSON) -> tuple[int, int, int, int]:

@@ -42,7 +42,7 @@ class HttpSink:
     async def begin(self, status: int, headers: dict[str, str]) -> None:
         if not self._chunked:
             self._request.keep_alive = False
-        self._begin(status, _STREAM_LINES, headers, "transfer-encoding: chunked\r\n" if self._chunked else "")
+        self._begin(status, _STREAM_LINES, headers, "\r\ntransfer-encoding: chunked" if self._chunked else "")
 
     async def write(self, chunk: bytes) -> None:
         if chunk:
@@ -54,19 +54,19 @@ class HttpSink:
         await self._request.write(self._led(last))
 
     async def send(self, answer: Answer) -> None:
-        self._begin(answer.status, "", answer.headers, f"content-length: {len(answer.body)}\r\n")
+        self._begin(answer.status, "", answer.headers, f"\r\ncontent-length: {len(answer.body)}")
         await self._request.write(self._led(b"" if self._request.method == "HEAD" else answer.body))
 
     def _begin(self, status: int, before: str, headers: dict[str, str], framing: str) -> None:
         assert not self.begun, "an answer has one head"
         self.begun = True
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        assert lines.count("\n") == len(headers), "a header of an answer holds a line break"
+        lines = "\r\n".join(map(": ".join, headers.items()))
+        assert lines.count("\n") == len(headers) - 1, "a header of an answer holds a line break"
         if not self._request.keep_alive:
-            framing += "connection: close\r\n"
+            framing += "\r\nconnection: close"
         elif not self._chunked:
-            framing += "connection: keep-alive\r\n"
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}date: {_http_date()}\r\n\r\n"
+            framing += "\r\nconnection: keep-alive"
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\ndate: {_http_date()}\r\n\r\n"
         self._head = head.encode("latin-1")
 
     def _led(self, data: bytes) -> bytes:

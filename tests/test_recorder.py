@@ -159,7 +159,7 @@ def test_every_call_is_one_line_of_json() -> None:
     assert all(line.endswith(b"\n") for line in kept.lines)
     first, second = map(orjson.loads, kept.lines)
     assert first == {
-        "tenant": "t", "route": "auto", "model": "m", "backend": "b", "outcome": "completed",
+        "request_id": "req-1", "tenant": "t", "route": "auto", "model": "m", "backend": "b", "outcome": "completed",
         "status": 200, "stream": True, "attempts": 1,
         "usage": {"input": 100, "input_cached": 20, "output": 11, "calls": 1}, "charged_uc": 1_500_000,
         "duration_ms": 4000.0,
