@@ -30,6 +30,11 @@ class Usage:
     input_tokens: int = field(init=False)
     output_tokens: int = field(init=False)
 
+    @property
+    def rated_tokens(self) -> int | None:
+        """What rate limits count; None where the backend is not to be believed."""
+        return None if "bad_usage" in self.flags else self.input_tokens + self.output_tokens
+
     def __post_init__(self) -> None:
         self.input_tokens = self.output_tokens = 0
         for bucket, n in self.quantities.items():

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-import orjson
-
-from gateway.adapters.openai import PATHS, AnswerReader, StreamReader, request_body
+from gateway.adapters.openai import PATHS, AnswerReader, StreamReader, refusal_usage, request_body
 from gateway.backends.client import Client, Exchange
+from gateway.backends.failures import OVERLOADED, PASSED_ON, hopeless, passed_on, public, refused, too_long
 from gateway.backends.keys import ROTATE_ON, Keys
 from gateway.call import Answer, Call, Sink, Usage
 from gateway.clock import Clock
 from gateway.config.model import Retry, Timeout
 from gateway.deadline import Deadline
-from gateway.errors import (
-    AttemptFailed,
-    BackendFailed,
-    BackendOverloaded,
-    BackendRefusal,
-    DeadlineExceeded,
-    GatewayError,
-    NoBackend,
-    RateLimited,
-)
+from gateway.errors import AttemptFailed, NoBackend, RateLimited
 from gateway.limits import Gates, Permit
 from gateway.routing.health import Health
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision
 from gateway.routing.turns import Turns
 
-PASSED_ON = frozenset({400, 409, 413, 422})
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
-UNREACHABLE_RETRY_S = 2.0
-_LOCATION = re.compile(r"https?://\S+|\b(?:req|chatcmpl|cmpl)[-_][\w-]+")
 
 
 @dataclass(slots=True)
@@ -49,7 +33,7 @@ class Delivery:
     target: Target | None = None
     attempts: int = 0
     reader: StreamReader | None = None
-    failed: bool = False  # the last attempt is over and came to nothing: no backend is at work
+    failed: bool = False  # the last try that reached a backend came to nothing: none is at work
     usage: Usage | None = None
     answer: Answer | None = None
     tail: bytes = b""
@@ -60,13 +44,13 @@ class Delivery:
 
 @dataclass(slots=True)
 class Job:
-    """What one call asks of dispatch. `attempting` is told of each target before a byte goes to it."""
+    """What one call asks of dispatch. `sending` is called before a byte goes to the delivery's target."""
 
     call: Call
     decision: Decision
     max_tokens: int | None
     deadline: Deadline
-    attempting: Callable[[Target], None]
+    sending: Callable[[], None]
     headers: Callable[[Delivery], dict[str, str]]
 
 
@@ -125,7 +109,7 @@ class Dispatcher:
             if failure is None:
                 return
             if sink.begun:
-                raise _public(failure)
+                raise public(failure)
             if failure.backend_status in PASSED_ON:
                 turns, failure = self._after_refusal(job, failure), None
 
@@ -134,13 +118,15 @@ class Dispatcher:
         fresh = turns.fresh(self._health)
         if failure is None:
             return self._take(job, turns, fresh or turns.next_round(self._health, self._clock.now()))
+        if turns.over:
+            raise public(failure)
         wait_s = 0.0 if fresh else self._wait_s(turns)  # another target: no need to wait for this one
         if turns.tries >= max(self._retry.attempts, len(turns.targets)) or job.deadline.left_s <= 0:
-            raise _public(failure)
+            raise public(failure)
         if wait_s > min(self._retry.backoff_max_s, job.deadline.left_s):
-            raise _public(failure)
+            raise public(failure)
         if not failure.free and not self._budget.spend():
-            raise _public(failure)
+            raise public(failure)
         if wait_s:
             await self._clock.sleep(wait_s)
         return self._take(job, turns, fresh or turns.next_round(self._health, self._clock.now()))
@@ -177,13 +163,13 @@ class Dispatcher:
             await self._attempt(job, target, self._patience_s(job, turns), sink, delivery)
         except AttemptFailed as error:
             self._failed(target, error)
-            turns.failed(self._clock.now(), error.retry_after_s or 0.0)
+            turns.failed(self._clock.now(), error.retry_after_s or 0.0, for_good=hopeless(error))
             return error
         finally:
             self.in_flight[target.key] -= 1
             delivery.waited_s += self._clock.now() - delivery.attempt_at
             usage = delivery.usage
-            permit.release(usage.input_tokens + usage.output_tokens if usage else None)
+            permit.release(usage.rated_tokens if usage is not None else None)
         self._health.succeeded(target.key)
         self._attempted(target.backend.name, "ok")
         return None
@@ -201,12 +187,10 @@ class Dispatcher:
         body = request_body(job.call, target.as_name, _output_limit(job, target), target.backend.quirks)
         delivery.target = target
         delivery.usage = delivery.reader = None
-        delivery.failed = False
         tried = 0
         while True:
             key = keys.current()
             tried += 1
-            job.attempting(target)
             try:
                 await self._exchange(job, target, key[1] if key else None, body, patience_s, sink, delivery)
                 return
@@ -214,6 +198,8 @@ class Dispatcher:
                 if key is None or error.backend_status not in ROTATE_ON:
                     raise
                 if not keys.refused(key[0], error.retry_after_s) or tried >= len(keys):
+                    raise
+                if error.backend_status == OVERLOADED and not self._budget.spend():
                     raise
 
     async def _exchange(
@@ -234,9 +220,12 @@ class Dispatcher:
         try:
             with job.deadline as deadline:
                 deadline.expect(patience_s)
-                exchange = await self._client.send(target.backend.base_url + PATHS[job.call.endpoint], headers, body)
+                url = target.backend.base_url + PATHS[job.call.endpoint]
+                exchange = await self._client.send(url, headers, body, job.sending)
                 if exchange.status != 200:
-                    raise _refused(exchange, await exchange.read(), self._clock.wall_ms())
+                    refusal = await exchange.read()
+                    delivery.usage = refusal_usage(job.call, target.model, refusal)
+                    raise refused(exchange, refusal, self._clock.wall_ms())
                 if job.call.stream:
                     await self._relay(job, target, exchange, sink, delivery)
                 else:
@@ -266,6 +255,7 @@ class Dispatcher:
                 delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
             if reader.done:  # all of the last read waits for the settle: it leaves in one piece
                 delivery.tail = ready
+                exchange.leave()
                 break
             if ready:
                 if not sink.begun:
@@ -281,10 +271,10 @@ class Dispatcher:
 
     def _after_refusal(self, job: Job, failure: AttemptFailed) -> Turns:
         """A longer context may help where the backend found the input too long; else the client hears of it."""
-        if job.decision.on_context and b"context_length" in failure.answer_body:
+        if job.decision.on_context and too_long(failure):
             targets, job.decision.on_context = job.decision.on_context, ()
             return Turns(targets)
-        raise _passed_on(failure)
+        raise passed_on(failure)
 
     def _failed(self, target: Target, failure: AttemptFailed) -> None:
         self._attempted(target.backend.name, failure.kind)
@@ -293,66 +283,7 @@ class Dispatcher:
 
 
 def _output_limit(job: Job, target: Target) -> int | None:
-    """What the hold affords, and never more than this target can write."""
-    return None if job.max_tokens is None else min(job.max_tokens, target.model.max_output)
-
-
-def _refused(exchange: Exchange, body: bytes, wall_ms: int) -> AttemptFailed:
-    return AttemptFailed(
-        "status",
-        f"the backend answered {exchange.status}",
-        backend_status=exchange.status,
-        body=body,
-        retry_after_s=_retry_after_s(exchange.headers, wall_ms),
-    )
-
-
-def _retry_after_s(headers: Mapping[str, str], wall_ms: int) -> float | None:
-    """retry-after-ms, or retry-after as seconds or as a date; a date is held against the backend's own clock."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name, "")
-        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
-            return float(text) * unit
-    until = _date(headers.get("retry-after"))
-    if until is None:
+    """What the hold affords, and never more than this target can write, or has room for behind the input."""
+    if job.max_tokens is None:
         return None
-    now = _date(headers.get("date")) or datetime.fromtimestamp(wall_ms / 1000, UTC)
-    return max(0.0, (until - now).total_seconds())
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        when = parsedate_to_datetime(text or "")
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
-
-
-def _public(failure: AttemptFailed) -> GatewayError:
-    """The table of DESIGN.md section 5: what the last failure looks like from outside."""
-    if failure.backend_status == 429:
-        return BackendOverloaded(
-            "Every backend for this model is overloaded.", retry_after_s=failure.retry_after_s or 1.0
-        )
-    if failure.kind in ("timeout", "deadline"):
-        return DeadlineExceeded("The backend did not answer in time.")
-    if failure.kind == "connect":
-        return NoBackend("No backend could be reached.", retry_after_s=UNREACHABLE_RETRY_S)
-    return BackendFailed("The backend failed to answer the call.")
-
-
-def _passed_on(failure: AttemptFailed) -> GatewayError:
-    """The backend's own words to the client, without its hosts and ids."""
-    try:
-        error = orjson.loads(failure.answer_body)["error"]
-        message, kind, param, code = (error.get(k) for k in ("message", "type", "param", "code"))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        message, kind, param, code = None, None, None, None
-    text = _LOCATION.sub("[removed]", message)[:2000] if isinstance(message, str) else "The backend refused the call."
-    return BackendRefusal(
-        text,
-        status=failure.backend_status,
-        type_=kind if isinstance(kind, str) else "invalid_request_error",
-        code=code if isinstance(code, str) else "invalid_value",
-        param=param if isinstance(param, str) else None,
-    )
+    return min(job.max_tokens, target.model.max_output, max(1, target.model.context - job.decision.needed))

@@ -11,6 +11,7 @@ import orjson
 
 from gateway.call import JSON, Call, Request
 from gateway.errors import InvalidValue
+from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
 MAX_NESTING: Final = 64
 MAX_CONTAINERS: Final = 100_000  # 20 MB of "[]," would be 400 MB of lists and seconds of everyone's time
@@ -22,8 +23,10 @@ MAX_BEST_OF: Final = 20
 MAX_DIMENSIONS: Final = 65_536
 MAX_MAX_TOKENS: Final = 1_000_000
 MAX_TOKEN_ID: Final = 2**31
-TEMPLATE_TOKENS: Final = 32  # a chat template alone can add 30
-MESSAGE_TOKENS: Final = 8
+# What backends call the output limit and the number of choices beside the API's own names: a limit that came past us
+# under another name would cost more than was held.
+OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
+CHOICES: Final = ("n", "n_cmpl")
 
 _MEDIA: Final = frozenset(
     {"image_url", "input_image", "image", "input_audio", "audio_url", "file", "input_file", "video_url"}
@@ -37,8 +40,8 @@ _NOT_READ: Final = frozenset({
 })  # fmt: skip
 
 _INTEGERS: Final = {
-    "max_tokens": (1, MAX_MAX_TOKENS), "max_completion_tokens": (1, MAX_MAX_TOKENS), "n": (1, MAX_N),
-    "best_of": (1, MAX_BEST_OF), "dimensions": (1, MAX_DIMENSIONS),
+    **dict.fromkeys(OUTPUT_LIMITS, (1, MAX_MAX_TOKENS)), **dict.fromkeys(CHOICES, (1, MAX_N)),
+    "best_of": (1, MAX_BEST_OF), "dimensions": (1, MAX_DIMENSIONS), "seed": (-(2**63), 2**64 - 1),
 }  # fmt: skip
 _NEEDING: Final = ("tools", "functions", "response_format")
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
@@ -144,8 +147,7 @@ def _wants_usage(body: JSON) -> bool:
 
 
 def _max_tokens(body: JSON) -> int | None:
-    first, second = body.get("max_tokens"), body.get("max_completion_tokens")
-    return min(first, second) if first is not None and second is not None else first or second
+    return min([value for name in OUTPUT_LIMITS if (value := body.get(name)) is not None], default=None)
 
 
 def _choices(body: JSON) -> int:
@@ -153,7 +155,7 @@ def _choices(body: JSON) -> int:
     best_of: int = body.get("best_of") or n
     if best_of < n:
         raise InvalidValue("'best_of' must not be less than 'n'.", param="best_of")
-    return best_of
+    return max(best_of, body.get("n_cmpl") or 1)
 
 
 def _input(endpoint: str, body: JSON) -> tuple[int, int, int, int]:

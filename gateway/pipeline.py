@@ -22,7 +22,6 @@ from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.limits import Gate, Gates, Permit
 from gateway.parse import parse_call
 from gateway.recorder import Finished, Recorder
-from gateway.routing.policies import Target
 from gateway.routing.router import Decision, Router, estimated_input, needed_context
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
@@ -35,7 +34,7 @@ CARD_VERSION = 1
 class _Life:
     """What one call has acquired so far, so that its end can give it back. Every field is set once."""
 
-    __slots__ = ("charge_id", "decision", "delivery", "dispatched", "hold", "permit", "receipt", "record")
+    __slots__ = ("charge_id", "decision", "delivery", "dispatched", "lowered_to", "permit", "receipt", "record")
 
     def __init__(self, record: Finished) -> None:
         self.record = record
@@ -45,7 +44,7 @@ class _Life:
         self.permit: Permit | None = None
         self.decision: Decision | None = None
         self.receipt: Receipt | None = None
-        self.hold: int | None = None
+        self.lowered_to: int | None = None
 
 
 class Pipeline:
@@ -98,7 +97,7 @@ class Pipeline:
             max_tokens = await self._reserve(life, caller, call, decision)
             job = self._job(life, call, decision, max_tokens, deadline, gate)
             await self._dispatcher.run(job, sink, life.delivery)
-            usage = life.delivery.usage or self._counted(call, life.delivery, ())
+            usage = life.delivery.usage or await self._counted(call, life.delivery)
             receipt = self._settle(life, usage)
             life.receipt = await receipt  # answered means charged: only now the last byte may go
             await self._finish(life, job, sink)
@@ -135,19 +134,17 @@ class Pipeline:
         try:
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=False)
         except errors.QuotaExhausted:
-            exact = await self._tokenizer.count_long(prompt_text(call)) if self._tokenizer.ready else call.input_bound
-            bound = min(call.input_bound, exact + 32 + 8 * len(call.body.get("messages", ())))
-            quote = self._quote(life, caller, call, decision, bound)
+            quote = self._quote(life, caller, call, decision, await self._tokenizer.bound(call))
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
         life.record.reserved_uc = hold.reserved_uc
-        life.hold = hold.max_tokens if hold.max_tokens != quote.max_tokens else None
+        if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
+            life.lowered_to = hold.max_tokens
         return hold.max_tokens
 
     def _quote(self, life: _Life, caller: Caller, call: Call, decision: Decision, input_bound: int) -> Quote:
         ceiling = decision.ceiling
-        texts = call.choices if call.endpoint == "embeddings" else 1  # each has the context to itself
+        texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
         bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
-        prompts = call.choices if call.endpoint == "completions" else 1
         return Quote(
             tenant=caller.tenant,
             account_path=caller.account_path,
@@ -156,7 +153,7 @@ class Pipeline:
             model_requested=call.model,
             card=CARD,
             card_version=CARD_VERSION,
-            input_uc=bound * ceiling.input_rate * prompts + ceiling.call_rate,
+            input_uc=bound * ceiling.input_rate + ceiling.call_rate,
             output_uc_per_token=ceiling.output_rate * call.choices,
             max_tokens=self._max_tokens(caller, call, decision),
             deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
@@ -178,8 +175,10 @@ class Pipeline:
     def _job(
         self, life: _Life, call: Call, decision: Decision, max_tokens: int | None, deadline: Deadline, gate: Gate
     ) -> Job:
-        def attempting(target: Target) -> None:
-            life.dispatched = True
+        def sending() -> None:
+            target = life.delivery.target
+            assert target is not None
+            life.dispatched, life.delivery.failed = True, False
             self._ledger.dispatched(life.charge_id, target.backend.name, target.model.name)
 
         def headers(delivery: Delivery) -> dict[str, str]:
@@ -195,21 +194,23 @@ class Pipeline:
                 "x-moma-config": str(self._generation),
                 **gate.headers(),
             }
-            if life.hold is not None:
-                out["x-moma-max-tokens"] = str(life.hold)
+            if life.lowered_to is not None:
+                out["x-moma-max-tokens"] = str(life.lowered_to)
             return out
 
-        return Job(call, decision, max_tokens, deadline, attempting, headers)
+        return Job(call, decision, max_tokens, deadline, sending, headers)
 
-    def _counted(self, call: Call, delivery: Delivery, flags: tuple[str, ...]) -> Usage:
-        """The local count, where the backend said nothing: what went in, and what was passed on."""
+    async def _counted(self, call: Call, delivery: Delivery) -> Usage:
+        """The local count, where the backend said nothing: what went in, and what came out."""
         text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
-        quantities = {
-            "input": self._tokenizer.count(prompt_text(call)),
-            "output": self._tokenizer.count(text),
-            "calls": 1,
-        }
-        return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
+        counts = await self._tokenizer.count_long(prompt_text(call)), await self._tokenizer.count_long(text)
+        return _estimated(call, delivery, *counts)
+
+    def _counted_so_far(self, call: Call, delivery: Delivery) -> Usage:
+        """The same for a call that was cut off, without an await: of long texts an estimate."""
+        text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
+        counts = self._tokenizer.count_now(prompt_text(call)), self._tokenizer.count_now(text)
+        return _estimated(call, delivery, *counts, "partial")
 
     def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
         target = life.delivery.target
@@ -244,6 +245,8 @@ class Pipeline:
         record = life.record
         record.outcome = "refused" if isinstance(error, errors.CallRejected) else "failed"
         record.status = error.status
+        if isinstance(error, errors.BackendRefusal):
+            record.usage = life.delivery.usage  # a filter may have used something all the same
         if isinstance(error, errors.RateLimited):
             record.refusal = error.kind
         elif isinstance(error, errors.QuotaExhausted):
@@ -257,10 +260,13 @@ class Pipeline:
     def _end(self, life: _Life, call: Call | None) -> None:
         """No await may stand here: a cancelled call must end exactly like a finished one."""
         record, delivery = life.record, life.delivery
-        late = self._close(life, call) if life.charge_id else None
-        if life.permit is not None:
-            usage = record.usage
-            life.permit.release(usage.input_tokens + usage.output_tokens if usage else None)
+        late = None
+        try:
+            late = self._close(life, call) if life.charge_id else None
+        finally:
+            if life.permit is not None:
+                usage = record.usage
+                life.permit.release(usage.rated_tokens if usage is not None else 0)
         record.ended = self._clock.now()
         record.route = life.decision.route if life.decision else ""
         if delivery.target is not None:
@@ -277,13 +283,14 @@ class Pipeline:
     def _close(self, life: _Life, call: Call | None) -> asyncio.Future[Receipt] | None:
         """Settles what was passed on before the end came (section 4 of the charging design); else voids."""
         delivery, record = life.delivery, life.record
-        late = None
-        if record.usage is not None and life.receipt is None:
-            late = self._settle(life, record.usage)  # cut off while it awaited the commit: the same receipt again
-        elif life.dispatched and record.usage is None and call is not None and self._owes(life):
-            late = self._settle(life, self._counted(call, delivery, ("partial",)))
-        self._ledger.close(life.charge_id, record.outcome)
-        return late
+        try:
+            if record.usage is not None and life.receipt is None:  # cut off while it awaited the commit, or refused
+                return self._settle(life, record.usage)
+            if life.dispatched and record.usage is None and call is not None and self._owes(life):
+                return self._settle(life, self._counted_so_far(call, delivery))
+            return None
+        finally:
+            self._ledger.close(life.charge_id, record.outcome)
 
     def _owes(self, life: _Life) -> bool:
         """A client that left pays by the backend's on_disconnect; a broken stream pays for what was passed on."""
@@ -298,6 +305,14 @@ class Pipeline:
 def error_answer(error: errors.GatewayError, request_id: str) -> Answer:
     headers = {"content-type": "application/json", "x-request-id": request_id, **error.headers()}
     return Answer(error.status, headers, errors.encoded(error))
+
+
+def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: str) -> Usage:
+    """Nobody has said what an image comes to: it counts as the most that its model declares."""
+    if call.media_parts and delivery.target is not None:
+        read += call.media_parts * delivery.target.model.max_image_tokens
+    quantities = {"input": read, "output": written, "calls": 1}
+    return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
 
 
 def _answer_text(delivery: Delivery) -> str:

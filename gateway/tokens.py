@@ -16,9 +16,9 @@ import tiktoken
 from gateway.call import Call
 
 BYTES_PER_TOKEN: Final = 3.5  # English is above 4, Chinese about 3
-LONG_TEXT_CHARS: Final = 100_000  # some 20 ms of counting: too long for the event loop
+LONG_TEXT_CHARS: Final = 100_000  # some 20 ms of counting, seconds for random text: too long for the event loop
 PIECE_CHARS: Final = 50_000  # tiktoken's pattern overflows its stack on a megabyte of spaces
-TEMPLATE_TOKENS: Final = 32
+TEMPLATE_TOKENS: Final = 32  # a chat template alone can add 30
 MESSAGE_TOKENS: Final = 8
 
 _RANKS_SHA256: Final = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
@@ -59,7 +59,7 @@ class Tokenizer:
         """Tokens of `text`; without a vocabulary an estimate. Special tokens in it are plain text."""
         encoding = self._encoding
         if encoding is None:
-            return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
+            return _estimate(text)
         if len(text) <= PIECE_CHARS:
             return len(encoding.encode_ordinary(text))
         pieces = (text[start : start + PIECE_CHARS] for start in range(0, len(text), PIECE_CHARS))
@@ -71,27 +71,41 @@ class Tokenizer:
             return self.count(text)
         return await asyncio.to_thread(self.count, text)
 
-    def bound(self, call: Call) -> int:
+    def count_now(self, text: str) -> int:
+        """The same where nothing may be awaited: a long text is estimated."""
+        return self.count(text) if len(text) <= LONG_TEXT_CHARS else _estimate(text)
+
+    async def bound(self, call: Call) -> int:
         """As `call.input_bound`, but tight: the count with the margin of a chat template, never above the bytes."""
-        messages = call.body.get("messages")
-        margin = TEMPLATE_TOKENS + MESSAGE_TOKENS * (len(messages) if isinstance(messages, list) else 0)
-        return min(call.input_bound, self.count(prompt_text(call)) + margin)
+        if not self.ready:
+            return call.input_bound
+        messages = len(call.body["messages"]) if call.endpoint == "chat" else 0
+        count = await self.count_long(prompt_text(call))
+        return min(call.input_bound, count + TEMPLATE_TOKENS + MESSAGE_TOKENS * messages)
 
 
 def prompt_text(call: Call) -> str:
-    """All text of a call that a model reads, media apart. A token array stands as a word per token."""
+    """All text of a call that a model reads, media apart. A token array stands as a word per token.
+
+    Only what was checked when the call was parsed is looked into: a chat's `prompt` may hold anything.
+    """
     parts: list[str] = []
-    for message in call.body.get("messages") or ():
-        _message_text(message, parts)
-    for name in ("prompt", "input"):
-        _prompt_text(call.body.get(name), parts)
+    if call.endpoint == "chat":
+        for message in call.body["messages"]:
+            _message_text(message, parts)
+    else:
+        _prompt_text(call.body["prompt" if call.endpoint == "completions" else "input"], parts)
     for name in ("suffix", "tools", "functions", "response_format"):
         _any_text(call.body.get(name), parts)
     return "\n".join(parts)
 
 
-def _message_text(message: Any, parts: list[str]) -> None:
-    for name, value in message.items() if isinstance(message, dict) else ():
+def _estimate(text: str) -> int:
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
+
+
+def _message_text(message: dict[str, Any], parts: list[str]) -> None:
+    for name, value in message.items():
         if name == "content" and isinstance(value, list):
             parts += [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
             parts += [part for part in value if isinstance(part, str)]

@@ -12,8 +12,11 @@ import aiohttp
 import pytest
 
 from gateway.app import App
+from gateway.charging.ledger import open_ledger
 from gateway.config.load import load
 from gateway.demo.scripted import ScriptedBackend
+from tests.stage import CONFIG, PLAN, Open, Stage
+from tests.virtual import VirtualClock
 
 KEY = "sk-moma-test-key-of-the-suite"
 ADMIN_KEY = "admin-key-of-the-suite"
@@ -90,3 +93,13 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as http:
             yield World(app, a, b, http, tmp_path)
         await app.aclose()
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+    """A stage over a ledger of its own, given what the backends do."""
+    clock = VirtualClock()
+    ledger = await open_ledger(str(tmp_path / "l.db"), clock, "UTC", CONFIG.plans)
+    ledger.apply_plan("t", PLAN)
+    yield lambda script, **more: Stage(ledger, clock, script, **more)
+    await ledger.aclose()

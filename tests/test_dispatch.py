@@ -95,7 +95,11 @@ class Bench:
         self.router = Router(self.config, random.Random(self.seed))
         self.delivery = Delivery()
         self.sink = ListSink()
-        self.attempting: list[str] = []
+        self.reached: list[str] = []
+
+    def _sending(self) -> None:
+        assert self.delivery.target is not None
+        self.reached.append(self.delivery.target.backend.name)
 
     async def run(self, total_s: float | None = None, **body: Any) -> Delivery:
         asked = call(**{"model": "one", **body})
@@ -106,7 +110,7 @@ class Bench:
             self.router.route(asked, Plan("p")),
             100,
             deadline,
-            lambda target: self.attempting.append(target.backend.name),
+            self._sending,
             lambda delivery: {"x-moma-attempts": str(delivery.attempts)},
         )
         await drive(self.clock, self.dispatcher.run(job, self.sink, self.delivery))
@@ -133,7 +137,7 @@ async def test_an_answer_is_delivered_with_its_usage() -> None:
     assert delivery.answer.body == whole()
     assert delivery.usage is not None
     assert delivery.usage.quantities == {"input": 7, "output": 3, "calls": 1}
-    assert (delivery.attempts, bench.attempting) == (1, ["a"])
+    assert (delivery.attempts, bench.reached) == (1, ["a"])
 
 
 # -- which errors are tried again ---------------------------------------------------------------------------------
@@ -184,7 +188,7 @@ async def test_the_last_failure_decides_what_the_client_hears(fault: Said, statu
     bench = Bench(lambda _: fault)
     error = await bench.fail(stream=True)
     assert (error.status, error.code) == (status, code)
-    assert len(bench.client.sent) == 3
+    assert len(bench.client.sent) == (1 if fault.status == 401 else 3)
     assert ("retry-after" in error.headers()) == (status in (429, 503))
     assert bench.clock.armed <= 1  # the one of all deadlines
 
@@ -576,7 +580,7 @@ async def test_a_slow_reader_is_not_a_slow_backend() -> None:
     bench.sink = sink = SlowSink(bench.clock)
     asked = call(model="one", stream=True)
     decision = bench.router.route(asked, Plan("p"))
-    job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda _: None, lambda _: {})
+    job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda: None, lambda _: {})
     await drive(bench.clock, bench.dispatcher.run(job, sink, bench.delivery))
     assert bench.clock.at == pytest.approx(20.0 * len(sink.chunks))
 
@@ -588,8 +592,28 @@ async def test_a_reader_slower_than_the_whole_deadline_ejects_nobody() -> None:
     for number in range(FAILURES_TO_EJECT):
         asked = call(model="one", stream=True)
         decision = bench.router.route(asked, Plan("p"))
-        job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda _: None, lambda _: {})
+        job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda: None, lambda _: {})
         with pytest.raises(GatewayError):
             await drive(bench.clock, bench.dispatcher.run(job, SlowSink(bench.clock), Delivery()))
         assert bench.attempts == {("a", "deadline"): number + 1}
     assert bench.health.available(("a", "one"))
+
+
+async def test_two_keys_are_no_way_round_the_retry_budget() -> None:
+    bench = Bench(lambda _: refused(429, retry_after="0"), keys={"a": ("one", "two")})
+    for _ in range(30):
+        await bench.fail()
+    assert len(bench.client.sent) <= 1.1 * 30 + 10
+
+
+@pytest.mark.parametrize("status", [307, 401, 402, 403, 404])
+async def test_what_a_moment_cannot_mend_is_not_asked_again(status: int) -> None:
+    bench = Bench(lambda _: refused(status))
+    assert (await bench.fail(model="two")).status == 502
+    assert bench.backends == ["a", "b"]
+
+
+async def test_a_refused_target_leaves_the_turns_to_others() -> None:
+    bench = Bench([refused(404), refused(503), OK])
+    await bench.run(model="two")
+    assert bench.backends == ["a", "b", "b"]

@@ -59,3 +59,11 @@ def test_prompts(prompt: Any, choices: int, bound: int) -> None:
 def test_bad_prompts(prompt: Any) -> None:
     with pytest.raises(InvalidValue):
         parsed("embeddings", input=prompt)
+
+
+@pytest.mark.parametrize("seed", [b"18446744073709551617", b"1.5", b"true", b'"7"'])
+def test_a_seed_that_parsers_would_round_is_refused(seed: bytes) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}],"seed":' + seed + b"}"
+    with pytest.raises(InvalidValue) as caught:
+        parse_call(Request("r", "chat", {}, body))
+    assert caught.value.param == "seed"

@@ -23,8 +23,8 @@ async def test_counts(loaded: Tokenizer) -> None:
     assert await loaded.count_long("hello world " * 20_000) > 30_000
 
 
-def test_prompt_text(loaded: Tokenizer) -> None:
+async def test_prompt_text(loaded: Tokenizer) -> None:
     body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url"}]}]}
     call = Call("r", "chat", "m", body, False, False, None, 1, 500, 1, frozenset(), None)
     assert prompt_text(call) == "user\nhi"
-    assert loaded.bound(call) == 43
+    assert await loaded.bound(call) == 43

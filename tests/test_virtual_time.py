@@ -6,28 +6,14 @@ import ast
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
-from gateway.app import ids
-from gateway.backends.keys import Keys
-from gateway.charging.ledger import Ledger, open_ledger
-from gateway.config.model import Limits, Plan, PlanGrant, Retry, Timeout
-from gateway.deadline import Deadlines
-from gateway.dispatch import Dispatcher
-from gateway.limits import Gates
-from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline
-from gateway.recorder import Recorder
-from gateway.routing.health import Health
-from gateway.routing.router import Router
-from gateway.tenants import Caller, Tenants
+from gateway.config.model import Limits, Plan
 from gateway.tokens import Tokenizer
+from tests.stage import Open
 from tests.virtual import (
     BROKEN,
     CONNECT,
@@ -39,116 +25,16 @@ from tests.virtual import (
     STREAM,
     USAGE,
     WORD,
-    FakeClient,
     ListSink,
     Piece,
     Said,
-    Sent,
-    VirtualClock,
-    backend,
-    config,
     drive,
-    model,
     refused,
     request,
-    route,
     whole,
 )
 
 ROOT = Path(__file__).parent.parent
-PLAN = Plan("p", (PlanGrant(1_000_000_000_000),))
-CONFIG = config(
-    [backend("a"), backend("b")],
-    [model("m", "a"), model("n", "b"), model("e", "a", endpoints=frozenset({"embeddings"}))],
-    [route("both", "m", "n")],
-    timeout=Timeout(3, 30, 30, 300),
-    retry=Retry(3, 0.2, 5.0),
-    plan=PLAN,
-)
-
-
-@dataclass
-class Stage:
-    """A pipeline over a real ledger and a scripted hop, without a socket or a second of waiting."""
-
-    ledger: Ledger
-    clock: VirtualClock
-    script: Sequence[Said] | Callable[[Sent], Said]
-    seed: int = 1
-    plan: Plan = PLAN
-    tokenizer: Tokenizer = field(default_factory=Tokenizer)
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    batches: int = 0
-
-    def __post_init__(self) -> None:
-        rng = random.Random(self.seed)
-        self.client = FakeClient(self.clock, self.script)
-        self.metrics = Metrics()
-        self.gates = Gates(self.clock)
-        self.pipeline = Pipeline(
-            config=CONFIG,
-            generation=1,
-            tenants=Tenants(),
-            gates=self.gates,
-            router=Router(CONFIG, rng),
-            dispatcher=Dispatcher(
-                client=self.client,
-                keys={name: Keys((), self.clock) for name in CONFIG.backends},
-                health=Health(self.clock),
-                gates=Gates(self.clock),
-                timeout=CONFIG.timeout,
-                retry=CONFIG.retry,
-                clock=self.clock,
-                rng=rng,
-                attempted=self.metrics.attempted,
-            ),
-            ledger=self.ledger,
-            tokenizer=self.tokenizer,
-            recorder=Recorder(self.metrics, top=50, log=lambda line: self.lines.append(orjson.loads(line))),
-            clock=self.clock,
-            deadlines=Deadlines(self.clock),
-            next_charge_id=ids("ch"),
-        )
-
-    def handle(self, sink: ListSink, headers: dict[str, str] | None = None, **body: Any) -> Any:
-        return self.pipeline.handle(Caller("t", self.plan, ("t",)), request(headers, **body), sink)
-
-    def busy(self) -> bool:
-        """The ledger's writer is at its file, or was since the last look: time stands still for it."""
-        batches, self.batches = self.batches, self.ledger.batches
-        return self.ledger._writer._busy or batches != self.batches
-
-    async def ask(self, headers: dict[str, str] | None = None, **body: Any) -> ListSink:
-        sink = ListSink()
-        await drive(self.clock, self.handle(sink, headers, **body), busy=self.busy)
-        assert self.ledger.open_holds == 0
-        self.ledger.check_invariants()
-        return sink
-
-    async def durable(self) -> list[dict[str, Any]]:
-        """All charge records, once nothing is queued."""
-        for _ in range(2000):
-            await asyncio.sleep(0)
-            if not self.busy():
-                break
-            await asyncio.sleep(0.001)
-        rows: list[dict[str, Any]] = self.ledger.charges("t", 0, 5000)["data"]
-        return rows
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
-
-
-Open = Callable[..., Stage]
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Open]:
-    clock = VirtualClock()
-    ledger = await open_ledger(str(tmp_path / "l.db"), clock, "UTC", CONFIG.plans)
-    ledger.apply_plan("t", PLAN)
-    yield lambda script, **more: Stage(ledger, clock, script, **more)
-    await ledger.aclose()
 
 
 async def test_an_answer_that_takes_299_seconds_takes_none(opened: Open) -> None:
@@ -300,7 +186,7 @@ async def test_a_batch_of_embeddings_is_held_and_charged_in_full(opened: Open) -
     stage, held = opened([Said(pieces=[EMBEDDED], before=1.0)]), []
     sink = ListSink()
     asked = request(endpoint="embeddings", model="e", input=["x" * 1000] * 100)
-    call = asyncio.ensure_future(stage.pipeline.handle(Caller("t", PLAN, ("t",)), asked, sink))
+    call = asyncio.ensure_future(stage.pipeline.handle(stage.caller, asked, sink))
     watch = asyncio.ensure_future(stage.clock.sleep(0.5))
     await drive(stage.clock, watch, busy=stage.busy)
     held.append(float(stage.ledger.usage("t")["reserved"]))

@@ -116,12 +116,14 @@ async def drive(clock: VirtualClock, work: Awaitable[T], *, until_s: float = 1e7
 
 @dataclass
 class Said:
-    """What a backend does: `before` seconds of silence, then a status and pieces (a number is a pause)."""
+    """What a backend does: takes `connecting` seconds to be reached, `before` seconds of silence, then a status and
+    pieces (a number is a pause)."""
 
     status: int = 200
     pieces: Sequence[Piece] = ()
     headers: dict[str, str] = field(default_factory=dict)
     before: float = 0.0
+    connecting: float = 0.0
     fails: AttemptFailed | None = None
 
 
@@ -164,6 +166,9 @@ class FakeExchange:
     def close(self) -> None:
         self.closed = True
 
+    def leave(self) -> None:
+        pass
+
 
 class FakeClient:
     """Answers by `choose`; a list of replies is used up in order. Every request is kept in `sent`."""
@@ -174,10 +179,16 @@ class FakeClient:
         self._clock = clock
         self._script = script if callable(script) else list(script)
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> FakeExchange:
+    async def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]
+    ) -> FakeExchange:
         sent = Sent(self._clock.now(), url, dict(headers), orjson.loads(body))
         self.sent.append(sent)
         said = self._script(sent) if callable(self._script) else self._script.pop(0)
+        if said.connecting:
+            await self._clock.sleep(said.connecting)
+        if said.fails is None or said.fails.kind != "connect":
+            sending()
         if said.before:
             await self._clock.sleep(said.before)
         if said.fails is not None:

@@ -19,11 +19,12 @@ from gateway.adapters.sse import (
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
+from gateway.parse import OUTPUT_LIMITS
 
 PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 DONE: Final = b"data: [DONE]\n\n"
 COMPLETIONS_DEFAULT_MAX_TOKENS: Final = 16  # the API's own default, put in because not every backend has it
-LIMIT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
+INPUT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
 KEPT_BYTES: Final = 256 * 1024
 HELD_COMMENT_BYTES: Final = 64 * 1024
 
@@ -49,7 +50,7 @@ def request_body(call: Call, as_name: str, max_tokens: int | None, quirks: Quirk
 
 
 def _limit_output(call: Call, body: JSON, max_tokens: int | None, quirks: Quirks) -> None:
-    used = [name for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
+    used = [name for name in OUTPUT_LIMITS if body.get(name) is not None]
     if call.endpoint == "completions" and not used:
         default = COMPLETIONS_DEFAULT_MAX_TOKENS
         body["max_tokens"] = default if max_tokens is None else min(default, max_tokens)
@@ -71,6 +72,15 @@ class AnswerReader:
         if not isinstance(answer.get("data" if self._call.endpoint == "embeddings" else "choices"), list):
             raise AttemptFailed("broken", "the backend's answer holds nothing", backend_status=status)
         return body, _usage_of(self._call, self._model, answer.get("usage"))
+
+
+def refusal_usage(call: Call, model: Model, body: bytes) -> Usage | None:
+    """What a refused call used nevertheless, such as one that a filter stopped; None when nothing is said of it."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return _usage_of(call, model, answer.get("usage")) if isinstance(answer, dict) else None
 
 
 def answer_text(body: bytes) -> str:
@@ -303,15 +313,15 @@ def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoi
     if not (_is_number(usage["prompt_tokens"]) and _is_number(given_out)):
         return None  # said, but not in numbers: counting is fairer than taking it for nothing
     prompts = 1 if endpoint == "chat" else choices  # each prompt, or embedded text, has the context to itself
-    prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * LIMIT_SLACK))
-    output, output_fine = _clamped(given_out, int(max_output * choices * LIMIT_SLACK))
+    prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * INPUT_SLACK))
+    output, output_fine = _clamped(given_out, max_output * choices)
     prompt_parts, parts_fine = _split(prompt, "input", _prompt_details(usage))
     output_parts, output_parts_fine = _split(output, "output", _output_details(usage))
     flags: tuple[str, ...] = ()
     if not (fine and output_fine and parts_fine and output_parts_fine):
         flags = ("bad_usage",)
     elif not prompt and not output:
-        flags = ("zero_usage",)
+        return Usage({}, "reported", ("zero_usage",))
     return Usage({**prompt_parts, **output_parts, "calls": 1}, "reported", flags)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -22,7 +22,10 @@ _SAFE: Final = "/%:=&?~@!$'()*+,;"
 
 
 class Exchange(Protocol):
-    """An answer that has begun. `close` is synchronous and cuts the connection unless all was read."""
+    """An answer that has begun. `close` is synchronous and cuts the connection unless all was read.
+
+    `leave`: what follows is of no interest, but its end may still come, so that the connection can be kept.
+    """
 
     status: int
     headers: dict[str, str]  # names in lower case
@@ -34,10 +37,15 @@ class Exchange(Protocol):
 
     def close(self) -> None: ...
 
+    def leave(self) -> None: ...
+
 
 class Client(Protocol):
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Exchange:
-        """Raises AttemptFailed of kind connect or broken; deadlines are the caller's."""
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
+        """Raises AttemptFailed of kind connect or broken; deadlines are the caller's.
+
+        `sending` is called when there is a connection, before the first byte goes over it.
+        """
 
     async def aclose(self) -> None: ...
 
@@ -71,16 +79,16 @@ class HttpClient:
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
         origin, start = self._targets.get(url) or self._target(url)
         message = _head(start, headers, len(body)) + body
         if connection := self._idle(origin):
             try:
-                return await _exchange(connection, message)
+                return await _exchange(connection, message, sending)
             except Stale:  # the backend gave the connection up just as it was used again
                 pass
         try:
-            return await _exchange(await self._connect(origin), message)
+            return await _exchange(await self._connect(origin), message, sending)
         except Stale as error:  # pragma: no cover - a new connection is never stale
             raise AttemptFailed("broken", "no answer") from error
 
@@ -131,7 +139,7 @@ class HttpClient:
             self._open.discard(connection)
 
         def made() -> Connection:
-            return Connection(self._loop, released, lost)
+            return Connection(self._loop, self._clock, released, lost)
 
         if origin.tls and self._tls is None:
             self._tls = ssl.create_default_context()
@@ -148,12 +156,13 @@ class HttpClient:
         return connection
 
 
-async def _exchange(connection: Connection, message: bytes) -> HttpExchange:
-    exchange = connection.send(message)
+async def _exchange(connection: Connection, message: bytes, sending: Callable[[], None]) -> HttpExchange:
     try:
+        sending()
+        exchange = connection.send(message)
         await exchange.head()
     except BaseException:
-        exchange.close()
+        connection.abort()
         raise
     return exchange
 

@@ -9,10 +9,12 @@ from typing import Final, cast
 
 import httptools
 
+from gateway.clock import Clock
 from gateway.errors import AttemptFailed
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+LEAVE_S: Final = 1.0  # some backends never end an answer whose last event has come
 PAUSE_BYTES: Final = 128 * 1024  # unread beyond this, the backend is paused: what bounds a slow reader's memory
 
 
@@ -83,6 +85,10 @@ class HttpExchange:
         if not self.ended:
             self._connection.abort()
 
+    def leave(self) -> None:
+        if not self.ended:
+            self._connection.close_in(LEAVE_S, self)
+
     # -- the connection's side ----------------------------------------------------------------------------------
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
@@ -132,12 +138,13 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop,
+        self, loop: asyncio.AbstractEventLoop, clock: Clock,
         released: Callable[[Connection], None], lost: Callable[[Connection], None],
     ) -> None:  # fmt: skip
         self.idle_since = 0.0
         self.gone: asyncio.Future[None] = loop.create_future()
         self._loop = loop
+        self._clock = clock
         self._released = released
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -163,6 +170,9 @@ class Connection(asyncio.Protocol):
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
+
+    def close_in(self, delay_s: float, exchange: HttpExchange) -> None:
+        self._clock.call_at(self._clock.now() + delay_s, exchange.close)
 
     def abort(self) -> None:
         if self._transport is not None:

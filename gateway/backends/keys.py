@@ -6,6 +6,7 @@ from gateway.clock import Clock
 
 ROTATE_ON = frozenset({401, 402, 403, 429})
 REST_S = 30.0
+LEAST_REST_S = 1.0  # whatever the backend wishes: two keys must not be a way round the retry budget
 
 
 class Keys:
@@ -35,7 +36,7 @@ class Keys:
     def refused(self, index: int, rest_s: float | None = None) -> bool:
         """Moves on to the next key; True when there is one that was not refused lately."""
         now = self._clock.now()
-        self._rests[index] = now + (REST_S if rest_s is None else rest_s)
+        self._rests[index] = now + (REST_S if rest_s is None else max(rest_s, LEAST_REST_S))
         if self._at == index:
             self._at = (index + 1) % len(self._values)
         return any(rest <= now for rest in self._rests)

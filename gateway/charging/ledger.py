@@ -264,7 +264,7 @@ class Ledger:
 
     def usage(self, tenant: str) -> dict[str, Any]:
         """In the shape of GET /v1/usage; also renews and expires."""
-        return views.usage(self._image, tenant, self._clock.wall_ms())
+        return views.usage(self._usable(), tenant, self._clock.wall_ms())
 
     def available_uc(self, tenant: str) -> int:
         """What the tenant could spend now, from all grants on its path."""

@@ -9,7 +9,10 @@ from gateway.routing.policies import Target
 
 
 class Turns:
-    """Whom a call has asked. State: the places in `targets` asked in this round, and until when each wants to rest."""
+    """Whom a call has asked.
+
+    State: the places in `targets` that may be asked, those asked in this round, and until when each wants to rest.
+    """
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = targets
@@ -17,6 +20,12 @@ class Turns:
         self.rounds = 1
         self._asked: list[int] = []
         self._rests = [0.0] * len(targets)
+        self._left = list(range(len(targets)))
+
+    @property
+    def over(self) -> bool:
+        """Nobody is left who might answer if asked again."""
+        return not self._left
 
     def fresh(self, health: Health) -> list[int]:
         """Those that can be asked at once: healthy, and not asked in this round."""
@@ -31,20 +40,22 @@ class Turns:
         healthy = self._healthy(health)
         if healthy:
             return sorted(healthy, key=lambda place: max(now, self._rests[place]))
-        return sorted(range(len(self.targets)), key=lambda place: health.back_in_s(self.targets[place].key))
+        return sorted(self._left, key=lambda place: health.back_in_s(self.targets[place].key))
 
     def rest_s(self, health: Health, now: float) -> float:
         """Until the first of them may be asked again."""
-        places = self._healthy(health) or range(len(self.targets))
+        places = self._healthy(health) or self._left
         return max(0.0, min(self._rests[place] for place in places) - now)
 
     def ask(self, place: int) -> None:
         self.tries += 1
         self._asked.append(place)
 
-    def failed(self, now: float, rest_s: float) -> None:
-        """The one that was asked last has failed, and wishes to be left alone for so long."""
+    def failed(self, now: float, rest_s: float, *, for_good: bool = False) -> None:
+        """The one that was asked last has failed, and wishes to be left alone for so long, or for this whole call."""
         self._rests[self._asked[-1]] = now + rest_s
+        if for_good:
+            self._left.remove(self._asked[-1])
 
     def _healthy(self, health: Health) -> list[int]:
-        return [place for place, target in enumerate(self.targets) if health.available(target.key)]
+        return [place for place in self._left if health.available(self.targets[place].key)]

@@ -93,8 +93,12 @@ async def client() -> AsyncIterator[HttpClient]:
     await client.aclose()
 
 
+def _nothing() -> None:
+    """Nobody needs to know that a byte is about to go out."""
+
+
 async def whole(client: HttpClient, url: str, body: bytes = b"{}", **headers: str) -> tuple[int, bytes]:
-    exchange = await client.send(url, {"content-type": "application/json", **headers}, body)
+    exchange = await client.send(url, {"content-type": "application/json", **headers}, body, _nothing)
     return exchange.status, await exchange.read()
 
 
@@ -271,7 +275,7 @@ async def test_a_slow_reader_holds_the_backend_back(client: HttpClient) -> None:
             sent += 100_000
 
     async with Server(handler) as server:
-        exchange: Any = await client.send(server.url, {}, b"")
+        exchange: Any = await client.send(server.url, {}, b"", _nothing)
         before = -1
         while sent != before:  # until the backend is stuck
             before = sent
@@ -293,7 +297,7 @@ async def test_leaving_cuts_the_connection(client: HttpClient) -> None:
         left.set()
 
     async with Server(handler) as server:
-        waiting = asyncio.create_task(client.send(server.url, {}, b""))
+        waiting = asyncio.create_task(client.send(server.url, {}, b"", _nothing))
         while not server.requests:
             await asyncio.sleep(0.01)
         waiting.cancel()
@@ -301,7 +305,7 @@ async def test_leaving_cuts_the_connection(client: HttpClient) -> None:
             await waiting
         await asyncio.wait_for(left.wait(), 5)
         left.clear()
-        exchange = await client.send(server.url, {}, b"")
+        exchange = await client.send(server.url, {}, b"", _nothing)
         assert await exchange.chunk() == b"hi"
         exchange.close()
         await asyncio.wait_for(left.wait(), 5)
@@ -357,3 +361,51 @@ async def test_tls_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
     for client in (stranger, friend):
         await client.aclose()
     server.close()
+
+
+async def test_an_answer_that_is_left_is_cut_when_it_does_not_end(client: HttpClient) -> None:
+    """After [DONE] nobody reads on; a backend that keeps the answer open must not keep the connection."""
+    left = asyncio.Event()
+
+    async def handler(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        writer.write(CHUNKED + b"2\r\nhi\r\n")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        left.set()
+
+    async with Server(handler) as server:
+        exchange = await client.send(server.url, {}, b"", _nothing)
+        assert await exchange.chunk() == b"hi"
+        exchange.leave()
+        await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_an_answer_that_is_left_and_ends_keeps_its_connection(client: HttpClient) -> None:
+    async def handler(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await server.request(reader)
+            writer.write(CHUNKED + b"2\r\nhi\r\n")
+            await asyncio.sleep(0.2)
+            writer.write(b"0\r\n\r\n")
+
+    async with Server(handler) as server:
+        for _ in range(3):
+            exchange = await client.send(server.url, {}, b"", _nothing)
+            assert await exchange.chunk() == b"hi"
+            exchange.leave()
+            await asyncio.sleep(0.4)
+        assert server.connections == 1
+        await asyncio.sleep(1.2)
+        assert not server.gone
+
+
+async def test_a_connection_goes_when_the_call_was_lost_before_its_first_byte(client: HttpClient) -> None:
+    def lost() -> None:
+        raise AttemptFailed("broken", "the hold is gone")
+
+    async with answering(OK) as server:
+        with pytest.raises(AttemptFailed):
+            await client.send(server.url, {}, b"", lost)
+        assert await whole(client, server.url) == (200, b"hi")
+        assert len(server.requests) == 1
