@@ -13,7 +13,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key, period_bounds, period_number
-from gateway.charging.records import Account, Closing, Hold, Key, Receipt, Row, record_row
+from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
 
 CLOSED_KEPT: Final = 10_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
@@ -27,7 +27,7 @@ class Changes:
     keys: dict[str, Key] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     holds: dict[str, Hold | None] = field(default_factory=dict)  # None: delete the row
-    closings: list[tuple[Receipt, Hold, Closing, int]] = field(default_factory=list)
+    closings: list[tuple[Receipt, Hold, int]] = field(default_factory=list)
     entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
     waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
 
@@ -220,16 +220,16 @@ class Image:
         account.loss_uc += unpaid_uc - debt_uc
         return debt_uc
 
-    def close(self, hold: Hold, receipt: Receipt, end: Closing | None, now_ms: int) -> None:
-        """Take the hold out; with `end` a numbered record is queued."""
+    def close(self, hold: Hold, receipt: Receipt, now_ms: int, *, numbered: bool) -> None:
+        """Take the hold out, and queue its record."""
         hold.open = False
         del self.holds[hold.charge_id]
         if hold.stored:
             self.changes.holds[hold.charge_id] = None
-        if end is None:
-            receipt.durable = True
+        if numbered:
+            self.changes.closings.append((receipt, hold, now_ms))
         else:
-            self.changes.closings.append((receipt, hold, end, now_ms))
+            receipt.durable = True
         self.remember(hold.charge_id, receipt)
 
     def remember(self, charge_id: str, receipt: Receipt) -> None:
@@ -244,8 +244,8 @@ class Image:
         """The changes so far and their numbered records. The numbers are assigned here, in the order of closing."""
         changes, self.changes = self.changes, Changes()
         rows = []
-        for receipt, hold, end, closed_ms in changes.closings:
+        for receipt, hold, closed_ms in changes.closings:
             receipt.seq = self.next_seq
             self.next_seq += 1
-            rows.append(record_row(receipt.seq, hold, end, closed_ms))
+            rows.append(record_row(receipt, hold, closed_ms))
         return changes, rows

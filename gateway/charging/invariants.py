@@ -22,7 +22,7 @@ def check_image(image: Image) -> None:
         assert sum(values) == grant.granted, f"I1: {grant}"
         assert grant.reserved == reserved[grant.id], f"I3: {grant}"
     _check_sums(image)
-    for _, hold, end, _ in image.changes.closings:
+    for end, hold, _ in image.changes.closings:
         assert end.status != "settled" or hold.dispatched or "cache_hit" in end.flags, "I13"
 
 

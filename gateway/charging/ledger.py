@@ -17,7 +17,7 @@ from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
 from gateway.charging.rating import Quote, cost_uc, credits_text, provider_cost
-from gateway.charging.records import Account, Closing, Hold, Key, Receipt
+from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
@@ -132,11 +132,8 @@ class Ledger:
         parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
         debt_uc = image.book(hold, charged_uc, unpaid_uc)
         cost = provider_cost(usage.quantities, price)
-        end = Closing(
-            "settled", usage, model_served, backend, charged_uc, debt_uc, unpaid_uc - debt_uc, parts, cost, flags
-        )
-        receipt = Receipt(0, charged_uc, unpaid_uc, cost, settled=True)
-        image.close(hold, receipt, end, now_ms)
+        receipt = Receipt("settled", usage, model_served, backend, charged_uc, unpaid_uc, debt_uc, parts, cost, flags)
+        image.close(hold, receipt, now_ms, numbered=True)
         return self._receipt_future(receipt)
 
     def close(
@@ -178,9 +175,9 @@ class Ledger:
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
         now_ms = self._clock.wall_ms()
         self._image.pay(hold, 0, now_ms)
-        end = Closing(status, Usage({}), hold.model, hold.backend, flags=flags) if hold.dispatched else None
-        self._image.close(hold, Receipt(), end, now_ms)
-        if end is not None or hold.stored:
+        receipt = Receipt(status, model_served=hold.model, backend=hold.backend, flags=flags)
+        self._image.close(hold, receipt, now_ms, numbered=hold.dispatched)
+        if hold.dispatched or hold.stored:
             self._writer.kick()
 
     def _burn_list(self, image: Image, quote: Quote, now_ms: int) -> list[Grant]:
@@ -358,7 +355,7 @@ class Ledger:
         return self._image.take() if self._image.changes.any and not self._broken else None
 
     def _committed(self, changes: Any, seconds: float) -> None:
-        for receipt, _, _, _ in changes.closings:
+        for receipt, _, _ in changes.closings:
             receipt.durable = True
         for future, receipt in changes.waiters:
             if not future.done():

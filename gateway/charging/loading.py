@@ -13,11 +13,10 @@ from gateway.call import Usage
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
 from gateway.charging.rating import Quote
-from gateway.charging.records import Account, Closing, Hold, Key, Receipt
+from gateway.charging.records import CRASH, Account, Hold, Key, Receipt
 from gateway.charging.schema import select_sql
 from gateway.config.model import Plan
 
-CRASH: Final = "crash"
 RECENT: Final = "SELECT seq, charge_id, charged, overage, status, flags FROM records ORDER BY seq DESC LIMIT ?"
 
 
@@ -32,8 +31,9 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.keep_grant(_grant(*row))
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
-        settled = status == "settled" and CRASH not in orjson.loads(flags)
-        image.remember(charge_id, Receipt(seq, charged, overage, durable=True, settled=settled))
+        end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
+        end.durable = True
+        image.remember(charge_id, end)
         image.next_seq = seq + 1
     return image
 
@@ -57,8 +57,8 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
         quote = Quote(tenant, account_path, request_id, endpoint, requested, card, version, 0, 0, None, deadline_ms)
         hold = Hold(charge_id, quote, None, reserved, [], opened_ms, 0.0, stored=True)
         image.holds[charge_id] = hold
-        end = Closing("settled", Usage({}, "estimated"), model, backend, flags=(CRASH,)) if dispatched else None
-        image.close(hold, Receipt(), end, now_ms)
+        end = Receipt("settled", Usage({}, "estimated"), model, backend, flags=(CRASH,)) if dispatched else Receipt()
+        image.close(hold, end, now_ms, numbered=bool(dispatched))
 
 
 def _grant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -18,6 +19,7 @@ RECORD_COLUMNS: Final = (
     "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms",
 )  # fmt: skip
 Row = tuple[Any, ...]
+CRASH: Final = "crash"  # the flag of what was open when the process died
 
 
 @dataclass(slots=True)
@@ -80,44 +82,40 @@ class Hold:
 
 @dataclass(slots=True)
 class Receipt:
-    """The result of a charge. `seq` is 0 when nothing was numbered; else it is known once the receipt is durable.
+    """How a charge ended. `seq` is 0 when nothing was numbered; else it is known once the receipt is durable.
 
-    `settled` is false for what was voided, expired or lost in a crash: no answer goes out on it.
+    `overage_uc` is what no grant paid: debt and loss.
     """
 
-    seq: int = 0
+    status: str = "voided"
+    usage: Usage | None = None
+    model_served: str = ""
+    backend: str = ""
     charged_uc: int = 0
     overage_uc: int = 0
-    cost: int = 0
-    durable: bool = False
-    settled: bool = False
-
-
-@dataclass(slots=True)
-class Closing:
-    """How a hold ends, before it has a number."""
-
-    status: str
-    usage: Usage
-    model_served: str
-    backend: str
-    charged: int = 0
-    debt: int = 0
-    loss: int = 0
-    parts: dict[str, int] = field(default_factory=dict)
+    debt_uc: int = 0
+    parts: Mapping[str, int] | None = None  # what each grant paid
     cost: int = 0
     flags: tuple[str, ...] = ()
+    seq: int = 0
+    durable: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """False for what was voided, expired or lost in a crash: no answer goes out on it."""
+        return self.status == "settled" and CRASH not in self.flags
 
 
-def record_row(seq: int, hold: Hold, end: Closing, closed_ms: int) -> Row:
+def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
     """In the order of RECORD_COLUMNS."""
-    quote = hold.quote
+    quote, usage = hold.quote, end.usage
+    used, source = (_json(usage.quantities), usage.source) if usage is not None else ("{}", "reported")
     return (
-        seq, hold.charge_id, quote.request_id, quote.tenant, _path_json(quote.account_path), quote.endpoint,
+        end.seq, hold.charge_id, quote.request_id, quote.tenant, _path_json(quote.account_path), quote.endpoint,
         quote.model_requested, end.model_served, end.backend, quote.card, quote.card_version, quote.card_version,
-        end.status, _json(end.usage.quantities), end.usage.source, hold.reserved_uc, end.charged,
-        end.debt + end.loss, end.debt, end.loss, _json(end.parts), end.cost, _json(end.flags) if end.flags else "[]",
-        hold.opened_ms, closed_ms,
+        end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
+        end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
+        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms,
     )  # fmt: skip
 
 

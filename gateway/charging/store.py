@@ -129,7 +129,7 @@ class Store:
             self._connection = None
 
     def _mark_durable(self, changes: Any) -> None:
-        for receipt, _, _, _ in changes.closings:
+        for receipt, _, _ in changes.closings:
             receipt.durable = True
 
 
