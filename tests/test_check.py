@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from gateway.config.load import load
+from gateway.config.model import Plan
+from gateway.routing.router import Router
+from tests.virtual import call
 
 GOOD = """version: 1
 currency: EUR
@@ -141,6 +146,21 @@ def test_which_limits_bind_where(check: Checked) -> None:
     assert (north["binds"], north["binds_fallback_of"]) == (["medium", "auto"], ["safe"])
     assert limits["backend", "abroad"]["binds"] == ["far", "safe"]  # auto requires another region
     assert limits["plan", "free"]["rpm"] is None
+
+
+def test_what_is_said_of_routes_is_what_the_router_does(check: Checked, tmp_path: Path) -> None:
+    facts = by_name(check.json(GOOD)["understood"]["routes"])
+    router = Router(load(tmp_path / "routes.yaml"), random.Random(1))
+    for name, route in facts.items():
+        decision = router.route(call(model=name), Plan("any"))
+        done = {(target.model.name, target.backend.name) for target in decision.targets}
+        assert done == pairs(route["pick"])
+        fallen = {(target.model.name, target.backend.name) for target in decision.on_error}
+        assert fallen == pairs(route["fallback"]["error"]) - done
+
+
+def pairs(targets: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(target["model"], backend) for target in targets for backend in target["backends"]}
 
 
 # -- for people ---------------------------------------------------------------------------------------------------

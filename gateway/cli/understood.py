@@ -12,7 +12,7 @@ from typing import Any
 from gateway.call import BUCKETS
 from gateway.charging.rating import credits_text
 from gateway.config.model import Backend, Config, Fallback, Limits, Model, Plan, Require, Route
-from gateway.routing.router import Router, unmet
+from gateway.routing.router import Router
 
 Facts = dict[str, Any]
 
@@ -103,7 +103,7 @@ def _target(config: Config, wanted: Fallback, require: Require) -> Facts:
     backends = [config.backends[name] for name in names]
     return {
         "model": wanted.model,
-        "backends": [b.name for b in backends if not unmet(require, b) and not unmet(wanted.require, b)],
+        "backends": [b.name for b in backends if require.met_by(b) and wanted.require.met_by(b)],
     }
 
 

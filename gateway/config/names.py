@@ -46,7 +46,7 @@ def _picks_too_much(source: Source, values: Values) -> bool:
     sizes: dict[str, int] = {}
     left = MAX_PICKED
     for name, route in routes.items():
-        sizes[name] = len(selected(models, route["pick"]))
+        sizes[name] = len(selected(models, route.get("pick", ())))
         left -= sizes[name]
         if left < 0:
             break

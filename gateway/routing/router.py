@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.call import Call
-from gateway.config.model import Backend, Config, Fallback, Model, Plan, Require, Route
+from gateway.config.model import Config, Fallback, Model, Plan, Require, Route
 from gateway.errors import ContextTooLong, InvalidValue, ModelNotFound, NoBackend
 from gateway.routing.policies import Ordered, Policy, Target, Weighted
 
@@ -158,21 +158,14 @@ def removed_by(target: Target, require: Require, call: Call, needed: int) -> str
         return "endpoint"
     if model.can is not None and not call.needs <= model.can:
         return "capability"
-    if why := unmet(require, backend):
-        return why
-    if needed > model.context:
-        return "context"
-    return None
-
-
-def unmet(require: Require, backend: Backend) -> str | None:
-    """What a backend lacks of what a route requires, or None."""
     if require.region and backend.region not in require.region:
         return "region"
     if require.chip and backend.chip not in require.chip:
         return "chip"
     if require.tags and require.tags.isdisjoint(backend.tags):
         return "tags"
+    if needed > model.context:
+        return "context"
     return None
 
 
