@@ -7,16 +7,16 @@ import hmac
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
-from gateway.charging.records import Account
+from gateway.charging.records import Account, Key
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
@@ -32,6 +32,7 @@ _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 _LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
+Listed = TypeVar("Listed", Account, Key)
 
 
 class Admin:
@@ -75,8 +76,7 @@ class Admin:
                 self._expect(method, "GET")
                 return 200, self._tenant(tenant)
             case ["tenants", tenant, "keys"]:
-                self._expect(method, "POST")
-                return await self._add_key(tenant, _object(body))
+                return await self._keys_of(method, tenant, query, body)
             case ["tenants", tenant, "keys", key_id]:
                 self._expect(method, "DELETE")
                 return await self._drop_key(tenant, key_id)
@@ -107,7 +107,7 @@ class Admin:
 
     async def _tenants_of(self, method: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
         if method == "GET":
-            return 200, listed(self._ledger.tenants(), query)
+            return 200, listed(self._ledger.tenants(), query, shown)
         self._expect(method, "POST")
         asked = _object(body)
         tenant, plan, parent, tags = _id(asked, "id"), asked.get("plan"), asked.get("parent"), asked.get("tags", [])
@@ -124,8 +124,16 @@ class Admin:
         self._tenants.put(Caller(tenant, self._plans[plan], account.path))
         return 201, shown(account)
 
-    async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    async def _keys_of(
+        self, method: str, tenant: str, query: Mapping[str, str], body: bytes
+    ) -> tuple[int, dict[str, Any]]:
         self._tenant(tenant)
+        if method == "GET":
+            return 200, listed(self._ledger.keys(tenant), query, shown_key)
+        self._expect(method, "POST")
+        return await self._add_key(tenant, _object(body))
+
+    async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
         key, expires_ms = "sk-moma-" + secrets.token_urlsafe(32), _time_ms(asked, "expires_at")
         name = asked.get("name", "")
         if not _is_text(name, 128):
@@ -133,8 +141,7 @@ class Admin:
         entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
         await receipt
         self._tenants.put_key(key_hash(key), tenant, expires_ms)
-        expires_at = None if expires_ms is None else expires_ms // 1000
-        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": expires_at}
+        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": _seconds(expires_ms)}
 
     async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
         self._tenant(tenant)
@@ -164,7 +171,7 @@ class Admin:
             "id": grant.id,
             "tenant": tenant,
             "credits": credits_text(grant.granted),
-            "expires_at": grant.expires_ms // 1000 if grant.expires_ms is not None else None,
+            "expires_at": _seconds(grant.expires_ms),
             "priority": grant.priority,
             "source_ref": grant.source_ref,
         }
@@ -175,18 +182,33 @@ class Admin:
         return 200, await asyncio.to_thread(self._ledger.charges, tenant, after, max(1, limit))
 
 
-def listed(accounts: Sequence[Account], query: Mapping[str, str]) -> dict[str, Any]:
-    """Tenants in the order of their ids; `next` is the `after` of the following page."""
+def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
+    """In the order of their ids; `next` is the `after` of the following page."""
     limit, after = max(1, _query_int(query, "limit", MAX_LISTED, MAX_LISTED)), query.get("after", "")
-    rest = sorted((account for account in accounts if account.id > after), key=lambda account: account.id)
+    rest = sorted((item for item in items if item.id > after), key=lambda item: item.id)
     return {
-        "data": [shown(account) for account in rest[:limit]],
+        "data": [show(item) for item in rest[:limit]],
         "next": rest[limit - 1].id if len(rest) > limit else None,
     }
 
 
 def shown(account: Account) -> dict[str, Any]:
     return {"id": account.id, "plan": account.plan, "parent": account.parent, "tags": list(account.tags)}
+
+
+def shown_key(key: Key) -> dict[str, Any]:
+    """Without the hash: who has it could look for the secret at leisure."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "created_at": _seconds(key.created_ms),
+        "expires_at": _seconds(key.expires_ms),
+        "revoked_at": _seconds(key.revoked_ms),
+    }
+
+
+def _seconds(ms: int | None) -> int | None:
+    return None if ms is None else ms // 1000
 
 
 def credits_uc(value: object) -> int:

@@ -13,7 +13,7 @@ from gateway.admin import Admin, credits_uc
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import GatewayError, InvalidKey, InvalidValue, RateLimited
-from gateway.tenants import Caller, Tenants
+from gateway.tenants import Caller, Tenants, key_hash
 from tests.charging.fakes import quote, settle
 from tests.conftest import ADMIN_KEY, World
 from tests.virtual import START_MS, VirtualClock
@@ -235,6 +235,40 @@ async def test_a_key_belongs_to_its_tenant(desk: Desk) -> None:
     assert desk.caller(made["key"]).tenant == "t"
 
 
+async def test_keys_are_listed_without_secret_or_hash(desk: Desk) -> None:
+    await desk.tenant("t")
+    await desk.tenant("u")
+    end = START_MS // 1000 + 3600
+    secrets = []
+    for tenant, body in (("t", {"name": "laptop", "expires_at": end}), ("t", {}), ("u", {})):
+        secrets.append((await desk.ask("POST", f"tenants/{tenant}/keys", body))[1]["key"])
+    desk.clock.advance(60)
+    await desk.ask("DELETE", "tenants/t/keys/key_000002")
+    status, listed = await desk.ask("GET", "tenants/t/keys")
+    made = START_MS // 1000
+    assert (status, listed) == (200, {"data": [
+        {"id": "key_000001", "name": "laptop", "created_at": made, "expires_at": end, "revoked_at": None},
+        {"id": "key_000002", "name": "", "created_at": made, "expires_at": None, "revoked_at": made + 60},
+    ], "next": None})  # fmt: skip
+    for secret in secrets:
+        assert secret.removeprefix("sk-moma-") not in str(listed)
+        assert key_hash(secret) not in str(listed)
+
+
+async def test_keys_are_listed_by_pages(desk: Desk) -> None:
+    await desk.tenant("t")
+    assert await desk.ask("GET", "tenants/t/keys") == (200, {"data": [], "next": None})
+    names = [(await desk.ask("POST", "tenants/t/keys"))[1]["id"] for _ in range(5)]
+    got: list[str] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        _, page = await desk.ask("GET", "tenants/t/keys", limit="2", after=page["next"])
+        got += [entry["id"] for entry in page["data"]]
+    assert got == names
+    status, error = await desk.ask("GET", "tenants/t/keys", limit="many")
+    assert (status, error["param"]) == (400, "limit")
+
+
 # -- grants -------------------------------------------------------------------------------------------------------
 
 
@@ -423,7 +457,8 @@ async def test_bad_spans(desk: Desk, query: dict[str, str], param: str) -> None:
 
 # -- all routes ---------------------------------------------------------------------------------------------------
 
-ROUTES = [("POST", "keys"), ("POST", "grants"), ("GET", "usage"), ("GET", "charges"), ("GET", "statement")]
+READS = [("GET", what) for what in ("keys", "usage", "charges", "statement")]
+ROUTES = [*READS, ("POST", "keys"), ("POST", "grants")]
 
 
 @pytest.mark.parametrize(("method", "what"), [*ROUTES, ("GET", ""), ("DELETE", "keys/key_000001")])
@@ -441,7 +476,7 @@ async def test_an_unknown_tenant_is_not_found(desk: Desk, method: str, what: str
         ("DELETE", "tenants"),
         ("POST", "tenants/t"),
         ("DELETE", "tenants/t"),
-        ("GET", "tenants/t/keys"),
+        ("DELETE", "tenants/t/keys"),
         ("GET", "tenants/t/keys/k"),
         ("POST", "tenants/t/keys/k"),
         ("GET", "tenants/t/grants"),
@@ -533,6 +568,9 @@ async def test_over_http(world: World) -> None:
     async with world.http.get(f"{world.url}/v1/usage", headers=key) as answer:
         assert (status, answer.status) == (201, 200)
     assert (await ask("DELETE", f"tenants/new/keys/{made['id']}"))[0] == 200
+    [entry] = (await ask("GET", "tenants/new/keys"))[1]["data"]
+    assert entry["id"] == made["id"]
+    assert entry["revoked_at"] >= entry["created_at"]
     async with world.http.get(f"{world.url}/v1/usage", headers=key) as answer:
         assert answer.status == 401
     for headers in (key, {"authorization": "Bearer x"}, {}):

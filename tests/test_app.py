@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -10,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,12 +40,20 @@ tenants: {{demo: {{plan: pro, keys: ["sha256:{hash}"]}}}}
 READY_S = 20.0
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass
 class Process:
     """One `moma serve` in a directory of its own."""
 
     path: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    started: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     def write(self, a: str = "http://127.0.0.1:9/v1", host: str = "127.0.0.1", port: int = 0, ledger: str = "") -> None:
         hashed = hashlib.sha256(KEY.encode()).hexdigest()
@@ -55,12 +64,16 @@ class Process:
     def routes(self) -> Path:
         return self.path / "routes.yaml"
 
-    async def start(self, *args: str) -> asyncio.subprocess.Process:
+    async def start(
+        self, *args: str, stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         secrets = {"MOMA_TEST_ADMIN_KEY": "admin", "MOMA_TEST_BACKEND_KEY": SECRET}
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", "serve", "-c", str(self.routes), *args,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, **secrets, **self.env},
+            stdout=stdout, stderr=stderr, env={**os.environ, **secrets, **self.env},
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     async def fails(self, *args: str) -> tuple[int, str]:
         process = await self.start(*args)
@@ -74,10 +87,14 @@ class Process:
 
 
 @pytest.fixture
-async def moma(tmp_path: Path) -> Process:
+async def moma(tmp_path: Path) -> AsyncIterator[Process]:
     process = Process(tmp_path)
     process.write()
-    return process
+    yield process
+    for started in process.started:
+        if started.returncode is None:  # the test has failed
+            started.kill()
+            await started.wait()
 
 
 async def url_of(process: asyncio.subprocess.Process) -> str:
@@ -197,6 +214,54 @@ async def test_a_log_that_nobody_reads_fails_no_call(moma: Process) -> None:
             assert await asked(http, url) == 200
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), READY_S) == 0
+
+
+@pytest.fixture
+def stuck() -> Iterator[tuple[int, int]]:
+    """The ends of a small pipe that nobody reads."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    yield reader, writer
+    os.close(reader)
+
+
+async def ready(http: aiohttp.ClientSession, url: str) -> None:
+    async with asyncio.timeout(READY_S):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(f"{url}/readyz") as answer:
+                    assert answer.status == 200
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def test_a_stuck_reader_of_calls_delays_no_call_and_no_end(moma: Process, stuck: tuple[int, int]) -> None:
+    reader, writer = stuck
+    process = await moma.start("--log-calls", stdout=writer)
+    os.close(writer)
+    url = await url_of(process)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=READY_S)) as http:
+        for _ in range(60):  # a line of some 200 bytes each
+            assert await asked(http, url, model="none") == 404
+    process.send_signal(signal.SIGTERM)
+    _, err = await asyncio.wait_for(process.communicate(), READY_S)
+    assert process.returncode == 0
+    written = os.read(reader, 65536).splitlines()
+    assert all(json.loads(line)["status"] == 404 for line in written)
+    assert f"{60 - len(written)} lines of calls were not written" in err.decode()
+
+
+async def test_a_stuck_reader_of_the_log_delays_no_start_and_no_end(moma: Process, stuck: tuple[int, int]) -> None:
+    _, writer = stuck
+    moma.write(port=(port := free_port()))
+    routes = "".join(f"  r{number}: {{pick: [small], policy: cheapest}}\n" for number in range(100))
+    moma.routes.write_text(f"{moma.routes.read_text()}routes:\n{routes}")  # a warning each
+    process = await moma.start(stderr=writer)
+    os.close(writer)
+    async with aiohttp.ClientSession() as http:
+        await ready(http, f"http://127.0.0.1:{port}")
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), READY_S) == 0
 
 
 @pytest.fixture

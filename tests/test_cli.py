@@ -107,7 +107,13 @@ def test_an_account_from_the_first_day_to_its_statement(shell: Shell) -> None:
     key = shell.json("key", "add", "acme", "--name", "laptop", "--expires-at", "2035-01-31")
     assert key["key"].startswith("sk-moma-")
     assert key["expires_at"] == 2053785600  # midnight in Shanghai
+    [listed] = shell.json("key", "list", "acme")["data"]
+    assert (listed["id"], listed["name"], listed["expires_at"]) == (key["id"], "laptop", 2053785600)
     assert shell.json("key", "revoke", "acme", key["id"]) == {"id": key["id"], "deleted": True}
+    [revoked] = shell.json("key", "list", "acme")["data"]
+    assert revoked == {**listed, "revoked_at": revoked["revoked_at"]}
+    assert revoked["revoked_at"] >= listed["created_at"]
+    assert shell.json("key", "list", "demo") == {"data": [], "next": None}  # of routes.yaml: it has no id
     grant = shell.json(
         "grant", "add", "acme", "1.5M", "--priority", "5", "--source-ref", "o-1", "--expires-at", "2053785600"
     )
@@ -134,6 +140,7 @@ def test_reading_needs_no_lock_and_writes_nothing(shell: Shell) -> None:
     with Held(shell.ledger):
         assert len(shell.json("tenant", "list")["data"]) == 2
         assert shell.json("tenant", "show", "demo")["plan"] == "pro"
+        assert shell.json("key", "list", "acme")["data"] == []
         assert shell.json("statement", "acme")["closing"] == "0"
     assert shell.ledger.read_bytes() == before
 
@@ -155,7 +162,9 @@ def test_locked_and_unreachable_is_told(shell: Shell, args: tuple[str, ...]) -> 
     assert shell.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("args", [("tenant", "list"), ("tenant", "show", "demo"), ("statement", "demo")])
+@pytest.mark.parametrize(
+    "args", [("tenant", "list"), ("tenant", "show", "demo"), ("key", "list", "demo"), ("statement", "demo")]
+)
 def test_reading_a_ledger_that_is_not_there(shell: Shell, args: tuple[str, ...]) -> None:
     assert shell.run(*args) == 2
     assert "no ledger" in shell.err
@@ -180,6 +189,8 @@ def test_a_ledger_that_is_no_ledger(shell: Shell) -> None:
         (("statement", "ghost"), 1, "ghost"),
         (("key", "add", "ghost"), 1, "ghost"),
         (("key", "revoke", "demo", "key_9"), 1, "key_9"),
+        (("key", "list", "ghost"), 1, "ghost"),
+        (("key", "list"), 2, "TENANT"),
         (("grant", "add", "ghost", "1M"), 1, "ghost"),
         (("tenant", "show", "a/b"), 1, "a/b"),
         (("tenant", "add", "a b", "--plan", "pro"), 2, "id is"),
@@ -271,17 +282,23 @@ def test_python_m_gateway_is_the_same_program(command: list[str]) -> None:
         ("tenant", "show", "acme"),
         ("statement", "acme"),
         ("key", "add", "acme"),
+        ("key", "list", "acme"),
         ("grant", "add", "acme", "1M", "--source-ref", "order-2026-000123"),
     ],
 )
 def test_tables_fit_eighty_columns(shell: Shell, args: tuple[str, ...]) -> None:
     tags = [part for tag in ("enterprise", "华北", "[bold]no markup[/]") for part in ("--tag", tag)]
     shell.json("tenant", "add", "acme", "--plan", "pro", *tags)
+    shell.json("key", "add", "acme", "--name", "the laptop of the newest colleague", "--expires-at", "2035-01-31")
+    shell.json("key", "revoke", "acme", "key_000001")
     assert shell.run(*args) == 0
     assert shell.out.strip()
     assert max(len(line) for line in shell.out.splitlines()) <= 80
     if args[0] == "tenant":
         assert "[bold]no markup[/]" in shell.out
+    if args == ("key", "list", "acme"):
+        assert "key_000001" in shell.out
+        assert "2035-01-30 16:00Z" in shell.out
     if args[0] == "statement":
         assert "1,000,000" in shell.out
 
@@ -311,6 +328,9 @@ async def test_by_the_running_gateway(shell: Shell, monkeypatch: pytest.MonkeyPa
     assert await run(shell.run, "statement", "ghost", *url) == 1
     assert await run(shell.run, "tenant", "show", "a/b?c#d", *url) == 1
     assert (await run(shell.json, "key", "revoke", "acme", key["id"]))["deleted"]
+    [listed] = (await run(shell.json, "key", "list", "acme", *url))["data"]
+    assert listed["id"] == key["id"]
+    assert listed["revoked_at"] is not None
     await app.aclose()
 
 

@@ -14,7 +14,8 @@ import orjson
 
 from gateway.charging import loading
 from gateway.charging.rating import credits_text
-from gateway.charging.records import Account
+from gateway.charging.records import Account, Key
+from gateway.charging.schema import select_sql
 from gateway.charging.store import read_only
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
@@ -39,6 +40,16 @@ def accounts(db_path: str) -> list[Account]:
             return list(loading.accounts(connection).values())
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
+
+
+def keys(db_path: str, tenant: str) -> list[Key]:
+    """Also revoked and expired ones; of the file alone."""
+    try:
+        with contextlib.closing(read_only(db_path)) as connection:
+            rows = connection.execute(f"{select_sql('keys')} WHERE tenant = ?", (tenant,)).fetchall()
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
+    return [Key(*row) for row in rows]
 
 
 def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:

@@ -113,6 +113,13 @@ class Require:
     chip: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
 
+    def met_by(self, backend: Backend) -> bool:
+        return (
+            (not self.region or backend.region in self.region)
+            and (not self.chip or backend.chip in self.chip)
+            and (not self.tags or not self.tags.isdisjoint(backend.tags))
+        )
+
 
 @dataclass(frozen=True)
 class Fallback:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from gateway.config.structure import near
 from gateway.config.yaml_source import Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
+MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
 def check(source: Source, values: Values) -> None:
     """Adds a problem for each to the source. `values` are exact and complete."""
+    if _picks_too_much(source, values):
+        return
     for name, model in values.get("models", {}).items():
         _model(source, values, name, model)
     for name, route in values.get("routes", {}).items():
@@ -37,6 +40,24 @@ def selected(models: Mapping[str, Values], pick: Any) -> tuple[str, ...]:
     return tuple(name for name, model in models.items() if wanted <= set(model.get("tags", ())))
 
 
+def _picks_too_much(source: Source, values: Values) -> bool:
+    """A selector is short and what it stands for is not: many of them would be a bomb like that of aliases."""
+    models, routes = values.get("models", {}), values.get("routes", {})
+    sizes: dict[str, int] = {}
+    left = MAX_PICKED
+    for name, route in routes.items():
+        sizes[name] = len(selected(models, route.get("pick", ())))
+        left -= sizes[name]
+        if left < 0:
+            break
+    for name, route in routes.items():
+        left -= sum(sizes.get(target, 1) for targets in route.get("fallback", {}).values() for target in targets)
+        if left < 0:
+            source.problem(("routes", name), f"all routes together pick more than {MAX_PICKED:,} models")
+            return True
+    return False
+
+
 def _model(source: Source, values: Values, name: str, model: Values) -> None:
     path = ("models", name)
     for index, via in enumerate(model["via"]):
@@ -58,7 +79,7 @@ def _route(source: Source, values: Values, name: str, route: Values) -> None:
     if isinstance(pick, Mapping):
         if not selected(models, pick):
             tags = {tag for model in models.values() for tag in model.get("tags", ())}
-            source.problem((*path, "pick"), "matches no model", near(pick["tags"][0], tags))
+            source.problem((*path, "pick"), "matches no model", near(pick["tags"][0], tags, source))
     else:
         for index, model in enumerate(pick):
             _known(source, (*path, "pick", str(index)), model, models)
@@ -80,7 +101,7 @@ def _require(source: Source, values: Values, path: Path, route: Values) -> None:
         known = {word for backend in backends.values() for word in _words(backend, key)}
         for word in wanted:
             if word not in known:
-                source.problem((*path, "require", key), f"no backend has the {key} {word}", near(word, known))
+                source.problem((*path, "require", key), f"no backend has the {key} {word}", near(word, known, source))
     picked = [models[name] for name in selected(models, route["pick"]) if name in models]
     via = {v if isinstance(v, str) else v["backend"] for model in picked for v in model["via"]}
     meant = [backends[name] for name in via if name in backends]
@@ -117,4 +138,4 @@ def _reachable(values: Values) -> Values:
 
 def _known(source: Source, path: Path, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
-        source.problem(path, f"there is no {name}", near(name, known))
+        source.problem(path, f"there is no {name}", near(name, known, source))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 from gateway.config.kinds import Kind
 from gateway.config.schema import Either, Keys, Many, Names, Node
 from gateway.config.yaml_source import Source
 
 Path = tuple[str, ...]
+MAX_COMPARED: Final = 500  # names; comparing takes some 50 us each
+MAX_ADVISED: Final = 50  # problems with a guess at what was meant; whoever has more mends those first
 
 
 class Structure:
@@ -41,7 +43,7 @@ class Structure:
         out = {}
         for key, item in value.items():
             if key not in node.keys:
-                self._source.problem((*path, key), "is not a known key", near(key, node.keys))
+                self._source.problem((*path, key), "is not a known key", near(key, node.keys, self._source))
                 continue
             if key in node.later:
                 self.later.setdefault((key, noun), []).append(name)
@@ -70,10 +72,12 @@ class Structure:
             return None
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def near(name: str, known: Collection[str], source: Source) -> str:
     """What may have been meant."""
+    if len(source.problems) >= MAX_ADVISED:
+        return ""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, names, n=1) if len(names) <= MAX_COMPARED else []
     if close:
         return f"did you mean {close[0]}?"
     return "known: " + ", ".join(names[:12]) if names else "there are none"

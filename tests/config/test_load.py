@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +292,29 @@ def test_all_files_together_are_bounded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="larger than") as caught:
         load(path)
     assert caught.value.problems[0].line == 2
+
+
+def test_values_of_all_files_together_are_bounded(tmp_path: Path) -> None:
+    values = "a: [" + "[]," * 60_000 + "]"
+    path = written(tmp_path, routes="version: 1\ninclude: [a.yaml, b.yaml]\n", a=values, b=values)
+    with pytest.raises(ConfigError, match=r"b\.yaml:1 .: more than 100,000 values"):
+        load(path)
+
+
+def test_a_pipe_is_read(tmp_path: Path) -> None:
+    """`moma check -c <(make-routes)`"""
+    path = tmp_path / "routes.yaml"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(GOOD,))
+    writer.start()
+    assert set(load(path).models) == {"m"}
+    writer.join()
+
+
+def test_after_many_problems_none_is_advised_on(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD + "".join(f"backend{number}: 1\n" for number in range(60)))
+    assert sum("did you mean backends?" in text for _, _, text in found) == 50
+    assert len(found) == 60
 
 
 def test_the_published_schema_is_current() -> None:
