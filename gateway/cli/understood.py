@@ -103,7 +103,7 @@ def _target(config: Config, wanted: Fallback, require: Require) -> Facts:
     backends = [config.backends[name] for name in names]
     return {
         "model": wanted.model,
-        "backends": [b.name for b in backends if require.met_by(b) and wanted.require.met_by(b)],
+        "backends": [b.name for b in backends if not (require.broken_by(b) or wanted.require.broken_by(b))],
     }
 
 

@@ -113,12 +113,15 @@ class Require:
     chip: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
 
-    def met_by(self, backend: Backend) -> bool:
-        return (
-            (not self.region or backend.region in self.region)
-            and (not self.chip or backend.chip in self.chip)
-            and (not self.tags or not self.tags.isdisjoint(backend.tags))
-        )
+    def broken_by(self, backend: Backend) -> str | None:
+        """What of it a backend does not meet: region, chip or tags; None when it meets all."""
+        if self.region and backend.region not in self.region:
+            return "region"
+        if self.chip and backend.chip not in self.chip:
+            return "chip"
+        if self.tags and self.tags.isdisjoint(backend.tags):
+            return "tags"
+        return None
 
 
 @dataclass(frozen=True)
