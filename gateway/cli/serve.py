@@ -104,6 +104,14 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def tune_gc() -> None:
+    """What lives as long as the process need not be walked again; and a call leaves no cycles: the default would look
+    for them every twenty calls."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 async def _serve(config: Config, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -118,9 +126,7 @@ async def _serve(config: Config, args: argparse.Namespace) -> int:
             host, port = args.host or config.server.host, config.server.port if args.port is None else args.port
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise CannotListen(f"Cannot listen on {host}:{port}: {why}.") from error
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be walked again
-        gc.set_threshold(10_000, 20, 20)  # a call leaves no cycles: the default would look for them every twenty calls
+        tune_gc()
         logging.getLogger("gateway").info("serving on http://%s:%d/v1", args.host or config.server.host, app.port)
         await stop.wait()
         await app.aclose()
