@@ -248,4 +248,5 @@ class Image:
             receipt.seq = self.next_seq
             self.next_seq += 1
             rows.append(record_row(receipt, hold, closed_ms))
+            receipt.usage = receipt.parts = None  # the row has them; what is remembered of thousands shall be small
         return changes, rows
