@@ -1,10 +1,12 @@
-"""A clock that stands still, and short ways to a quote, a plan and an open ledger."""
+"""A clock that stands still, a store that fails, and short ways to a quote, a plan and an open ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import sqlite3
 from collections.abc import Callable
+from typing import Any
 
 from gateway.call import BUCKETS, Usage
 from gateway.charging.ledger import Ledger, open_ledger
@@ -74,3 +76,42 @@ def quote(input_uc: int = 100, max_tokens: int | None = 100, deadline_ms: int = 
 def settle(ledger: Ledger, charge_id: str, tokens: int, *flags: str) -> asyncio.Future[Receipt]:
     usage = Usage({"output": tokens}, flags=flags)
     return ledger.settle(charge_id, usage, model_served="m", backend="b", rates=RATES, price=PRICE)
+
+
+class Failing:
+    """The writing connection, failing once at a stage. `after commit` is an fsync of which nobody knows the result."""
+
+    def __init__(self, inner: sqlite3.Connection, stage: str) -> None:
+        self._inner = inner
+        self._stage = stage
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        verb = sql.split()[0]
+        if (verb, self._stage) in (("BEGIN", "begin"), ("COMMIT", "commit")):
+            raise sqlite3.OperationalError("disk I/O error")
+        if (verb, self._stage) == ("INSERT", "execute"):
+            raise sqlite3.OperationalError("database or disk is full")
+        cursor = self._inner.execute(sql, *values)
+        if (verb, self._stage) == ("COMMIT", "after commit"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+    def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+        if self._stage == "execute":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._inner.executemany(sql, rows)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def fail_next(ledger: Ledger, stage: str) -> None:
+    good = ledger._store._connection
+    assert good is not None
+    ledger._store._connection = Failing(good, stage)  # type: ignore[assignment]
+
+
+async def recovered(ledger: Ledger) -> None:
+    async with asyncio.timeout(5):
+        while not ledger.healthy:
+            await asyncio.sleep(0.005)
