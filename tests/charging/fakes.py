@@ -64,7 +64,8 @@ def plan(credits_uc: int = 1000, every: str | None = None) -> Plan:
 
 
 async def opened(path: object, clock: FakeClock, credits_uc: int = 1000, every: str | None = None) -> Ledger:
-    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", {"p": plan(credits_uc, every)})
+    plans = {"p": plan(credits_uc, every)}
+    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", plans, {"m": RATES})
     ledger.apply_plan("t", plan(credits_uc, every))
     return ledger
 
