@@ -185,8 +185,9 @@ def ids(kind: str) -> Callable[[], str]:
 
 
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
-    """The ledger that routes.yaml names, with its static tenants in it."""
-    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans)
+    """The ledger that routes.yaml names, with its rates in force and its static tenants in it."""
+    rates = {name: model.rates for name, model in config.models.items()}
+    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans, rates)
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger

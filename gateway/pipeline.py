@@ -12,6 +12,7 @@ from typing import Any
 from gateway import errors
 from gateway.adapters.openai import StreamReader, answer_text
 from gateway.call import Answer, Call, Request, Sink, Usage
+from gateway.charging.cards import CARD
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Receipt
@@ -27,8 +28,6 @@ from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
 
 COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
-CARD = "standard"
-CARD_VERSION = 1
 
 
 class _Life:
@@ -152,7 +151,7 @@ class Pipeline:
             endpoint=call.endpoint,
             model_requested=call.model,
             card=CARD,
-            card_version=CARD_VERSION,
+            card_version=self._ledger.card_version,
             input_uc=bound * ceiling.input_rate + ceiling.call_rate,
             output_uc_per_token=ceiling.output_rate * call.choices,
             max_tokens=self._max_tokens(caller, call, decision),

@@ -54,6 +54,7 @@ class Image:
         self._closed_order: deque[str] = deque()
         self.changes = Changes()
         self.next_seq = 1
+        self.card_version = 0  # of the rate card, known with the file
         self._burn: dict[tuple[str, ...], list[Grant]] = {}
 
     # -- grants -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.charging import loading
+from gateway.charging import cards, loading
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
 from gateway.charging.schema import DDL, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
@@ -32,11 +32,14 @@ class LockHeld(GatewayError):
 class Store:
     """State: the flock, the writing connection (None while broken) and one that keeps the WAL open.
 
+    `rates` are those of the configuration; each open finds, or appends, the version of the card that has them.
+
     `write` and `open` run in other threads, never at the same time: there is one commit in flight, none while broken.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, rates: cards.Rates | None = None) -> None:
         self.path = path
+        self._rates = rates
         self._connection: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
         self._lock_file = _take_lock(f"{path}.lock")
@@ -49,6 +52,7 @@ class Store:
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
                 image = loading.load(self._connection, plans, zone)
+                image.card_version = cards.in_force(self._connection, self._rates, now_ms)
                 loading.close_orphans(self._connection, image, now_ms)
                 changes, records = image.take()
                 self._execute(self._connection, records, rows_of(changes))

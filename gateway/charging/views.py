@@ -8,7 +8,7 @@ from typing import Any, Final
 from gateway.charging import directory
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
-from gateway.charging.rating import credits_text
+from gateway.charging.rating import Quote, credits_text
 
 ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with last month's statement
 
@@ -34,6 +34,19 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
             {**_shown(grant), "expired": credits_text(grant.expired), "revoked": credits_text(grant.revoked)}
             for grant in ended
         ],
+    }
+
+
+def quota(image: Image, quote: Quote, now_ms: int) -> dict[str, Any]:
+    """What a refusal says of the live grants on the path, and of when there are new ones."""
+    burn = image.burn_list(quote.account_path, now_ms)
+    reset_ms = image.next_reset_ms(quote.account_path, now_ms)
+    return {
+        "limit": credits_text(sum(grant.granted for grant in burn)),
+        "used": credits_text(sum(grant.spent for grant in burn)),
+        "reserved": credits_text(sum(grant.reserved for grant in burn)),
+        "resets_at": None if reset_ms is None else iso(reset_ms),
+        "scope": quote.tenant,
     }
 
 
