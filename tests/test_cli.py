@@ -155,6 +155,19 @@ def test_locked_and_unreachable_is_told(shell: Shell, args: tuple[str, ...]) -> 
     assert shell.err.count("\n") == 1
 
 
+def test_a_link_to_the_ledger_is_the_ledger(shell: Shell) -> None:
+    shell.json("tenant", "add", "acme", "--plan", "empty")
+    link = shell.ledger.with_name("link.db")
+    link.symlink_to(shell.ledger)
+    shell.routes.write_text(shell.routes.read_text().replace(str(shell.ledger), str(link)))
+    with Held(shell.ledger):
+        assert shell.run("grant", "add", "acme", "1M") == 2
+        assert f"{shell.ledger}.lock is held by another process" in shell.err
+        assert len(shell.json("tenant", "list")["data"]) == 2
+    assert shell.json("grant", "add", "acme", "1M")["credits"] == "1000000"
+    assert not link.with_name("link.db.lock").exists()
+
+
 @pytest.mark.parametrize("args", [("tenant", "list"), ("tenant", "show", "demo"), ("statement", "demo")])
 def test_reading_a_ledger_that_is_not_there(shell: Shell, args: tuple[str, ...]) -> None:
     assert shell.run(*args) == 2
