@@ -127,6 +127,98 @@ def test_all_problems_are_in_one_report(tmp_path: Path) -> None:
     assert len(problems(tmp_path, text)) == 2
 
 
+MANY = """version: 1
+server: {prot: 1}
+backends:
+  a: {kind: openai, base_url: "http://10.0.0.1/v1", region: cn}
+  b: {kind: openai, base_url: "http://10.0.0.2/v1", region: eu, tags: [own]}
+models:
+  m: {via: [aa], context: 4k, max_output: 1k, price: {input: 1}, tags: [chat]}
+  n: {via: [b], context: 4k, max_output: 5k, price: {input: 1, output: 1}}
+aliases: {x: z}
+routes:
+  r: {pick: [mm], cache: none, fallback: {error: [q]}}
+  s: {pick: {tags: [chart]}}
+  t: {pick: [n], require: {region: [us]}}
+  u: {pick: [n], require: {region: [cn]}}
+plans: {p: {rpm: 5, allow: [zz]}}
+tenants: {t: {plan: q}}
+"""
+MANY_PROBLEMS = {
+    "server.prot", "models.m.via.0", "models.m.price", "models.n.max_output", "aliases.x", "routes.r.pick.0",
+    "routes.r.cache", "routes.r.fallback.error.0", "routes.s.pick", "routes.t.require.region", "routes.u.require",
+    "plans.p.allow.0", "tenants.t.plan",
+}  # fmt: skip
+
+
+def test_one_unknown_key_hides_no_other_problem(tmp_path: Path) -> None:
+    assert sorted(path for _, path, _ in problems(tmp_path, MANY)) == sorted(MANY_PROBLEMS)
+    assert {path for _, path, _ in problems(tmp_path, MANY.replace("prot", "port"))} == MANY_PROBLEMS - {"server.prot"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "paths"),
+    [
+        ("region: cn,", "regoin: cn,", ["backends.a.regoin"]),  # so the route's require is not to blame
+        ("region: cn,", "zone: cn,", ["backends.a.zone"]),
+        ("region: cn,", "region: true,", ["backends.a.region"]),
+        ("kind: openai", "knd: openai", ["backends.a.knd"]),
+        ("kind: openai", "type: openai", ["backends.a", "backends.a.type"]),  # who knows what it was meant to be
+        ("backends:", "bakends:", ["bakends"]),
+        ("backends:", "providers:", ["providers"]),
+        ("backends:\n  a: {", "backends:\n  - {", ["backends"]),
+        ("  a: {", "  a: 5 #", ["backends.a"]),
+        ("  a: {", "  on: {", ["backends.on", "models.m.via.0"]),
+        ("version: 1", "version: 1\nbackends: {}", ["backends"]),
+        ("via: [a]", "vai: [a]", ["models.m.vai"]),
+        ("via: [a]", "via: a", ["models.m.via"]),
+        ("via: [a]", "via: [[a], {backend: q}]", ["models.m.via.0", "models.m.via.1"]),
+        ("via: [a]", "via: [{bakend: a}]", ["models.m.via.0.bakend"]),
+        ("output: 8}", "outptu: 8}", ["models.m.price.outptu"]),
+        ("output: 8}", "output: -8}", ["models.m.price.output"]),
+        ("output: 8}", "out: 8}", ["models.m.price.out"]),
+        ("price: {input: 2.0, input_cached: 0.4, output: 8}", "price: 2", ["models.m.price"]),
+        ("output: 8}", "cost: 8}, endpoints: [embeding]", ["models.m.endpoints.0", "models.m.price.cost"]),
+        (
+            "input: 2.0, input_cached: 0.4, output: 8}",
+            "}, endpoints: [embeding]",
+            ["models.m.endpoints.0", "models.m.price"],
+        ),
+        ("context: 8k", "context: 8 k", ["models.m.context"]),
+        ("max_output: 1k, ", "", ["models.m"]),
+        ("tags: [chat]}\n", "tags: chat}\n", ["models.m.tags"]),
+        ("tags: [chat]}\n", "tag: [chat]}\n", ["models.m.tag"]),
+        ("  m: {", "  no: {", ["models.no"]),
+        ("pick: {tags: [chat]}", "pick: {tags: [[chat]]}", ["routes.auto.pick.tags.0"]),
+        ("pick: {tags: [chat]}", "pick: {tag: [chat]}", ["routes.auto.pick.tag"]),
+        ("pick: {tags: [chat]}", "pick: {}", ["routes.auto.pick"]),
+        ("pick: {tags: [chat]}", "pick: m", ["routes.auto.pick"]),
+        ("pick: {tags: [chat]}, ", "", ["routes.auto"]),
+        ("require: {region: [cn]}", "require: {region: cn}", ["routes.auto.require.region"]),
+        ("require: {region: [cn]}", "require: {region: [[cn]]}", ["routes.auto.require.region.0"]),
+        ("require: {region: [cn]}", "require: {region: [us]}", ["routes.auto.require.region"]),
+        ("plan: p, ", "", ["tenants.t"]),
+        ("plan: p, ", "plan: [p], ", ["tenants.t.plan"]),
+        ("plans:", "plan:", ["plan"]),
+        ("tenants:\n  t: {", "tenants:\n  t: 5 #", ["tenants.t"]),
+        ("rpm: 60", "rpm: 60, allow: [[m], mm]", ["plans.p.allow.0", "plans.p.allow.1"]),
+        (
+            "tags: [chat]}\n",
+            "tags: [[chat]]}\naliases: {x: [m], y: mm}\n",
+            ["aliases.x", "aliases.y", "models.m.tags.0"],
+        ),
+    ],
+)
+def test_what_follows_from_a_problem_is_none(tmp_path: Path, old: str, new: str, paths: list[str]) -> None:
+    assert old in GOOD
+    assert sorted(path for _, path, _ in problems(tmp_path, GOOD.replace(old, new, 1))) == paths
+
+
+def test_an_include_that_is_not_there_is_blamed_alone(tmp_path: Path) -> None:
+    text = "version: 1\ninclude: [none.yaml]\n" + MODELS.replace(", output: 8", "") + PLANS
+    assert [path for _, path, _ in problems(tmp_path, text)] == ["include", "models.m.price"]
+
+
 def test_a_pasted_secret_is_refused_and_not_repeated(tmp_path: Path) -> None:
     [(line, path, text)] = problems(tmp_path, GOOD.replace("env:A_KEY", "sk-live-abc123"))
     assert (line, path) == (3, "backends.a.keys.0")
