@@ -8,7 +8,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account
+from gateway.charging.views import LAST_MS
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
@@ -31,7 +32,6 @@ MAX_TAG_CHARS = 64
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
-_LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
 
 
 class Admin:
@@ -248,7 +248,7 @@ def _time_ms(asked: dict[str, Any], field: str) -> int | None:
         if when is None or when.tzinfo is None:
             raise wrong
         millis = int(when.timestamp() * 1000)
-    if not 0 < millis < _LAST_MS:
+    if not 0 < millis < LAST_MS:
         raise InvalidValue(f"{field} lies outside the years 1970 to 9999.", param=field)
     return millis
 

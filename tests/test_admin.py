@@ -397,6 +397,7 @@ async def test_a_statement_balances(desk: Desk) -> None:
         ("2023-10-01", "2023-11-01", "0"),
         ("2023-11-14T22:13:20Z", "2023-11-14T22:13:21Z", "1000"),
         ("2023-11-14T22:13:21+00:00", "2024-01-01", "0"),
+        ("1970-01-01", "9999-12-31", "1000"),  # in a zone where 1970 began earlier
     ],
 )
 async def test_a_statement_of_a_span(desk: Desk, from_: str, to: str, granted: str) -> None:
@@ -412,7 +413,11 @@ async def test_a_statement_of_a_span(desk: Desk, from_: str, to: str, granted: s
         ({"to": ""}, "to"),
         ({"to": "9" * 1000}, "to"),
         ({"from": "2024-01-02", "to": "2024-01-01"}, "from"),
-        ({"from": "0001-01-01T00:00:00+14:00", "to": "x"}, "to"),
+        ({"to": "9999-12-31T23:59:59-12:00"}, "to"),
+        ({"to": "9999-12-31T23:59:59"}, "to"),
+        ({"from": "9999-12-31T23:59:59-12:00", "to": "9999-12-31T23:59:59-12:00"}, "from"),
+        ({"from": "0001-01-01T00:00:00+14:00"}, "from"),
+        ({"from": "1969-12-30"}, "from"),
     ],
 )
 async def test_bad_spans(desk: Desk, query: dict[str, str], param: str) -> None:

@@ -204,6 +204,8 @@ def test_a_ledger_that_is_no_ledger(shell: Shell) -> None:
         (("grant", "add", "demo", "1M", "--priority", "5000"), 2, "priority is"),
         (("key", "add", "demo", "--expires-at", "soon"), 2, "expires_at is"),
         (("statement", "demo", "--from", "yesterday"), 2, "from is"),
+        (("statement", "demo", "--to", "9999-12-31T23:59:59-12:00"), 2, "to lies outside the years 1970 to 9999"),
+        (("statement", "demo", "--from", "0001-01-01"), 2, "from lies outside"),
         (("statement", "demo", "--from", "2024-02-01", "--to", "2024-01-01"), 2, "from lies"),
         (("tenant", "list", "--url", "ftp://x"), 2, "http"),
         (("tenant", "list", "--url", "http://127.0.0.1:1"), 2, "No gateway answers at http://127.0.0.1:1"),

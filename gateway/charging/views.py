@@ -10,6 +10,8 @@ from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import credits_text
 
+FIRST_MS: Final = -86_400_000  # 1970 began up to a day earlier in the east
+LAST_MS: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
 ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with last month's statement
 
 
