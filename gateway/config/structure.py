@@ -36,7 +36,7 @@ class Structure:
             self._wrong(path, "is a mapping")
             return {}
         if isinstance(node, Names):
-            return {key: self.read(item, node.of, (*path, key), node.noun, key) for key, item in value.items()}
+            return self._names(value, node, path)
         return self._keys(value, node, path, noun, name)
 
     def _keys(self, value: dict[str, Any], node: Keys, path: Path, noun: str, name: str) -> dict[str, Any]:
@@ -61,6 +61,16 @@ class Structure:
                 self._source.lose((*path, key))
         return out
 
+    def _names(self, value: dict[str, Any], node: Names, path: Path) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, item in value.items():
+            name = key if node.names is None else self._leaf(key, node.names, (*path, key))
+            if name in out:
+                self._wrong((*path, key), f"stands here twice, as {node.noun} names ignore case", "remove one")
+            elif name is not None:
+                out[name] = self.read(item, node.of, (*path, key), node.noun, key)
+        return out
+
     def _list(self, value: Any, node: Many, path: Path) -> tuple[Any, ...]:
         if not isinstance(value, list):
             self._wrong(path, "is a list")
@@ -73,11 +83,11 @@ class Structure:
         try:
             return kind.read(value)
         except ValueError as error:
-            self._wrong(path, str(error))
+            self._wrong(path, *error.args)
             return None
 
-    def _wrong(self, path: Path, message: str) -> None:
-        self._source.problem(path, message)
+    def _wrong(self, path: Path, message: str, suggestion: str = "") -> None:
+        self._source.problem(path, message, suggestion)
         self._source.lose(path)
 
 

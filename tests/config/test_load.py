@@ -54,6 +54,14 @@ def test_values_are_exact(tmp_path: Path) -> None:
     assert config.warnings == ("policy balanced of route auto runs as ordered in this version",)
 
 
+def test_names_of_headers_are_in_lower_case(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    text = GOOD.replace("region: cn,", 'region: cn, headers: {X-Org: "a b", content-type: application/json},')
+    path.write_text(text)
+    assert load(path).backends["a"].headers == {"x-org": "a b", "content-type": "application/json"}
+    jsonschema.Draft202012Validator(json.loads(document())).validate(as_editors_see(text))
+
+
 def test_the_example_at_the_root_loads() -> None:
     assert set(load(ROOT / "routes.yaml").routes) == {"auto", "china"}
 
@@ -96,6 +104,24 @@ def test_the_example_at_the_root_loads() -> None:
         ("http://10.0.0.1/v1", "http://u:p@10.0.0.1/v1", 3, "backends.a.base_url", "without credentials"),
         ("http://10.0.0.1/v1", "http://10.0.0.1:99999/v1", 3, "backends.a.base_url", "http or https"),
         ("region: cn,", 'headers: {x: "a\\r\\ny: b"},', 3, "backends.a.headers.x", "one line"),
+        ("region: cn,", 'headers: {"bad name": x},', 3, "backends.a.headers.bad name", "is no name of a header"),
+        ("region: cn,", 'headers: {"x:": y},', 3, "backends.a.headers.x:", "is no name of a header"),
+        ("region: cn,", 'headers: {"": y},', 3, "backends.a.headers.", "is no name of a header"),
+        ("region: cn,", "headers: {naïve: y},", 3, "backends.a.headers.naïve", "is no name of a header"),
+        ("region: cn,", "headers: {content-length: 5},", 3, "backends.a.headers.content-length", "(take it out)"),
+        ("region: cn,", "headers: {Host: x},", 3, "backends.a.headers.Host", "the gateway sets itself"),
+        ("region: cn,", "headers: {Transfer-Encoding: x},", 3, "backends.a.headers.Transfer-Encoding", "sets itself"),
+        ("region: cn,", "headers: {connection: close},", 3, "backends.a.headers.connection", "sets itself"),
+        ("region: cn,", "headers: {Authorization: x},", 3, "backends.a.headers.Authorization", "write it under keys"),
+        (
+            "region: cn,",
+            "headers: {x-a: 1, X-A: 2},",
+            3,
+            "backends.a.headers.X-A",
+            "twice, as header names ignore case",
+        ),
+        ("region: cn,", 'headers: {x: "密"},', 3, "backends.a.headers.x", "in ASCII"),
+        ("region: cn,", 'headers: {x: "a\\tb"},', 3, "backends.a.headers.x", "one line"),
         ("region: cn,", "region: cn, limits: {rpm: 0},", 3, "backends.a.limits.rpm", "at least 1"),
         ("region: cn,", "region: cn, quirks: {include_usage: 1},", 3, "backends.a.quirks.include_usage", "true"),
         ("region: cn,", 'region: cn, hours: [{from: "25:00", to: "8"}],', 3, "backends.a.hours.0.from", "08:30"),
@@ -411,6 +437,10 @@ def test_what_is_good_is_good_for_the_published_schema(path: str) -> None:
         ("via: [a]", "via: []"),
         ("credits: 1M", "credits: 1 M"),
         ("http://10.0.0.1/v1", "10.0.0.1"),
+        ("region: cn,", "headers: {Content-Length: x},"),
+        ("region: cn,", "headers: {authorization: x},"),
+        ("region: cn,", 'headers: {"bad name": x},'),
+        ("region: cn,", 'headers: {x-org: "密"},'),
     ],
 )
 def test_what_is_bad_is_bad_for_the_published_schema(old: str, new: str) -> None:
