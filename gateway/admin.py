@@ -76,13 +76,13 @@ class Admin:
                 return 200, self._tenant(tenant)
             case ["tenants", tenant, "keys"]:
                 self._expect(method, "POST")
-                return await self._add_key(tenant, _object(body))
+                return await self._add_key(tenant, body)
             case ["tenants", tenant, "keys", key_id]:
                 self._expect(method, "DELETE")
                 return await self._drop_key(tenant, key_id)
             case ["tenants", tenant, "grants"]:
                 self._expect(method, "POST")
-                return await self._add_grant(tenant, _object(body))
+                return await self._add_grant(tenant, body)
             case ["tenants", tenant, "usage"]:
                 self._expect(method, "GET")
                 self._tenant(tenant)
@@ -102,6 +102,10 @@ class Admin:
         if method != wanted:
             raise MethodNotAllowed(f"This path takes {wanted}.")
 
+    def _expect_to_come(self, expires_ms: int | None) -> None:
+        if expires_ms is not None and expires_ms <= self._clock.wall_ms():
+            raise InvalidValue("expires_at has passed already.", param="expires_at")
+
     def _tenant(self, tenant: str) -> dict[str, Any]:
         return shown(self._ledger.tenant(tenant))
 
@@ -109,7 +113,7 @@ class Admin:
         if method == "GET":
             return 200, listed(self._ledger.tenants(), query)
         self._expect(method, "POST")
-        asked = _object(body)
+        asked = _object(body, "id", "plan", "parent", "tags")
         tenant, plan, parent, tags = _id(asked, "id"), asked.get("plan"), asked.get("parent"), asked.get("tags", [])
         if not isinstance(plan, str) or plan not in self._plans:
             raise InvalidValue(f"There is no such plan. Known: {', '.join(self._plans)}.", param="plan")
@@ -124,9 +128,11 @@ class Admin:
         self._tenants.put(Caller(tenant, self._plans[plan], account.path))
         return 201, shown(account)
 
-    async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    async def _add_key(self, tenant: str, body: bytes) -> tuple[int, Any]:
         self._tenant(tenant)
+        asked = _object(body, "name", "expires_at")
         key, expires_ms = "sk-moma-" + secrets.token_urlsafe(32), _time_ms(asked, "expires_at")
+        self._expect_to_come(expires_ms)
         name = asked.get("name", "")
         if not _is_text(name, 128):
             raise InvalidValue("name is a string of at most 128 characters.", param="name")
@@ -143,8 +149,9 @@ class Admin:
         await receipt
         return 200, {"id": key_id, "deleted": True}
 
-    async def _add_grant(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    async def _add_grant(self, tenant: str, body: bytes) -> tuple[int, Any]:
         self._tenant(tenant)
+        asked = _object(body, "credits", "expires_at", "priority", "source_ref")
         priority = asked.get("priority", 30)
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 1000:
             raise InvalidValue("priority is a whole number from 0 to 1000.", param="priority")
@@ -152,10 +159,13 @@ class Admin:
         if source_ref is not None and (not source_ref or not _is_text(source_ref, 200)):
             raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
         known = source_ref is not None and self._ledger.grant_of(tenant, source_ref) is not None
+        expires_ms = _time_ms(asked, "expires_at")
+        if not known:  # whoever asks again gets the first grant, also after it has ended
+            self._expect_to_come(expires_ms)
         grant, receipt = self._ledger.add_grant(
             tenant,
             credits_uc(asked.get("credits")),
-            expires_ms=_time_ms(asked, "expires_at"),
+            expires_ms=expires_ms,
             priority=priority,
             source_ref=source_ref,
         )
@@ -210,13 +220,17 @@ def credits_uc(value: object) -> int:
     return int(micro)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes, *known: str) -> dict[str, Any]:
+    """A JSON object with no other fields than these: a field that is misspelt must not be left out in silence."""
     try:
         value = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as error:
         raise InvalidValue("The body is not valid JSON.") from error
     if not isinstance(value, dict):
         raise InvalidValue("The body is not a JSON object.")
+    for field in value:
+        if field not in known:
+            raise InvalidValue(f"There is no such field. Known: {', '.join(known)}.", param=field[:64])
     return value
 
 
