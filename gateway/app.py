@@ -147,10 +147,10 @@ class App:
 
         def tenants() -> list[tuple[str, int]]:
             names = [account.id for account in self.ledger.tenants()] if self.ledger.healthy else []
-            return [(recorder.tenant_label(name), self.ledger.available_uc(name)) for name in names]
+            return [(label, self.ledger.available_uc(*of)) for label, of in recorder.by_label(names).items()]
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
-        self.ledger.on_expired = lambda tenant, uc: recorder.credited(tenant, "expired", uc)
+        self.ledger.on_expired = recorder.expired
 
     def _dispatcher(self, clock: Clock, rng: random.Random, health: Health) -> Dispatcher:
         keys = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,6 +38,12 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
             for grant in ended
         ],
     }
+
+
+def available_uc(image: Image, tenants: Sequence[str], now_ms: int) -> int:
+    """From all grants on their paths; one that several of them may draw on counts once."""
+    paths = [directory.account(image, tenant).path for tenant in tenants]
+    return sum({grant.id: grant.available for path in paths for grant in image.burn_list(path, now_ms)}.values())
 
 
 def _recent(grant: Grant, now_ms: int) -> bool:
