@@ -38,7 +38,7 @@ EXPIRE_EVERY_S = 5.0
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
-NO_PLAN = Plan("none")  # a tenant whose plan left routes.yaml keeps its grants and has no limits of a plan
+MAX_NAMED = 20  # tenants in one line of the log
 
 
 class App:
@@ -103,6 +103,8 @@ class App:
     def _gateway(self, clock: Clock, deadlines: Deadlines) -> Gateway:
         config, rng = self._config, random.Random()
         tenants = directory(config, self.ledger)
+        for warning in without_plan(config, self.ledger):
+            _log.warning("%s", warning)
         health = Health(clock)
         dispatcher = self._dispatcher(clock, rng, health)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
@@ -145,10 +147,10 @@ class App:
 
         def tenants() -> list[tuple[str, int]]:
             names = [account.id for account in self.ledger.tenants()] if self.ledger.healthy else []
-            return [(recorder.tenant_label(name), self.ledger.available_uc(name)) for name in names]
+            return [(label, self.ledger.available_uc(*of)) for label, of in recorder.by_label(names).items()]
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
-        self.ledger.on_expired = lambda tenant, uc: recorder.credited(tenant, "expired", uc)
+        self.ledger.on_expired = recorder.expired
 
     def _dispatcher(self, clock: Clock, rng: random.Random, health: Health) -> Dispatcher:
         keys = {
@@ -194,10 +196,11 @@ async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
 
 
 def directory(config: Config, ledger: Ledger) -> Tenants:
-    """Tenants and keys of the ledger and of routes.yaml."""
+    """Tenants and keys of the ledger and of routes.yaml. Whoever has no plan any more may call nothing."""
     tenants = Tenants()
     for account in ledger.tenants():
-        tenants.put(Caller(account.id, config.plans.get(account.plan, NO_PLAN), account.path))
+        plan = config.plans.get(account.plan) or Plan(account.plan, allow=frozenset(), gone=True)
+        tenants.put(Caller(account.id, plan, account.path))
         for key in ledger.keys(account.id):
             if key.revoked_ms is None:
                 tenants.put_key(key.key_hash, key.tenant, key.expires_ms)
@@ -205,3 +208,17 @@ def directory(config: Config, ledger: Ledger) -> Tenants:
         for hashed in static.key_hashes:
             tenants.put_key(hashed, static.name)
     return tenants
+
+
+def without_plan(config: Config, ledger: Ledger) -> list[str]:
+    """A warning for each plan that tenants of the ledger have and routes.yaml has not."""
+    left: dict[str, list[str]] = {}
+    for account in ledger.tenants():
+        if account.plan not in config.plans:
+            left.setdefault(account.plan, []).append(account.id)
+    return [
+        f"plan {plan} is not in routes.yaml, so its tenants may call nothing: {', '.join(names[:MAX_NAMED])}"
+        f"{f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''}. Put the plan back, or list the"
+        " tenants there with another."
+        for plan, names in left.items()
+    ]

@@ -185,7 +185,7 @@ class TargetState:
 class LiveGauges(Collector):
     """Gauges that are read from what runs when somebody asks: nothing has to keep them up to date.
 
-    `tenants` gives (label, available micro-credits); entries of the same label are added up.
+    `tenants` gives (label, available micro-credits), each label once.
     """
 
     def __init__(
@@ -208,10 +208,7 @@ class LiveGauges(Collector):
             available.add_metric(key, float(target.available))
             breaker.add_metric(key, 0 if target.available else 2)
         yield from (in_flight, available, breaker)
-        left: dict[str, int] = {}
-        for label, uc in self._tenants():
-            left[label] = left.get(label, 0) + uc
         credits_left = GaugeMetricFamily("moma_tenant_available_credits", "Credits left", labels=("tenant",))
-        for label, uc in left.items():
+        for label, uc in self._tenants():
             credits_left.add_metric((label,), uc / 1_000_000)
         yield credits_left

@@ -18,11 +18,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.app import App, ids
+from gateway.app import App, ids, without_plan
 from gateway.charging.ledger import open_ledger
 from gateway.charging.store import LockHeld
 from gateway.clock import LoopClock
 from gateway.config.load import load
+from gateway.config.model import Plan
 from gateway.demo.scripted import ScriptedBackend, refusal
 
 KEY = "sk-moma-key-of-this-test"
@@ -293,6 +294,72 @@ async def test_a_gateway_that_has_ended_has_given_all_back(moma: Process) -> Non
     await app.aclose()
     await second.start("127.0.0.1", 0)
     await second.aclose()
+
+
+async def told(http: aiohttp.ClientSession, url: str, key: str) -> tuple[int, str]:
+    call = {"model": "small", "messages": [{"role": "user", "content": "x"}]}
+    headers = {"authorization": f"Bearer {key}"}
+    async with http.post(f"{url}/v1/chat/completions", json=call, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def listed(http: aiohttp.ClientSession, url: str, key: str) -> list[str]:
+    async with http.get(f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}) as answer:
+        return [model["id"] for model in (await answer.json())["data"]]
+
+
+@contextlib.asynccontextmanager
+async def serving(moma: Process) -> AsyncIterator[App]:
+    app = App(load(moma.routes))
+    await app.start("127.0.0.1", 0)
+    yield app
+    await app.aclose()
+
+
+async def test_a_tenant_whose_plan_is_gone_may_call_nothing_until_it_has_one(
+    moma: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ScriptedBackend() as backend, aiohttp.ClientSession() as http:
+        moma.write(a=backend.base_url)
+        without = moma.routes.read_text()
+        narrow = without.replace("plans: {", "plans: {narrow: {allow: [small], rpm: 1}, ")
+        moma.routes.write_text(narrow)
+        async with serving(moma) as app:
+            app.ledger.add_tenant("acme", "narrow")
+            app.ledger.add_grant("acme", 10**9)
+            await app.ledger.add_key("acme", hashlib.sha256(b"sk-acme").hexdigest())[1]
+
+        moma.routes.write_text(without)
+        async with serving(moma) as app:
+            url = f"http://127.0.0.1:{app.port}"
+            status, said = await told(http, url, "sk-acme")
+            assert (status, await listed(http, url, "sk-acme")) == (404, [])
+            assert "your plan 'narrow' is no longer there" in said
+            assert "routes.yaml" in said
+            assert ((await told(http, url, KEY))[0], await listed(http, url, KEY)) == (200, ["small"])
+        [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warning.startswith("plan narrow is not in routes.yaml, so its tenants may call nothing: acme.")
+        caplog.clear()
+
+        moma.routes.write_text(narrow)
+        async with serving(moma) as app:
+            url = f"http://127.0.0.1:{app.port}"
+            assert ((await told(http, url, "sk-acme"))[0], await listed(http, url, "sk-acme")) == (200, ["small"])
+            assert (await told(http, url, "sk-acme"))[0] == 429
+        assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_the_warning_of_a_plan_that_is_gone_names_some_of_many_tenants(moma: Process) -> None:
+    config = load(moma.routes)
+    ledger = await open_ledger(
+        str(moma.path / "moma.db"), LoopClock(asyncio.get_running_loop()), "UTC", {"old": Plan("old")}
+    )
+    for number in range(30):
+        ledger.add_tenant(f"t{number:02}", "old")
+    [warning] = without_plan(config, ledger)
+    assert "t00, t01" in warning
+    assert "t19 and 10 more. Put the plan back" in warning
+    await ledger.aclose()
 
 
 def test_ids_are_unique_over_processes_and_calls() -> None:

@@ -162,6 +162,19 @@ def test_locked_and_unreachable_is_told(shell: Shell, args: tuple[str, ...]) -> 
     assert shell.err.count("\n") == 1
 
 
+def test_a_link_to_the_ledger_is_the_ledger(shell: Shell) -> None:
+    shell.json("tenant", "add", "acme", "--plan", "empty")
+    link = shell.ledger.with_name("link.db")
+    link.symlink_to(shell.ledger)
+    shell.routes.write_text(shell.routes.read_text().replace(str(shell.ledger), str(link)))
+    with Held(shell.ledger):
+        assert shell.run("grant", "add", "acme", "1M") == 2
+        assert f"{shell.ledger}.lock is held by another process" in shell.err
+        assert len(shell.json("tenant", "list")["data"]) == 2
+    assert shell.json("grant", "add", "acme", "1M")["credits"] == "1000000"
+    assert not link.with_name("link.db.lock").exists()
+
+
 @pytest.mark.parametrize(
     "args", [("tenant", "list"), ("tenant", "show", "demo"), ("key", "list", "demo"), ("statement", "demo")]
 )
@@ -202,6 +215,8 @@ def test_a_ledger_that_is_no_ledger(shell: Shell) -> None:
         (("grant", "add", "demo", "1M", "--priority", "5000"), 2, "priority is"),
         (("key", "add", "demo", "--expires-at", "soon"), 2, "expires_at is"),
         (("statement", "demo", "--from", "yesterday"), 2, "from is"),
+        (("statement", "demo", "--to", "9999-12-31T23:59:59-12:00"), 2, "to lies outside the years 1970 to 9999"),
+        (("statement", "demo", "--from", "0001-01-01"), 2, "from lies outside"),
         (("statement", "demo", "--from", "2024-02-01", "--to", "2024-01-01"), 2, "from lies"),
         (("tenant", "list", "--url", "ftp://x"), 2, "http"),
         (("tenant", "list", "--url", "http://127.0.0.1:1"), 2, "No gateway answers at http://127.0.0.1:1"),

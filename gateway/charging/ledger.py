@@ -258,10 +258,9 @@ class Ledger:
         """In the shape of GET /v1/usage; also renews and expires."""
         return views.usage(self._usable(), tenant, self._clock.wall_ms())
 
-    def available_uc(self, tenant: str) -> int:
-        """What the tenant could spend now, from all grants on its path."""
-        account = directory.account(self._image, tenant)
-        return sum(grant.available for grant in self._image.burn_list(account.path, self._clock.wall_ms()))
+    def available_uc(self, *tenants: str) -> int:
+        """What these could spend now together."""
+        return views.available_uc(self._image, tenants, self._clock.wall_ms())
 
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""

@@ -17,6 +17,7 @@ from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
 from gateway.charging.schema import select_sql
 from gateway.charging.store import read_only
+from gateway.charging.views import FIRST_MS, LAST_MS
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
 
@@ -69,9 +70,12 @@ def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tupl
 def _ms(text: str, zone: ZoneInfo, field: str) -> int:
     try:
         when = datetime.fromisoformat(text)
-        return int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
+        ms = int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise InvalidValue(f"{field} is a date or time such as 2027-01-31, not {text[:40]!r}.", param=field) from error
+    if not FIRST_MS <= ms <= LAST_MS:
+        raise InvalidValue(f"{field} lies outside the years 1970 to 9999.", param=field)
+    return ms
 
 
 def _statement(connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int) -> dict[str, Any]:

@@ -38,11 +38,11 @@ class Store:
     """
 
     def __init__(self, path: str, rates: cards.Rates | None = None) -> None:
-        self.path = path
+        self.path = real_path(path)
         self._rates = rates
         self._connection: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._lock_file = _take_lock(f"{path}.lock")
+        self._lock_file = _take_lock(f"{self.path}.lock")
 
     def open(self, plans: Mapping[str, Plan], zone: ZoneInfo, now_ms: int) -> Image:
         """A new connection, proven writable, and the image read from it. Raises StoreUnavailable."""
@@ -150,9 +150,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def real_path(path: str) -> str:
+    """Where the ledger is. All symbolic links to one file must lead to one lock beside it."""
+    return os.path.realpath(path)
+
+
 def read_only(path: str) -> sqlite3.Connection:
     """A connection that can neither write nor checkpoint."""
-    return sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    uri = f"file:{_quoted(real_path(path))}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _quoted(path: str) -> str:

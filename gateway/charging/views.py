@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote, credits_text
 
+FIRST_MS: Final = -86_400_000  # 1970 began up to a day earlier in the east
+LAST_MS: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
 ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with last month's statement
 
 
@@ -48,6 +51,12 @@ def quota(image: Image, quote: Quote, now_ms: int) -> dict[str, Any]:
         "resets_at": None if reset_ms is None else iso(reset_ms),
         "scope": quote.tenant,
     }
+
+
+def available_uc(image: Image, tenants: Sequence[str], now_ms: int) -> int:
+    """From all grants on their paths; one that several of them may draw on counts once."""
+    paths = [directory.account(image, tenant).path for tenant in tenants]
+    return sum({grant.id: grant.available for path in paths for grant in image.burn_list(path, now_ms)}.values())
 
 
 def _recent(grant: Grant, now_ms: int) -> bool:

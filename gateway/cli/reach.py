@@ -18,7 +18,7 @@ from gateway.admin import Admin, listed, shown, shown_key
 from gateway.app import directory, open_config_ledger
 from gateway.charging import statements
 from gateway.charging.records import Account
-from gateway.charging.store import LockHeld
+from gateway.charging.store import LockHeld, real_path
 from gateway.clock import LoopClock
 from gateway.config.model import Config
 from gateway.errors import GatewayError, NotFound, StoreUnavailable
@@ -135,7 +135,7 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
 
 def _by_reading(config: Config, asked: Asked) -> Any:
     """From the file as it is, without a lock; tenants of routes.yaml are there before the first start."""
-    path = config.ledger.removeprefix("sqlite:")
+    path = real_path(config.ledger.removeprefix("sqlite:"))
     if not os.path.exists(path):
         raise StoreUnavailable(f"There is no ledger at {path} yet, and no gateway was reached.")
     match asked.parts:

@@ -160,6 +160,7 @@ class Plan:
     exhausted: str = "block"
     allow: frozenset[str] | None = None  # names or tags; None: everything
     max_output: int | None = None
+    gone: bool = False  # not in routes.yaml any more, while the ledger has tenants with it
 
 
 @dataclass(frozen=True)

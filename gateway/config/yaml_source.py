@@ -12,6 +12,7 @@ MAX_BYTES: Final = 1_000_000  # 300 models are 60 kB; of all files together
 MAX_VALUES: Final = 100_000  # keys count as well, and 300 models have 8,000; each takes memory and time, empty or not
 MAX_FILES: Final = 100
 MAX_NESTING: Final = 32
+ANY: Final = "*"  # in place of a name, in a path that is asked for
 Place = tuple[str, int]  # file and line
 KeyPath = tuple[str, ...]
 Heads = dict[KeyPath, dict[KeyPath, Place]]
@@ -44,12 +45,17 @@ class ConfigError(Exception):
 
 @dataclass
 class Source:
-    """All files as one: `places` has the file and line of every key path; `problems` grows as it is checked."""
+    """All files as one: `places` has the file and line of every key path; `problems` grows as it is checked.
+
+    `lost` are the paths of which a problem hides all or a part: what is missing there may stand there, unread.
+    """
 
     file: str
     value: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    lost: set[tuple[str, ...]] = field(default_factory=set)
+    _around_lost: set[tuple[str, ...]] = field(default_factory=set)
 
     def place(self, path: KeyPath) -> Place:
         while path and path not in self.places:
@@ -59,6 +65,15 @@ class Source:
     def problem(self, path: KeyPath, message: str, suggestion: str = "") -> None:
         file, line = self.place(path)
         self.problems.append(Problem(file, line, ".".join(path), message, suggestion))
+
+    def lose(self, path: tuple[str, ...]) -> None:
+        for one in (path, (path[0], ANY, *path[2:])) if len(path) > 1 else (path,):
+            self.lost.add(one)
+            self._around_lost.update(one[:length] for length in range(len(one)))
+
+    def doubts(self, path: tuple[str, ...]) -> bool:
+        """Whether nothing can be said of what is missing at `path`, or in it: the problem is another, and reported."""
+        return path in self.lost or path[:-1] in self.lost or path in self._around_lost
 
 
 @dataclass
@@ -88,6 +103,8 @@ def read(path: Path) -> Source:
         _read_file(part, file, room, wanted_at)
         included = part.value.pop("include", None)
         source.problems += part.problems
+        for lost in part.lost:
+            source.lose(lost)
         _merge(source, part, source.value, part.value, (), _by_head(part.places))
         for found, at in _included(source, part, file, included):
             if found.resolve() not in seen:  # also what ends a circle
@@ -103,6 +120,7 @@ def _included(source: Source, part: Source, file: Path, value: Any) -> list[tupl
     names = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         source.problems.append(Problem(*part.place(("include",)), "include", "is a list of files"))
+        source.lose(())
         return []
     out = []
     for index, name in enumerate(names):
@@ -116,6 +134,7 @@ def _included(source: Source, part: Source, file: Path, value: Any) -> list[tupl
         found = sorted(found for found in base.glob(str(relative)) if found.is_file())
         if not found:
             source.problems.append(Problem(*at, "include", f"matches no file: {name}", f"looked in {base}"))
+            source.lose(())
         out += [(one, at) for one in found]
     return out
 
@@ -212,10 +231,12 @@ def _mapping(source: Source, node: yaml.MappingNode, path: KeyPath) -> dict[str,
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:bool":
             source.problems.append(Problem(source.file, line, ".".join(where), "is no key", "put it in quotes"))
+            source.lose(where)
         elif key.value in out:
             first = source.places[where][1]
             message = f"stands here twice, first in line {first}"
             source.problems.append(Problem(source.file, line, ".".join(where), message, "remove one"))
+            source.lose(where)
         else:
             source.places[where] = (source.file, line)
             out[key.value] = _plain(source, child, where)
