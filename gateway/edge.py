@@ -1,14 +1,18 @@
 """HTTP/1.1 connections: aiohttp's parser and its handling of a connection, with a loop over requests of our own.
 
 aiohttp's own loop makes a task, a request, a writer and a response of each call, which costs more than to route and
-to charge it; and it lacks a header deadline, a body rate, a bound on connections and errors in JSON.
+to charge it; and it lacks deadlines for headers and for readers, a body rate, a bound on connections and errors in
+JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
@@ -23,6 +27,7 @@ from gateway.errors import GatewayError, InvalidValue, NoBackend, RequestTooLarg
 HEADER_DEADLINE_S = 20.0  # from the first byte of a connection or request to its last header
 BODY_GRACE_S = 10.0
 MIN_BODY_BYTES_PER_S = 500
+READ_IDLE_S = 30.0  # a client at 1 kB/s opens its window every 8 kB or so
 KEEPALIVE_S = 75.0
 LINGER_S = 1.0
 SWEEP_S = 1.0
@@ -112,6 +117,10 @@ class HttpRequest:
             if whole or not part:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def end(self, data: bytes) -> None:
+        """Writes without a wait: nothing follows that the client could hold up. Raises as `write`."""
+        self._connection.put(data)
+
     async def write(self, data: bytes) -> None:
         """Waits while the client has more than it reads. Raises ConnectionError when it has left."""
         self._connection.put(data)
@@ -135,9 +144,22 @@ def _lower(sent: CIMultiDictProxy[str]) -> dict[str, str]:
 
 
 class EdgeHandler(RequestHandler):
-    """One connection. Added state: since when headers are awaited, the body that is read and its bytes since when."""
+    """One connection. Added state: since when headers are awaited, the body that is read and its bytes since when.
 
-    __slots__ = ("_body", "_body_bytes", "_body_since", "_edge", "_headers_since", "_refused")
+    `_written` bytes were given to the transport, of which the client had taken `_taken` when it last took any.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_since",
+        "_edge",
+        "_headers_since",
+        "_refused",
+        "_stalled_since",
+        "_taken",
+        "_written",
+    )
 
     def __init__(self, manager: Edge, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -145,6 +167,8 @@ class EdgeHandler(RequestHandler):
         self._body: StreamReader | None = None
         self._body_since: float | None = None
         self._body_bytes = 0
+        self._written = self._taken = 0
+        self._stalled_since: float | None = None
         self._edge = manager
         self._refused = False
 
@@ -222,6 +246,8 @@ class EdgeHandler(RequestHandler):
         self._fail_broken_body()
         try:
             await self._edge.handle(request)
+            if self.writing_paused:  # a call has ended before all of it was read: the next one waits
+                await self.drained()
         finally:
             self._body = None
             self._request_in_progress = False
@@ -248,9 +274,12 @@ class EdgeHandler(RequestHandler):
         """Raises ConnectionError when the client has left."""
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client has left")
+        self._written += len(data)
         self.transport.write(data)
 
     async def drained(self) -> None:
+        if self._drain_waiter is not None and self._drain_waiter.cancelled():
+            self._drain_waiter = None  # a deadline ended this wait once: the next must not end with it
         await self._drain_helper()
 
     @property
@@ -258,8 +287,11 @@ class EdgeHandler(RequestHandler):
         """It has been answered and is kept open for the next request."""
         return self._waiter is not None and self._request_count > 0 and not self._messages
 
-    def sweep(self, now: float) -> None:
-        """Closes a connection whose headers take too long or whose body drips."""
+    def sweep(self, now: float, transport: asyncio.Transport) -> None:
+        """Closes a connection whose headers take too long, whose body drips, or whose answers nobody reads."""
+        if self._unread_for(now, transport) > READ_IDLE_S:
+            transport.abort()  # to close it would wait for the reader
+            return
         if self._headers_since is not None:
             if now - self._headers_since > HEADER_DEADLINE_S:
                 self.force_close()
@@ -273,6 +305,28 @@ class EdgeHandler(RequestHandler):
         spent = now - self._body_since
         if spent > BODY_GRACE_S and self._body_bytes < spent * MIN_BODY_BYTES_PER_S and not self._reading_paused:
             self.force_close()
+
+    def _unread_for(self, now: float, transport: asyncio.Transport) -> float:
+        """For how many seconds the client has taken nothing of what waits for it.
+
+        The kernel's queue counts too: it holds megabytes, and a slow reader that moves it does not move ours for long.
+        """
+        waiting = transport.get_write_buffer_size()
+        if not waiting:
+            self._stalled_since = None
+            return 0.0
+        taken = self._written - waiting - _unsent(transport)
+        if self._stalled_since is None or taken > self._taken:
+            self._stalled_since, self._taken = now, taken
+        return now - self._stalled_since
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes in the kernel that the client has not acknowledged; 0 on a system that does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = transport.get_extra_info("socket").fileno()
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
 
 
 class Edge(web.Server):
@@ -304,6 +358,6 @@ class Edge(web.Server):
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
-            for connection in list(self.connections):
+            for connection, transport in list(self._connections.items()):
                 assert isinstance(connection, EdgeHandler)
-                connection.sweep(now)
+                connection.sweep(now, transport)

@@ -51,7 +51,7 @@ class HttpSink:
     async def finish(self, last: bytes = b"") -> None:
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
-        await self._request.write(self._led(last))
+        self._request.end(self._led(last))
 
     async def send(self, answer: Answer) -> None:
         self._begin(answer.status, "", answer.headers, f"\r\ncontent-length: {len(answer.body)}")
