@@ -35,6 +35,7 @@ from gateway.tokens import Tokenizer
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
@@ -42,7 +43,7 @@ NO_PLAN = Plan("none")  # a tenant whose plan left routes.yaml keeps its grants 
 
 
 class App:
-    """A running gateway. `port` is known after `start`; `aclose` ends calls in flight within the drain time."""
+    """A running gateway. `port` is known after `start`; `aclose` lets calls end within the drain time."""
 
     def __init__(self, config: Config, *, log_call: Callable[[bytes], None] | None = None) -> None:
         self._config = config
@@ -50,12 +51,12 @@ class App:
         self.metrics = Metrics()
         self.port = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._draining = False
+        self._draining = self._hurried = False
 
     async def start(self, host: str | None = None, port: int | None = None) -> None:
         """Raises LockHeld, StoreUnavailable, or OSError when it cannot listen; nothing is left open then."""
         config, clock = self._config, LoopClock(asyncio.get_running_loop())
-        deadlines = Deadlines(clock)
+        deadlines = self._deadlines = Deadlines(clock)
         async with contextlib.AsyncExitStack() as stack:
             self.ledger = await open_config_ledger(config, clock)
             stack.push_async_callback(self.ledger.aclose)
@@ -66,8 +67,9 @@ class App:
             self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
             stack.push_async_callback(self._client.aclose)
             stack.push_async_callback(self._end_tasks)
-            self._edge = Edge(self._gateway(clock, deadlines).handle, _most_connections())
-            self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
+            self._front = self._gateway(clock, deadlines)
+            self._edge = Edge(self._front.handle, _most_connections())
+            self._runner = web.ServerRunner(self._edge, shutdown_timeout=FAREWELL_S)
             stack.push_async_callback(self._runner.cleanup)
             await self._runner.setup()
             site = web.TCPSite(
@@ -83,8 +85,18 @@ class App:
         ]
 
     async def aclose(self) -> None:
-        self._draining = True
+        """Idempotent. Until calls have ended, readiness, metrics and refusals are still served."""
+        self._draining = self._front.draining = True
+        await self._edge.drain(0.0 if self._hurried else self._config.server.drain_s)
+        self._deadlines.end()  # what is left hears that we shut down
+        await self._edge.drain(FAREWELL_S)
         await self._parts.aclose()  # in the reverse order: the listener first, the ledger last
+
+    def hurry(self) -> None:
+        """An `aclose` under way, or the next one, waits for no call."""
+        self._hurried = True
+        if self._draining:
+            self._edge.hurry()
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:

@@ -28,6 +28,7 @@ from gateway.errors import (
     GatewayError,
     NoBackend,
     RateLimited,
+    ShuttingDown,
 )
 from gateway.limits import Gates, Permit
 from gateway.routing.health import Health
@@ -39,6 +40,7 @@ PASSED_ON = frozenset({400, 409, 413, 422})
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
 UNREACHABLE_RETRY_S = 2.0
+SHUTDOWN_RETRY_S = 1.0
 _LOCATION = re.compile(r"https?://\S+|\b(?:req|chatcmpl|cmpl)[-_][\w-]+")
 
 
@@ -288,7 +290,7 @@ class Dispatcher:
 
     def _failed(self, target: Target, failure: AttemptFailed) -> None:
         self._attempted(target.backend.name, failure.kind)
-        if failure.backend_status not in PASSED_ON and failure.kind != "deadline":
+        if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._health.failed(target.key)
 
 
@@ -336,6 +338,8 @@ def _public(failure: AttemptFailed) -> GatewayError:
         )
     if failure.kind in ("timeout", "deadline"):
         return DeadlineExceeded("The backend did not answer in time.")
+    if failure.kind == "shutdown":
+        return ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
     if failure.kind == "connect":
         return NoBackend("No backend could be reached.", retry_after_s=UNREACHABLE_RETRY_S)
     return BackendFailed("The backend failed to answer the call.")

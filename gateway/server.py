@@ -13,10 +13,11 @@ from aiohttp.helpers import rfc822_formatted_time as _http_date
 
 from gateway.admin import Admin
 from gateway.call import Answer, Request
-from gateway.edge import HttpRequest
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.dispatch import SHUTDOWN_RETRY_S
+from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, ShuttingDown
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, error_answer
+from gateway.request import HttpRequest
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -81,7 +82,10 @@ Handler = Callable[[HttpRequest, HttpSink, str], Awaitable[None]]
 
 
 class Gateway:
-    """Every URL. Health and metrics are open (metrics with a key if one is set); all else needs a credential."""
+    """Every URL. Health and metrics are open (metrics with a key if one is set); all else needs a credential.
+
+    State: `draining`, from when on no new call is taken.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Gateway:
         self._metrics_key = metrics_key
         self._reasons = reasons
         self._next_id = next_id
+        self.draining = False
         self._table: dict[str, tuple[str, Handler]] = {
             **{path: ("POST", self._call) for path in _ENDPOINTS},
             "/v1/models": ("GET", self._models),
@@ -144,6 +149,8 @@ class Gateway:
         return handler
 
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        if self.draining:
+            raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
         caller = self._pipeline.authenticate(http.headers)  # before the body: a stranger does not get to send 20 MB
         body = await http.body(self._max_body)
         await self._pipeline.handle(caller, Request(request_id, _ENDPOINTS[http.path], http.headers, body), sink)

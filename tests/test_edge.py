@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from gateway.call import Answer
-from gateway.edge import Edge, HttpRequest
+from gateway.edge import Edge
+from gateway.request import HttpRequest
 from gateway.server import HttpSink
 from tests.conftest import KEY, World
 from tests.faults.wire import CHAT, HOST, request, send
