@@ -105,6 +105,11 @@ class Pipeline:
             life.record.outcome, life.record.status = "completed", 200
         except errors.GatewayError as error:
             await self._fail(life, error, sink)
+        except ConnectionError:  # the client has left
+            raise
+        except Exception:  # ours, not the client's leaving: it is told by the edge, and pays for what was passed on
+            life.record.outcome, life.record.status = "failed", errors.GatewayError.status
+            raise
         finally:
             self._end(life, call)
 
@@ -250,7 +255,7 @@ class Pipeline:
             record.refusal = "quota"
         answer = error_answer(error, record.request_id)
         if sink.begun:
-            await sink.finish(b"data: " + answer.body + b"\n\n")
+            await sink.finish(error_event(answer))
         else:
             await sink.send(answer)
 
@@ -298,6 +303,11 @@ class Pipeline:
 def error_answer(error: errors.GatewayError, request_id: str) -> Answer:
     headers = {"content-type": "application/json", "x-request-id": request_id, **error.headers()}
     return Answer(error.status, headers, errors.encoded(error))
+
+
+def error_event(answer: Answer) -> bytes:
+    """How a stream ends that breaks after the first byte."""
+    return b"data: " + answer.body + b"\n\n"
 
 
 def _answer_text(delivery: Delivery) -> str:

@@ -6,6 +6,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from urllib.parse import quote
 
 import orjson
 from aiohttp import HttpVersion10, HttpVersion11
@@ -16,40 +17,44 @@ from gateway.call import Answer, Request
 from gateway.dispatch import SHUTDOWN_RETRY_S
 from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, ShuttingDown
 from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline, error_answer
+from gateway.pipeline import Pipeline, error_answer, error_event
 from gateway.request import HttpRequest
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_UNFORESEEN = "The gateway failed. The request id helps to find out why."
 _log = logging.getLogger("gateway.server")
 
 
 class HttpSink:
     """Writes an answer to the client as it comes.
 
-    State: the head that waits for the first chunk, so that they leave together, and whether the client knows chunks
-    (HTTP/1.0 does not: there the end of the connection ends a stream).
+    State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet, and
+    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream).
     """
 
-    __slots__ = ("_chunked", "_head", "_request", "begun")
+    __slots__ = ("_chunked", "_head", "_request", "begun", "streaming")
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
         self._head = b""
         self._chunked = request.version >= HttpVersion11
-        self.begun = False
+        self.begun = self.streaming = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
         if not self._chunked:
             self._request.keep_alive = False
         self._begin(status, _STREAM_LINES, headers, "\r\ntransfer-encoding: chunked" if self._chunked else "")
+        self.streaming = True
 
     async def write(self, chunk: bytes) -> None:
         if chunk:
             await self._request.write(self._led(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk))
 
     async def finish(self, last: bytes = b"") -> None:
+        self.streaming = False
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
         self._request.end(self._led(last))
@@ -60,15 +65,17 @@ class HttpSink:
 
     def _begin(self, status: int, before: str, headers: dict[str, str], framing: str) -> None:
         assert not self.begun, "an answer has one head"
-        self.begun = True
         lines = "\r\n".join(map(": ".join, headers.items()))
+        if not lines.isascii():
+            lines = "\r\n".join(f"{name}: {_escaped(value)}" for name, value in headers.items())
         assert lines.count("\n") == len(headers) - 1, "a header of an answer holds a line break"
         if not self._request.keep_alive:
             framing += "\r\nconnection: close"
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\ndate: {_http_date()}\r\n\r\n"
-        self._head = head.encode("latin-1")
+        self._head = head.encode("ascii")
+        self.begun = True
 
     def _led(self, data: bytes) -> bytes:
         """With the head in front, once."""
@@ -76,6 +83,11 @@ class HttpSink:
             return data
         head, self._head = self._head, b""
         return head + data
+
+
+def _escaped(value: str) -> str:
+    """Names of models, backends and routes may be Chinese, headers may not: UTF-8, percent-encoded."""
+    return value if value.isascii() else quote(value, safe=_PLAIN)
 
 
 Handler = Callable[[HttpRequest, HttpSink, str], Awaitable[None]]
@@ -128,9 +140,11 @@ class Gateway:
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
             http.keep_alive = False
-            if not sink.begun:
-                failed = GatewayError("The gateway failed. The request id helps to find out why.")
-                await sink.send(error_answer(failed, request_id))
+            failed = error_answer(GatewayError(_UNFORESEEN), request_id)
+            if sink.streaming:
+                await sink.finish(error_event(failed))
+            elif not sink.begun:
+                await sink.send(failed)
 
     def _handler(self, http: HttpRequest) -> Handler:
         path = http.path

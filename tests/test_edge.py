@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
 
 from gateway.call import Answer
+from gateway.demo.scripted import Reply
 from gateway.edge import Edge
 from gateway.request import HttpRequest
 from gateway.server import HttpSink
-from tests.conftest import KEY, World
-from tests.faults.wire import CHAT, HOST, request, send
+from tests.conftest import KEY, ROUTES, World
+from tests.faults.wire import ASKED, CHAT, HOST, request, send
 
 GET = b"GET /x HTTP/1.1\r\nHost: g\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -186,3 +188,51 @@ async def test_what_nobody_foresaw_is_a_500_without_its_text(
     assert b"secret detail" not in got.raw
     assert "secret detail" in caplog.text
     assert b"x-request-id" in got.head.lower()
+
+
+@pytest.fixture
+def chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = ROUTES.replace("small", "通义 100%").replace("  a:", "  呼和浩特:").replace("via: [a]", "via: [呼和浩特]")
+    monkeypatch.setattr("tests.conftest.ROUTES", named)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_names_outside_ascii_are_percent_encoded(chinese: None, world: World, stream: bool) -> None:
+    got = await send(world.app.port, request(body={**ASKED, "model": "通义 100%", "stream": stream}), wait_s=0.3)
+    assert got.status == 200
+    fields = dict(line.split(": ", 1) for line in got.head.decode("ascii").split("\r\n")[1:])
+    assert fields["x-moma-model"] == "%E9%80%9A%E4%B9%89 100%25"
+    assert [unquote(fields[f"x-moma-{name}"]) for name in ("model", "route", "backend")] == [
+        "通义 100%", "通义 100%", "呼和浩特",
+    ]  # fmt: skip
+    assert fields["x-moma-reason"] == "weighted"
+    [charge] = await world.charges()
+    assert charge["model_served"] == "通义 100%"
+
+
+async def test_a_head_that_cannot_be_made_is_a_500(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.routing.router.Decision.reason", "two\r\nlines")
+    got = await send(world.app.port, request())
+    assert (got.status, got.closed, got.code) == (500, True, "internal_error")
+
+
+async def test_what_nobody_foresaw_in_a_stream_ends_it_with_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    event = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}\n\n'
+    world.a.script([Reply(stream=[event, 0.1, b"data: [DONE]\n\n"])])
+    monkeypatch.setattr("gateway.adapters.openai.StreamReader.flush", fails)
+    got = await send(world.app.port, request(body={**ASKED, "stream": True}))
+    assert got.closed
+    assert event in got.body
+    assert b'data: {"error":{"message":"The gateway failed.' in got.body
+    assert got.body.endswith(b"\r\n0\r\n\r\n")
+    assert b"[DONE]" not in got.body
+    assert b"secret detail" not in got.raw
+    while not (series := world.app.metrics.requests._series):  # it is recorded with the commit of its charge
+        await asyncio.sleep(0.01)
+    assert [labels[3:] for labels in series] == [("failed", 500)]
+    assert world.app.ledger.open_holds == 0
