@@ -68,7 +68,7 @@ class App:
             stack.push_async_callback(self._client.aclose)
             stack.push_async_callback(self._end_tasks)
             self._front = self._gateway(clock, deadlines)
-            self._edge = Edge(self._front.handle, _most_connections())
+            self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
             self._runner = web.ServerRunner(self._edge, shutdown_timeout=FAREWELL_S)
             stack.push_async_callback(self._runner.cleanup)
             await self._runner.setup()

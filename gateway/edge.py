@@ -14,14 +14,15 @@ import logging
 import sys
 import termios
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.errors import GatewayError, InvalidValue, NoBackend, encoded
+from gateway.call import Answer
+from gateway.errors import GatewayError, InvalidValue, NoBackend
 from gateway.request import HttpRequest
 
 HEADER_DEADLINE_S = 20.0  # from the first byte of a connection or request to its last header
@@ -36,18 +37,11 @@ DRAIN_LOOK_S = 0.02
 _log = logging.getLogger("gateway.edge")
 
 
-def _farewell(error: GatewayError, reason: str) -> bytes:
+def _farewell(refusal: Answer, reason: str) -> bytes:
     """An answer for a connection that is closed without a look at what it asks."""
-    fields = {"content-type": "application/json", **error.headers(), "connection": "close"}
-    body = encoded(error)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {error.status} {reason}\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
-_FULL: Final = _farewell(
-    NoBackend("The gateway has all the connections it can have.", retry_after_s=FULL_RETRY_S), "Service Unavailable"
-)
-_NOT_HTTP: Final = _farewell(InvalidValue("The request is not valid HTTP."), "Bad Request")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers.items())
+    head = f"HTTP/1.1 {refusal.status} {reason}\r\n{lines}connection: close\r\ncontent-length: {len(refusal.body)}"
+    return f"{head}\r\n\r\n".encode() + refusal.body
 
 
 class EdgeHandler(RequestHandler):
@@ -83,7 +77,8 @@ class EdgeHandler(RequestHandler):
         if self._edge.full():
             self._refused = True
             writable = cast(asyncio.WriteTransport, transport)  # uvloop's is one without inheriting from it
-            writable.write(_FULL)
+            full = NoBackend("The gateway has all the connections it can have.", retry_after_s=FULL_RETRY_S)
+            writable.write(_farewell(self._edge.refuse(full), "Service Unavailable"))
             writable.close()
             return
         super().connection_made(transport)
@@ -145,7 +140,8 @@ class EdgeHandler(RequestHandler):
     async def _serve(self, message: Any, payload: StreamReader) -> bool:
         """Whether the connection can serve another request."""
         if not isinstance(message, RawRequestMessage):
-            self.put(_NOT_HTTP)
+            refusal = self._edge.refuse(InvalidValue("The request is not valid HTTP."))
+            self.put(_farewell(refusal, "Bad Request"))
             return False
         request = self._request = HttpRequest(self, message, payload)
         self._request_in_progress = True
@@ -259,12 +255,17 @@ class Edge(web.Server):
 
     `most` connections at a time: a call takes a second one, to a backend, which must not fail for want of files.
 
+    `refuse` makes the answer to what cannot be handled, and counts it.
+
     State: `draining`, from when on each connection ends behind its answer, and until when that is waited for.
     """
 
-    def __init__(self, handle: Callable[[HttpRequest], Awaitable[None]], most: int) -> None:
+    def __init__(
+        self, handle: Callable[[HttpRequest], Awaitable[None]], refuse: Callable[[GatewayError], Answer], most: int
+    ) -> None:
         super().__init__(cast(Any, handle), handler_cancellation=True)
         self.handle = handle
+        self.refuse = refuse
         self.draining = False
         self._most = most
         self._drain_until = 0.0

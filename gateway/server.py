@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllo
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, error_answer, error_event
 from gateway.request import HttpRequest
+from gateway.tenants import Caller
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -146,6 +147,11 @@ class Gateway:
             elif not sink.begun:
                 await sink.send(failed)
 
+    def refuse(self, error: GatewayError) -> Answer:
+        """The answer to what is no request, or finds no room; it may have been a call."""
+        self._metrics.refused(error.status)
+        return error_answer(error, self._next_id())
+
     def _handler(self, http: HttpRequest) -> Handler:
         path = http.path
         if http.version < HttpVersion10:
@@ -163,11 +169,19 @@ class Gateway:
         return handler
 
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        try:
+            caller, body = await self._admitted(http)
+        except GatewayError as error:
+            self._metrics.refused(error.status)
+            raise
+        await self._pipeline.handle(caller, Request(request_id, _ENDPOINTS[http.path], http.headers, body), sink)
+
+    async def _admitted(self, http: HttpRequest) -> tuple[Caller, bytes]:
+        """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
         if self.draining:
             raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
-        caller = self._pipeline.authenticate(http.headers)  # before the body: a stranger does not get to send 20 MB
-        body = await http.body(self._max_body)
-        await self._pipeline.handle(caller, Request(request_id, _ENDPOINTS[http.path], http.headers, body), sink)
+        caller = self._pipeline.authenticate(http.headers)
+        return caller, await http.body(self._max_body)
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         data = self._pipeline.models(self._pipeline.authenticate(http.headers))

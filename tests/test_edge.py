@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.call import Answer
 from gateway.demo.scripted import Reply
 from gateway.edge import Edge
+from gateway.pipeline import error_answer
 from gateway.request import HttpRequest
 from gateway.server import HttpSink
 from tests.conftest import KEY, ROUTES, World
@@ -71,7 +72,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
-    runner = web.ServerRunner(Edge(bench.handle, 2), shutdown_timeout=1)
+    runner = web.ServerRunner(Edge(bench.handle, lambda error: error_answer(error, "req-1"), 2), shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
     bench.port = runner.addresses[0][1]
@@ -99,6 +100,7 @@ async def test_one_that_is_being_answered_makes_no_room(bench: Bench) -> None:
     refused = await answer((await bench.connect())[0])
     assert refused.startswith(b"HTTP/1.1 503"), refused
     assert b"retry-after" in refused.lower()
+    assert b"x-request-id: req-1\r\n" in refused
     bench.go.set()
     assert [(await task).split(b" ")[1] for task in (asked, also)] == [b"200", b"200"]
 
@@ -236,3 +238,40 @@ async def test_what_nobody_foresaw_in_a_stream_ends_it_with_an_error(
         await asyncio.sleep(0.01)
     assert [labels[3:] for labels in series] == [("failed", 500)]
     assert world.app.ledger.open_holds == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request(key=None), 401),
+        (request(key="sk-moma-wrong"), 401),
+        (request(headers="Content-Encoding: gzip\r\n"), 400),
+        (f"POST {CHAT} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {KEY}\r\n".encode(), 413),
+        (b"not http at all\r\n\r\n", 400),
+    ],
+    ids=["no key", "wrong key", "compressed", "too large", "no HTTP"],
+)
+async def test_what_is_refused_before_it_is_a_call_is_counted_and_has_an_id(
+    world: World, data: bytes, status: int
+) -> None:
+    if status == 413:
+        data += b"Content-Length: 99999999\r\n\r\n"
+    got = await send(world.app.port, data, wait_s=0.3)
+    assert got.status == status
+    assert b"x-request-id: req-" in got.head
+    series = {labels: count.value for labels, count in world.app.metrics.requests._series.items()}
+    assert series == {("", "", "", "refused", status): 1}
+
+
+async def test_what_finds_no_room_is_counted(world: World) -> None:
+    world.app._edge._most = 0
+    got = await send(world.app.port, request())
+    assert (got.status, got.closed) == (503, True)
+    assert b"x-request-id: req-" in got.head
+    assert list(world.app.metrics.requests._series) == [("", "", "", "refused", 503)]
+
+
+async def test_a_request_that_is_no_call_is_none(world: World) -> None:
+    for path, status in (("/v1/nothing", 404), ("/v1/models", 401), ("/admin/v1/tenants", 401)):
+        assert (await send(world.app.port, request(path, method="GET", key="wrong"), wait_s=0.1)).status == status
+    assert not world.app.metrics.requests._series
