@@ -17,12 +17,13 @@ from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
 from gateway.config.load import resolve
 from gateway.config.model import Config, Plan
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher
-from gateway.edge import Edge
+from gateway.edge import SWEEP_S, Edge
 from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
@@ -50,7 +51,6 @@ class App:
         self._log_call = log_call
         self.metrics = Metrics()
         self.port = 0
-        self._tasks: list[asyncio.Task[None]] = []
         self._draining = self._hurried = False
 
     async def start(self, host: str | None = None, port: int | None = None) -> None:
@@ -66,7 +66,8 @@ class App:
             self._tokenizer = Tokenizer()
             self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
             stack.push_async_callback(self._client.aclose)
-            stack.push_async_callback(self._end_tasks)
+            chores = self._chores = Chores(clock)
+            stack.push_async_callback(chores.aclose)
             self._front = self._gateway(clock, deadlines)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
             self._runner = web.ServerRunner(self._edge, shutdown_timeout=FAREWELL_S)
@@ -78,11 +79,9 @@ class App:
             await site.start()
             self._parts = stack.pop_all()
         self.port = self._runner.addresses[0][1]
-        self._tasks = [
-            asyncio.create_task(self._edge.sweep_forever()),
-            asyncio.create_task(self._expire_forever(clock)),
-            asyncio.create_task(asyncio.to_thread(self._tokenizer.load)),
-        ]
+        chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
+        chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
+        chores.once("loading the tokenizer", lambda: asyncio.to_thread(self._tokenizer.load))
 
     async def aclose(self) -> None:
         """Idempotent. Until calls have ended, readiness, metrics and refusals are still served."""
@@ -98,19 +97,10 @@ class App:
         if self._draining:
             self._edge.hurry()
 
-    async def _end_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def _expire_forever(self, clock: Clock) -> None:
+    def _expire(self, wall_ms: int) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""
-        while True:
-            await clock.sleep(EXPIRE_EVERY_S)
-            if self.ledger.healthy:
-                self.ledger.expire_overdue(clock.wall_ms() - EXPIRE_GRACE_MS)
+        if self.ledger.healthy:
+            self.ledger.expire_overdue(wall_ms - EXPIRE_GRACE_MS)
 
     def _gateway(self, clock: Clock, deadlines: Deadlines) -> Gateway:
         config, rng = self._config, random.Random()
@@ -181,6 +171,7 @@ class App:
 
     def _not_ready(self) -> list[str]:
         reasons = [] if self.ledger.healthy else ["the ledger store is not available"]
+        reasons += [f"{name} fails" for name in self._chores.down]
         return [*reasons, "shutting down"] if self._draining else reasons
 
 

@@ -307,9 +307,8 @@ class Edge(web.Server):
     def _all(self) -> list[tuple[EdgeHandler, asyncio.Transport]]:
         return cast(list[tuple[EdgeHandler, asyncio.Transport]], list(self._connections.items()))
 
-    async def sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = self._loop.time()
-            for connection, transport in self._all():
-                connection.sweep(now, transport)
+    def sweep(self) -> None:
+        """Asked for every SWEEP_S."""
+        now = self._loop.time()
+        for connection, transport in self._all():
+            connection.sweep(now, transport)

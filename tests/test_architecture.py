@@ -33,7 +33,7 @@ LAYERS = (
     ("parse", "tokens"),
     ("config",),
     ("metrics",),
-    ("deadline",),
+    ("deadline", "chores"),
     ("clock",),
     ("call", "errors"),
     ("demo",),

@@ -24,7 +24,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "HEADER_DEADLINE_S", 0.5)
     monkeypatch.setattr(edge, "BODY_GRACE_S", 0.5)
     monkeypatch.setattr(edge, "READ_IDLE_S", 0.5)
-    monkeypatch.setattr(edge, "SWEEP_S", 0.1)
+    monkeypatch.setattr("gateway.app.SWEEP_S", 0.1)
 
 
 def test_the_bounds_of_production(monkeypatch: pytest.MonkeyPatch) -> None:
