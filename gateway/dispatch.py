@@ -278,7 +278,7 @@ class Dispatcher:
 
     def _failed(self, target: Target, failure: AttemptFailed) -> None:
         self._attempted(target.backend.name, failure.kind)
-        if failure.backend_status not in PASSED_ON and failure.kind != "deadline":
+        if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._health.failed(target.key)
 
 

@@ -164,6 +164,10 @@ class Metrics:
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
 
+    def refused(self, status: int) -> None:
+        """What is refused before it is a call: without a valid key or body, while shutting down, or no HTTP."""
+        self.requests.inc(("", "", "", "refused", status))
+
     def committed(self, seconds: float, size: int) -> None:
         self.commit_seconds.observe((), seconds)
         self.batch_size.observe((), size)

@@ -103,6 +103,11 @@ class Pipeline:
             life.record.outcome, life.record.status = "completed", 200
         except errors.GatewayError as error:
             await self._fail(life, error, sink)
+        except ConnectionError:  # the client has left
+            raise
+        except Exception:  # ours, not the client's leaving: it is told by the edge, and pays for what was passed on
+            life.record.outcome, life.record.status = "failed", errors.GatewayError.status
+            raise
         finally:
             self._end(life, call)
 
@@ -252,7 +257,7 @@ class Pipeline:
             record.refusal = "quota"
         answer = error_answer(error, record.request_id)
         if sink.begun:
-            await sink.finish(b"data: " + answer.body + b"\n\n")
+            await sink.finish(error_event(answer))
         else:
             await sink.send(answer)
 
@@ -312,6 +317,11 @@ def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: 
         read += call.media_parts * delivery.target.model.max_image_tokens
     quantities = {"input": read, "output": written, "calls": 1}
     return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
+
+
+def error_event(answer: Answer) -> bytes:
+    """How a stream ends that breaks after the first byte."""
+    return b"data: " + answer.body + b"\n\n"
 
 
 def _answer_text(delivery: Delivery) -> str:

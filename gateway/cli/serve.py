@@ -1,4 +1,4 @@
-"""`moma serve`: the gateway until SIGINT or SIGTERM."""
+"""`moma serve`: the gateway until SIGINT or SIGTERM; a second one ends the calls in flight at once."""
 
 from __future__ import annotations
 
@@ -113,13 +113,10 @@ def tune_gc() -> None:
 
 
 async def _serve(config: Config, args: argparse.Namespace) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     _raise_file_limit()
     with _call_log(args.log_calls) as log_call:
         app = App(config, log_call=log_call)
+        stop = _stop_signals(app)
         try:
             await app.start(args.host, args.port)
         except OSError as error:
@@ -131,3 +128,17 @@ async def _serve(config: Config, args: argparse.Namespace) -> int:
         await stop.wait()
         await app.aclose()
     return 0
+
+
+def _stop_signals(app: App) -> asyncio.Event:
+    """Set by the first; the second finds it set."""
+    stop = asyncio.Event()
+
+    def stopped() -> None:
+        if stop.is_set():
+            app.hurry()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped)
+    return stop
