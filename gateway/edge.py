@@ -28,7 +28,7 @@ from gateway.request import HttpRequest
 HEADER_DEADLINE_S = 20.0  # from the first byte of a connection or request to its last header
 BODY_GRACE_S = 10.0
 MIN_BODY_BYTES_PER_S = 500
-READ_IDLE_S = 30.0  # a client at 1 kB/s opens its window every 8 kB or so
+READ_IDLE_S = 60.0  # a client at 1 kB/s opens its window every 8 kB on a network, every 64 kB on loopback
 KEEPALIVE_S = 75.0
 LINGER_S = 1.0
 SWEEP_S = 1.0

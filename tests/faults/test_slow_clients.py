@@ -32,7 +32,7 @@ def test_the_bounds_of_production(monkeypatch: pytest.MonkeyPatch) -> None:
     assert edge.HEADER_DEADLINE_S + edge.SWEEP_S <= 30
     assert edge.BODY_GRACE_S + edge.SWEEP_S <= 30
     assert edge.MIN_BODY_BYTES_PER_S > 1
-    assert 10 <= edge.READ_IDLE_S <= 30
+    assert 30 <= edge.READ_IDLE_S <= 60
 
 
 async def closed_within(world: World, start: str, drip: bytes, within_s: float) -> bool:
