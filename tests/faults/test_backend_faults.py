@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import gzip
+import socket
 from typing import Any
 
 import psutil
