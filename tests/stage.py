@@ -21,7 +21,7 @@ from gateway.limits import Gates
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
-from gateway.routing.health import Health
+from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
@@ -61,6 +61,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         rng = random.Random(self.seed)
+        self.live = Live(CONFIG.breaker)
         self.client = FakeClient(self.clock, self.script)
         self.metrics = Metrics()
         self.gates = Gates(self.clock)
@@ -69,11 +70,11 @@ class Stage:
             generation=1,
             tenants=Tenants(),
             gates=self.gates,
-            router=Router(CONFIG, rng),
+            router=Router(CONFIG, rng, self.live),
             dispatcher=Dispatcher(
                 client=self.client,
                 keys={name: Keys(self.keys, self.clock) for name in CONFIG.backends},
-                health=Health(self.clock),
+                live=self.live,
                 gates=Gates(self.clock),
                 timeout=CONFIG.timeout,
                 retry=CONFIG.retry,
