@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from gateway.backends.keys import REST_S, Keys
-from gateway.config.model import Limits, Plan, Retry, Timeout
+from gateway.config.model import Config, Limits, Plan, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import RETRY_FLOOR, Delivery, Dispatcher, Job, RetryBudget
 from gateway.errors import AttemptFailed, GatewayError
 from gateway.limits import Gates
 from gateway.routing.breaker import FAILURES_IN_A_ROW
 from gateway.routing.live import Live
-from gateway.routing.router import Router
+from gateway.routing.router import Decision, Router
 from tests.virtual import (
     BROKEN,
     CONNECT,
@@ -65,6 +65,7 @@ class Bench:
     retry: Retry = RETRY
     limits: Limits = NO_LIMITS
     seed: int = 1
+    settings: Config | None = None
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
@@ -78,7 +79,7 @@ class Bench:
             route("long", "one", fallback_context=("big",)),
             route("safe", "ma", fallback_error=("mb",)),
         ]
-        self.config = config(backends, models, routes, timeout=self.timeout, retry=self.retry)
+        self.config = self.settings or config(backends, models, routes, timeout=self.timeout, retry=self.retry)
         self.live = Live(self.config.breaker)
         self.gates = Gates(self.clock)
         self.attempts: Counter[tuple[str, str]] = Counter()
@@ -98,29 +99,37 @@ class Bench:
         self.sink = ListSink()
         self.reached: list[str] = []
 
-    def _sending(self) -> None:
-        assert self.delivery.target is not None
-        self.reached.append(self.delivery.target.backend.name)
-
     def fails(self, key: tuple[str, str]) -> None:
         """An attempt that begins and fails now."""
         now = self.clock.now()
         self.live.ended(key, self.live.began(key, now))
         self.live.failed(key, began=now, now=now)
 
-    async def run(self, total_s: float | None = None, **body: Any) -> Delivery:
+    def decide(self, **body: Any) -> Decision:
+        return self.router.route(call(**body), Plan("p"), now=self.clock.now())
+
+    def start(self, total_s: float | None = None, sink: ListSink | None = None, **body: Any) -> Awaitable[None]:
         asked = call(**{"model": "one", **body})
-        self.delivery, self.sink = Delivery(), ListSink()
+        delivery = self.delivery = Delivery()
+        self.sink = sink or ListSink()
+
+        def sending() -> None:
+            assert delivery.target is not None
+            self.reached.append(delivery.target.backend.name)
+
         deadline = Deadlines(self.clock).start(self.timeout.total_s if total_s is None else total_s)
         job = Job(
             asked,
-            self.router.route(asked, Plan("p")),
+            self.router.route(asked, Plan("p"), now=self.clock.now()),
             100,
             deadline,
-            self._sending,
+            sending,
             lambda delivery: {"x-moma-attempts": str(delivery.attempts)},
         )
-        await drive(self.clock, self.dispatcher.run(job, self.sink, self.delivery))
+        return self.dispatcher.run(job, self.sink, self.delivery)
+
+    async def run(self, total_s: float | None = None, sink: ListSink | None = None, **body: Any) -> Delivery:
+        await drive(self.clock, self.start(total_s, sink, **body))
         return self.delivery
 
     async def fail(self, **asked: Any) -> GatewayError:
