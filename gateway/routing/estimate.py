@@ -30,8 +30,11 @@ def expected_output(call: Call, average: float) -> float:
     return average if call.max_tokens is None or average < call.max_tokens else call.max_tokens
 
 
-def expected_cost(call: Call, model: Model, output: float) -> float:
-    """In micro-units of currency; `output` is per choice. Images are left out, as all targets read the same ones."""
-    price = model.price
-    written = min(output, model.max_output) * call.choices
-    return (estimated_input(call) * price["input"] + written * price["output"]) / 1_000_000 + price["calls"] / 1_000_000
+def expected_cost(model: Model, read: int, written: float, choices: int) -> float:
+    """In micro-units of currency, of `read` tokens and so many `written` for each choice.
+
+    Images are left out, as all targets read the same ones.
+    """
+    price, most = model.price, model.max_output
+    output = (written if written < most else most) * choices
+    return (read * price["input"] + output * price["output"] + price["calls"]) / 1_000_000

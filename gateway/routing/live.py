@@ -17,7 +17,6 @@ FIRST_OUTPUT: Final = 256.0  # tokens an answer is expected to have until a rout
 # The shape of an answer's time until a stream has shown it: a whole answer only says how long all of it took.
 FIRST_TOKEN_S: Final = 0.5
 PER_TOKEN_S: Final = 0.02
-ASSUMED_CONCURRENCY: Final = 64  # of a backend without a limit
 HALVES_S: Final = 60.0  # an estimate halves for each such time without news: what was slow once is tried again
 
 
@@ -94,10 +93,6 @@ class Live:
         if measures is None:
             measures = self._measures[key] = Measures(self._settings)
         return measures
-
-    def load(self, backend: str, concurrency: int | None) -> float:
-        """Attempts in flight relative to the limit of the backend."""
-        return self.in_flight.get(backend, 0) / (concurrency or ASSUMED_CONCURRENCY)
 
     def output(self, route: str) -> float:
         """Tokens that an answer of this route has on average, each choice by itself."""

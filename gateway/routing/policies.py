@@ -11,17 +11,20 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 from typing import Final, Protocol
 
 from gateway.call import Call
 from gateway.config.model import Backend, Model, Route
-from gateway.routing.estimate import expected_cost, expected_output
-from gateway.routing.live import Live
+from gateway.routing.estimate import estimated_input, expected_cost, expected_output
+from gateway.routing.live import Live, Measures
 
 Floats = Sequence[float]
 
+ASSUMED_CONCURRENCY: Final = 64  # of a backend without a limit
 DEFAULT_WEIGHTS: Final = {"cost": 0.5, "latency": 0.2, "quality": 0.3}
 TERMS: Final = tuple(DEFAULT_WEIGHTS)
+SMALLEST_SPAN: Final = log(4.0)
 PREFERRED: Final = 0.5  # of all weight goes to what a client prefers
 
 
@@ -37,6 +40,11 @@ class Target:
     @cached_property
     def key(self) -> tuple[str, str]:
         return self.backend.name, self.model.name
+
+    @cached_property
+    def concurrency(self) -> int:
+        """What its backend takes at once."""
+        return self.backend.limits.concurrency or ASSUMED_CONCURRENCY
 
 
 Order = tuple[Sequence[Target], str]  # the targets as they are to be tried, and in a few words what decided
@@ -121,7 +129,7 @@ class LeastBusy:
         self._rng = rng
 
     def order(self, targets: Sequence[Target], call: Call, now: float, warm: int | None = None) -> Order:
-        loads = [self._live.load(t.backend.name, t.backend.limits.concurrency) for t in targets]
+        loads = [self._live.in_flight.get(t.backend.name, 0) / t.concurrency for t in targets]
         least = min(loads)
         places, warmed = spread(targets, loads, least, least + 0.25, warm, self._rng)
         return _at(places, targets), f"least_busy;load={loads[places[0]]:.2f}{warmed}"
@@ -140,7 +148,7 @@ class Balanced:
         self._rng = rng
 
     def terms(self, targets: Sequence[Target], call: Call, now: float) -> tuple[Floats, Floats, Floats]:
-        """Cost, latency and quality: for each target a number in [0, 1), where 0 is the best one's."""
+        """Cost, latency and quality: for each target a number in [0, 1], where 0 is the best one's."""
         return (
             worse(expected_costs(self._live, self._route, targets, call)),
             worse(expected_seconds(self._live, self._route, targets, call, now)),
@@ -158,7 +166,7 @@ class Balanced:
         places, warmed = spread(targets, scores, least + 0.05, least + 0.2, warm, self._rng)
         at = places[0]
         prefer = f";prefer={call.prefer}" if call.prefer else ""
-        terms = f"cost={costs[at]:.2f};latency={seconds[at]:.2f};quality={lacking[at]:.2f}"
+        terms = "cost=%.2f;latency=%.2f;quality=%.2f" % (costs[at], seconds[at], lacking[at])  # noqa: UP031 - half the time
         return _at(places, targets), f"balanced{prefer};{terms}{warmed}"
 
 
@@ -187,43 +195,49 @@ def weights_of(weigh: Mapping[str, float], prefer: str) -> tuple[float, ...]:
 
 
 def worse(values: Floats) -> Floats:
-    """0 for the least; 0.5 for twice as much, 0.75 for four times as much, and never 1.
+    """0 for the least, 1 for the greatest, and each doubling in between counts alike.
 
-    A hundredth of the greatest is added to each, so that one that costs nothing does not make all others alike.
+    Where the greatest is less than four times the least, 1 would be four times the least: small differences stay small.
+    A thousandth of the greatest is added to each, so that what costs nothing has a logarithm.
     """
-    floor = max(values) / 100
-    if floor <= 0:
-        return [0.0] * len(values)
+    floor = max(values) / 1000
     least = min(values) + floor
-    return [1.0 - least / (value + floor) for value in values]
+    if least <= 0:
+        return [0.0] * len(values)
+    span = log(max(values) + floor) - (start := log(least))
+    if span < SMALLEST_SPAN:
+        span = SMALLEST_SPAN
+    return [(log(value + floor) - start) / span for value in values]
 
 
 def expected_costs(live: Live, route: str, targets: Sequence[Target], call: Call) -> Floats:
     """In micro-units of currency."""
     output = expected_output(call, live.output(route))
-    return [expected_cost(call, target.model, output) for target in targets]
+    read = estimated_input(call)
+    return [expected_cost(target.model, read, output, call.choices) for target in targets]
 
 
 def expected_seconds(live: Live, route: str, targets: Sequence[Target], call: Call, now: float) -> Floats:
     """Until the end of the answer, longer by the share of the backend's limit that is in flight: at the limit, double.
 
-    Nobody knows of a target that has not served yet: it counts as the best, so that it is tried, and as the worst
+    Nobody knows of a target that has not served yet: it counts as the best, so that it is tried, and as twice the worst
     while its first call is under way.
     """
     output = expected_output(call, live.output(route))
-    seconds: list[float | None] = []
-    for target in targets:
-        bare_s = live.of(target.key).seconds(min(output, target.model.max_output), now)
-        load = live.load(target.backend.name, target.backend.limits.concurrency)
-        seconds.append(None if bare_s is None else bare_s * (1.0 + load))
-    if None not in seconds:
-        return [s for s in seconds if s is not None]
-    known = [s for s in seconds if s is not None] or [1.0]
-    unknown = (min(known), max(known) if len(known) > 1 else known[0] * 2)
-    return [
-        unknown[live.of(target.key).in_flight > 0] if s is None else s
-        for target, s in zip(targets, seconds, strict=True)
-    ]
+    known: list[float] = []
+    unknown: list[tuple[int, Measures]] = []
+    for place, target in enumerate(targets):
+        measures = live.of(target.key)
+        bare_s = measures.seconds(min(output, target.model.max_output), now)
+        if bare_s is None:
+            unknown.append((place, measures))
+        else:
+            known.append(bare_s * (1.0 + live.in_flight.get(target.backend.name, 0) / target.concurrency))
+    if unknown:
+        best, worst = (min(known), max(known)) if known else (1.0, 1.0)
+        for place, measures in unknown:
+            known.insert(place, worst * 2 if measures.in_flight else best)
+    return known
 
 
 def spread(

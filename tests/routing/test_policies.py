@@ -218,9 +218,11 @@ def test_least_busy_is_relative_to_the_limit(in_flight: dict[str, int], first: d
     ("values", "terms"),
     [
         ([1, 1, 1], [0, 0, 0]),
-        ([1, 2, 4], [0, 0.49, 0.74]),
+        ([1, 2, 4], [0, 0.5, 1]),
+        ([8, 1, 4, 2], [1, 0, 2 / 3, 1 / 3]),
+        ([1, 1.1], [0, 0.07]),
         ([0, 0], [0, 0]),
-        ([0, 1, 100], [0, 0.5, 0.99]),
+        ([0, 1, 100], [0, 0.35, 1]),
         ([5], [0]),
     ],
 )
@@ -272,10 +274,10 @@ def test_the_example_of_the_documentation() -> None:
     policy = Balanced(known, "r", {}, random.Random(1))
     text = call(messages=[{"role": "user", "content": "x" * (4000 - call().input_bound + 2)}])
     costs, seconds, lacking = policy.terms(given, text, 0.0)
-    assert costs == pytest.approx([0.0, 0.66], abs=0.005)
-    assert seconds == pytest.approx([0.0, 0.495], abs=0.005)
-    assert lacking == pytest.approx([0.43, 0.0], abs=0.005)
-    assert policy.order(given, text, 0.0)[1] == "balanced;cost=0.00;latency=0.00;quality=0.43"
+    assert costs == pytest.approx([0.0, 0.79], abs=0.005)
+    assert seconds == pytest.approx([0.0, 0.5], abs=0.005)
+    assert lacking == pytest.approx([0.41, 0.0], abs=0.005)
+    assert policy.order(given, text, 0.0)[1] == "balanced;cost=0.00;latency=0.00;quality=0.41"
 
 
 def test_near_ties_are_spread_by_weight() -> None:
