@@ -75,6 +75,8 @@ class Breaker:
         if began < self._since:
             return False
         if self._until is None:
+            # Even if it began before the row: failures are quick and answers slow, so that with many calls at once a
+            # hundredth of errors would otherwise make a row.
             self._in_a_row = 0
             self._count(now, 0)
             return False

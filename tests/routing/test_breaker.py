@@ -42,6 +42,16 @@ def test_five_failures_in_a_row_open_it() -> None:
     assert (breaker.state(0), breaker.available(0), breaker.back_in_s(0)) == (OPEN, False, 20)
 
 
+def test_few_errors_among_many_slow_answers_are_no_row() -> None:
+    breaker = Breaker(SETTINGS)
+    for number in range(10_000):  # a thousand calls a second, of which one in a hundred fails at once
+        now = number / 1000
+        breaker.succeeded(now - 5.0, now)
+        if number % 100 == 0:
+            fail(breaker, now)
+    assert breaker.state(10.0) == CLOSED
+
+
 @pytest.mark.parametrize(
     ("outcomes", "opens"),
     [
