@@ -38,7 +38,11 @@ CONFIG = config(
         model("huge", "a", context=1_000_000),
         model("per_call", "a", rates=dict.fromkeys(BUCKETS, 1_000_000) | {"calls": 5_000_000}),
     ],
-    [route("both", "m", "n"), route("tiny_or_m", "tiny", "m")],
+    [
+        route("both", "m", "n"),
+        route("tiny_or_m", "tiny", "m"),
+        route("even", "m", "n", policy="balanced", affinity="prefix"),
+    ],
     timeout=Timeout(3, 30, 30, 300),
     retry=Retry(3, 0.2, 5.0),
     plan=PLAN,

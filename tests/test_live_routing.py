@@ -112,6 +112,22 @@ async def test_the_reason_says_what_decided(opened: Open) -> None:
     stage = opened(lambda _: OK)
     assert (await stage.ask({"x-moma-prefer": "latency"})).headers["x-moma-reason"] == "weighted"
     assert (await stage.ask(model="both")).headers["x-moma-reason"] == "ordered"
+    reason = (await stage.ask({"x-moma-prefer": "latency"}, model="even")).headers["x-moma-reason"]
+    assert reason == "balanced;prefer=latency;cost=0.00;latency=0.00;quality=0.00"
+
+
+async def test_a_conversation_stays_through_the_whole_pipeline_and_yields_to_an_open_breaker(opened: Open) -> None:
+    down: set[str] = set()
+    stage = opened(lambda sent: BROKEN if sent.backend in down else OK)
+    first = (await stage.ask({"x-session-id": "s"}, model="even")).headers["x-moma-backend"]
+    for _ in range(10):
+        sink = await stage.ask({"x-session-id": "s"}, model="even")
+        assert sink.headers["x-moma-backend"] == first
+        assert sink.headers["x-moma-reason"].endswith(";affinity")
+    down.add(first)
+    moved = await stage.ask({"x-session-id": "s"}, model="even")
+    assert (moved.headers["x-moma-attempts"], moved.headers["x-moma-backend"]) == ("2", "ab".replace(first, ""))
+    assert (await stage.ask({"x-session-id": "s"}, model="even")).headers["x-moma-attempts"] == "1"
 
 
 def test_a_selector_by_tags_works_with_a_policy(tmp_path: Path) -> None:
