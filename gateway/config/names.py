@@ -70,7 +70,7 @@ def _route(source: Source, values: Values, name: str, route: Values) -> None:
                 source.problem(at, "falls back on itself")
     if "cache" in route:
         _known(source, (*path, "cache"), route["cache"], values.get("cache", {}))
-    if "weigh" in route and not any(route["weigh"].values()):
+    if route.get("weigh") and not any(route["weigh"].values()):
         source.problem((*path, "weigh"), "has no weight above 0")
     _require(source, values, path, route)
 

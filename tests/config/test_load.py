@@ -101,6 +101,7 @@ def test_the_example_at_the_root_loads() -> None:
         ("region: cn,", 'region: cn, hours: [{from: "25:00", to: "8"}],', 3, "backends.a.hours.0.from", "08:30"),
         ("kind: openai, ", "", 3, "backends.a", "has no kind"),
         ("via: [a]", "via: []", 5, "models.m.via", "at least 1"),
+        ("policy: balanced", "policy: balanced, weigh: {cost: 0}", 7, "routes.auto.weigh", "no weight above 0"),
         ("via: [a]", "via: [{backend: a, weight: 0}]", 5, "models.m.via.0.weight", "from 1"),
         ("via: [a]", "via: [{backend: a, was: x}]", 5, "models.m.via.0.was", "did you mean as?"),
         ("via: [a]", "via: [{as: x}]", 5, "models.m.via.0", "has no backend"),
