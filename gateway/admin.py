@@ -7,16 +7,17 @@ import hmac
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
-from gateway.charging.records import Account
+from gateway.charging.records import Account, Key
+from gateway.charging.views import LAST_MS
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
@@ -31,7 +32,7 @@ MAX_TAG_CHARS = 64
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
-_LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
+Listed = TypeVar("Listed", Account, Key)
 
 
 class Admin:
@@ -75,14 +76,13 @@ class Admin:
                 self._expect(method, "GET")
                 return 200, self._tenant(tenant)
             case ["tenants", tenant, "keys"]:
-                self._expect(method, "POST")
-                return await self._add_key(tenant, _object(body))
+                return await self._keys_of(method, tenant, query, body)
             case ["tenants", tenant, "keys", key_id]:
                 self._expect(method, "DELETE")
                 return await self._drop_key(tenant, key_id)
             case ["tenants", tenant, "grants"]:
                 self._expect(method, "POST")
-                return await self._add_grant(tenant, _object(body))
+                return await self._add_grant(tenant, body)
             case ["tenants", tenant, "usage"]:
                 self._expect(method, "GET")
                 self._tenant(tenant)
@@ -102,14 +102,18 @@ class Admin:
         if method != wanted:
             raise MethodNotAllowed(f"This path takes {wanted}.")
 
+    def _expect_to_come(self, expires_ms: int | None) -> None:
+        if expires_ms is not None and expires_ms <= self._clock.wall_ms():
+            raise InvalidValue("expires_at has passed already.", param="expires_at")
+
     def _tenant(self, tenant: str) -> dict[str, Any]:
         return shown(self._ledger.tenant(tenant))
 
     async def _tenants_of(self, method: str, query: Mapping[str, str], body: bytes) -> tuple[int, Any]:
         if method == "GET":
-            return 200, listed(self._ledger.tenants(), query)
+            return 200, listed(self._ledger.tenants(), query, shown)
         self._expect(method, "POST")
-        asked = _object(body)
+        asked = _object(body, "id", "plan", "parent", "tags")
         tenant, plan, parent, tags = _id(asked, "id"), asked.get("plan"), asked.get("parent"), asked.get("tags", [])
         if not isinstance(plan, str) or plan not in self._plans:
             raise InvalidValue(f"There is no such plan. Known: {', '.join(self._plans)}.", param="plan")
@@ -124,17 +128,26 @@ class Admin:
         self._tenants.put(Caller(tenant, self._plans[plan], account.path))
         return 201, shown(account)
 
-    async def _add_key(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    async def _keys_of(
+        self, method: str, tenant: str, query: Mapping[str, str], body: bytes
+    ) -> tuple[int, dict[str, Any]]:
         self._tenant(tenant)
+        if method == "GET":
+            return 200, listed(self._ledger.keys(tenant), query, shown_key)
+        self._expect(method, "POST")
+        return await self._add_key(tenant, body)
+
+    async def _add_key(self, tenant: str, body: bytes) -> tuple[int, Any]:
+        asked = _object(body, "name", "expires_at")
         key, expires_ms = "sk-moma-" + secrets.token_urlsafe(32), _time_ms(asked, "expires_at")
+        self._expect_to_come(expires_ms)
         name = asked.get("name", "")
         if not _is_text(name, 128):
             raise InvalidValue("name is a string of at most 128 characters.", param="name")
         entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
         await receipt
         self._tenants.put_key(key_hash(key), tenant, expires_ms)
-        expires_at = None if expires_ms is None else expires_ms // 1000
-        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": expires_at}
+        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": _seconds(expires_ms)}
 
     async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
         self._tenant(tenant)
@@ -143,8 +156,9 @@ class Admin:
         await receipt
         return 200, {"id": key_id, "deleted": True}
 
-    async def _add_grant(self, tenant: str, asked: dict[str, Any]) -> tuple[int, Any]:
+    async def _add_grant(self, tenant: str, body: bytes) -> tuple[int, Any]:
         self._tenant(tenant)
+        asked = _object(body, "credits", "expires_at", "priority", "source_ref")
         priority = asked.get("priority", 30)
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 1000:
             raise InvalidValue("priority is a whole number from 0 to 1000.", param="priority")
@@ -152,10 +166,13 @@ class Admin:
         if source_ref is not None and (not source_ref or not _is_text(source_ref, 200)):
             raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
         known = source_ref is not None and self._ledger.grant_of(tenant, source_ref) is not None
+        expires_ms = _time_ms(asked, "expires_at")
+        if not known:  # whoever asks again gets the first grant, also after it has ended
+            self._expect_to_come(expires_ms)
         grant, receipt = self._ledger.add_grant(
             tenant,
             credits_uc(asked.get("credits")),
-            expires_ms=_time_ms(asked, "expires_at"),
+            expires_ms=expires_ms,
             priority=priority,
             source_ref=source_ref,
         )
@@ -164,7 +181,7 @@ class Admin:
             "id": grant.id,
             "tenant": tenant,
             "credits": credits_text(grant.granted),
-            "expires_at": grant.expires_ms // 1000 if grant.expires_ms is not None else None,
+            "expires_at": _seconds(grant.expires_ms),
             "priority": grant.priority,
             "source_ref": grant.source_ref,
         }
@@ -175,18 +192,33 @@ class Admin:
         return 200, await asyncio.to_thread(self._ledger.charges, tenant, after, max(1, limit))
 
 
-def listed(accounts: Sequence[Account], query: Mapping[str, str]) -> dict[str, Any]:
-    """Tenants in the order of their ids; `next` is the `after` of the following page."""
+def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
+    """In the order of their ids; `next` is the `after` of the following page."""
     limit, after = max(1, _query_int(query, "limit", MAX_LISTED, MAX_LISTED)), query.get("after", "")
-    rest = sorted((account for account in accounts if account.id > after), key=lambda account: account.id)
+    rest = sorted((item for item in items if item.id > after), key=lambda item: item.id)
     return {
-        "data": [shown(account) for account in rest[:limit]],
+        "data": [show(item) for item in rest[:limit]],
         "next": rest[limit - 1].id if len(rest) > limit else None,
     }
 
 
 def shown(account: Account) -> dict[str, Any]:
     return {"id": account.id, "plan": account.plan, "parent": account.parent, "tags": list(account.tags)}
+
+
+def shown_key(key: Key) -> dict[str, Any]:
+    """Without the hash: who has it could look for the secret at leisure."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "created_at": _seconds(key.created_ms),
+        "expires_at": _seconds(key.expires_ms),
+        "revoked_at": _seconds(key.revoked_ms),
+    }
+
+
+def _seconds(ms: int | None) -> int | None:
+    return None if ms is None else ms // 1000
 
 
 def credits_uc(value: object) -> int:
@@ -210,13 +242,17 @@ def credits_uc(value: object) -> int:
     return int(micro)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes, *known: str) -> dict[str, Any]:
+    """A JSON object with no other fields than these: a field that is misspelt must not be left out in silence."""
     try:
         value = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as error:
         raise InvalidValue("The body is not valid JSON.") from error
     if not isinstance(value, dict):
         raise InvalidValue("The body is not a JSON object.")
+    for field in value:
+        if field not in known:
+            raise InvalidValue(f"There is no such field. Known: {', '.join(known)}.", param=field[:64])
     return value
 
 
@@ -248,7 +284,7 @@ def _time_ms(asked: dict[str, Any], field: str) -> int | None:
         if when is None or when.tzinfo is None:
             raise wrong
         millis = int(when.timestamp() * 1000)
-    if not 0 < millis < _LAST_MS:
+    if not 0 < millis < LAST_MS:
         raise InvalidValue(f"{field} lies outside the years 1970 to 9999.", param=field)
     return millis
 

@@ -17,12 +17,13 @@ from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
 from gateway.config.load import resolve
 from gateway.config.model import Config, Plan
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher
-from gateway.edge import Edge
+from gateway.edge import SWEEP_S, Edge
 from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
@@ -35,27 +36,27 @@ from gateway.tokens import Tokenizer
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
-NO_PLAN = Plan("none")  # a tenant whose plan left routes.yaml keeps its grants and has no limits of a plan
+MAX_NAMED = 20  # tenants in one line of the log
 
 
 class App:
-    """A running gateway. `port` is known after `start`; `aclose` ends calls in flight within the drain time."""
+    """A running gateway. `port` is known after `start`; `aclose` lets calls end within the drain time."""
 
     def __init__(self, config: Config, *, log_call: Callable[[bytes], None] | None = None) -> None:
         self._config = config
         self._log_call = log_call
         self.metrics = Metrics()
         self.port = 0
-        self._tasks: list[asyncio.Task[None]] = []
-        self._draining = False
+        self._draining = self._hurried = False
 
     async def start(self, host: str | None = None, port: int | None = None) -> None:
         """Raises LockHeld, StoreUnavailable, or OSError when it cannot listen; nothing is left open then."""
         config, clock = self._config, LoopClock(asyncio.get_running_loop())
-        deadlines = Deadlines(clock)
+        deadlines = self._deadlines = Deadlines(clock)
         async with contextlib.AsyncExitStack() as stack:
             self.ledger = await open_config_ledger(config, clock)
             stack.push_async_callback(self.ledger.aclose)
@@ -65,9 +66,11 @@ class App:
             self._tokenizer = Tokenizer()
             self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
             stack.push_async_callback(self._client.aclose)
-            stack.push_async_callback(self._end_tasks)
-            self._edge = Edge(self._gateway(clock, deadlines).handle, _most_connections())
-            self._runner = web.ServerRunner(self._edge, shutdown_timeout=config.server.drain_s)
+            chores = self._chores = Chores(clock)
+            stack.push_async_callback(chores.aclose)
+            self._front = self._gateway(clock, deadlines)
+            self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
+            self._runner = web.ServerRunner(self._edge, shutdown_timeout=FAREWELL_S)
             stack.push_async_callback(self._runner.cleanup)
             await self._runner.setup()
             site = web.TCPSite(
@@ -76,33 +79,34 @@ class App:
             await site.start()
             self._parts = stack.pop_all()
         self.port = self._runner.addresses[0][1]
-        self._tasks = [
-            asyncio.create_task(self._edge.sweep_forever()),
-            asyncio.create_task(self._expire_forever(clock)),
-            asyncio.create_task(asyncio.to_thread(self._tokenizer.load)),
-        ]
+        chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
+        chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
+        chores.once("loading the tokenizer", lambda: asyncio.to_thread(self._tokenizer.load))
 
     async def aclose(self) -> None:
-        self._draining = True
+        """Idempotent. Until calls have ended, readiness, metrics and refusals are still served."""
+        self._draining = self._front.draining = True
+        await self._edge.drain(0.0 if self._hurried else self._config.server.drain_s)
+        self._deadlines.end()  # what is left hears that we shut down
+        await self._edge.drain(FAREWELL_S)
         await self._parts.aclose()  # in the reverse order: the listener first, the ledger last
 
-    async def _end_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def hurry(self) -> None:
+        """An `aclose` under way, or the next one, waits for no call."""
+        self._hurried = True
+        if self._draining:
+            self._edge.hurry()
 
-    async def _expire_forever(self, clock: Clock) -> None:
+    def _expire(self, wall_ms: int) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""
-        while True:
-            await clock.sleep(EXPIRE_EVERY_S)
-            if self.ledger.healthy:
-                self.ledger.expire_overdue(clock.wall_ms() - EXPIRE_GRACE_MS)
+        if self.ledger.healthy:
+            self.ledger.expire_overdue(wall_ms - EXPIRE_GRACE_MS)
 
     def _gateway(self, clock: Clock, deadlines: Deadlines) -> Gateway:
         config, rng = self._config, random.Random()
         tenants = directory(config, self.ledger)
+        for warning in without_plan(config, self.ledger):
+            _log.warning("%s", warning)
         live = Live(config.breaker)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
         self._show(clock, live, recorder)
@@ -144,10 +148,10 @@ class App:
 
         def tenants() -> list[tuple[str, int]]:
             names = [account.id for account in self.ledger.tenants()] if self.ledger.healthy else []
-            return [(recorder.tenant_label(name), self.ledger.available_uc(name)) for name in names]
+            return [(label, self.ledger.available_uc(*of)) for label, of in recorder.by_label(names).items()]
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
-        self.ledger.on_expired = lambda tenant, uc: recorder.credited(tenant, "expired", uc)
+        self.ledger.on_expired = recorder.expired
 
     def _dispatcher(self, clock: Clock, rng: random.Random, live: Live) -> Dispatcher:
         keys = {
@@ -168,6 +172,7 @@ class App:
 
     def _not_ready(self) -> list[str]:
         reasons = [] if self.ledger.healthy else ["the ledger store is not available"]
+        reasons += [f"{name} fails" for name in self._chores.down]
         return [*reasons, "shutting down"] if self._draining else reasons
 
 
@@ -184,18 +189,20 @@ def ids(kind: str) -> Callable[[], str]:
 
 
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
-    """The ledger that routes.yaml names, with its static tenants in it."""
-    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans)
+    """The ledger that routes.yaml names, with its rates in force and its static tenants in it."""
+    rates = {name: model.rates for name, model in config.models.items()}
+    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans, rates)
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger
 
 
 def directory(config: Config, ledger: Ledger) -> Tenants:
-    """Tenants and keys of the ledger and of routes.yaml."""
+    """Tenants and keys of the ledger and of routes.yaml. Whoever has no plan any more may call nothing."""
     tenants = Tenants()
     for account in ledger.tenants():
-        tenants.put(Caller(account.id, config.plans.get(account.plan, NO_PLAN), account.path))
+        plan = config.plans.get(account.plan) or Plan(account.plan, allow=frozenset(), gone=True)
+        tenants.put(Caller(account.id, plan, account.path))
         for key in ledger.keys(account.id):
             if key.revoked_ms is None:
                 tenants.put_key(key.key_hash, key.tenant, key.expires_ms)
@@ -203,3 +210,17 @@ def directory(config: Config, ledger: Ledger) -> Tenants:
         for hashed in static.key_hashes:
             tenants.put_key(hashed, static.name)
     return tenants
+
+
+def without_plan(config: Config, ledger: Ledger) -> list[str]:
+    """A warning for each plan that tenants of the ledger have and routes.yaml has not."""
+    left: dict[str, list[str]] = {}
+    for account in ledger.tenants():
+        if account.plan not in config.plans:
+            left.setdefault(account.plan, []).append(account.id)
+    return [
+        f"plan {plan} is not in routes.yaml, so its tenants may call nothing: {', '.join(names[:MAX_NAMED])}"
+        f"{f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''}. Put the plan back, or list the"
+        " tenants there with another."
+        for plan, names in left.items()
+    ]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+LOOP_STEP_S = 0.001  # uvloop rounds to milliseconds and would wake who waits before the time has come
+
 
 class Timer(Protocol):
     """What `Clock.call_at` returns."""
@@ -27,17 +29,27 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The clock of the running event loop."""
+    """The clock of the running event loop, read when it is asked for.
+
+    asyncio's and uvloop's `loop.time` have the base of time.monotonic, but uvloop's is in whole milliseconds, and as it
+    was at the start of the loop's step: too coarse to tell what a call has cost us.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.now = loop.time
+        self.now = time.monotonic
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        return self._loop.call_at(when, callback)
+        return self._loop.call_at(when + LOOP_STEP_S, callback)
 
     async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
+        """Until a time, because the loop would count from the start of its step."""
+        woken: asyncio.Future[None] = self._loop.create_future()
+        timer = self.call_at(self.now() + delay_s, lambda: None if woken.done() else woken.set_result(None))
+        try:
+            await woken
+        finally:
+            timer.cancel()

@@ -15,7 +15,7 @@ class Deadlines:
     """One timer for the waits of all calls, because a timer per wait costs as much as routing a call.
 
     It is set for the earliest end that was seen, fires there, and then looks through all that wait now: most have moved
-    on since. State: who waits, the timer and when it fires.
+    on since. State: who waits, the timer and when it fires, and whether all is over.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -23,9 +23,15 @@ class Deadlines:
         self._waiting: dict[Deadline, None] = {}
         self._timer: Timer | None = None
         self._armed_for = 0.0
+        self.over = False
 
     def start(self, total_s: float) -> Deadline:
         return Deadline(self, total_s)
+
+    def end(self) -> None:
+        """The gateway shuts down: every wait ends now, and every later one at once."""
+        self.over = True
+        self._fire()
 
     def enter(self, deadline: Deadline) -> None:
         self._waiting[deadline] = None
@@ -42,13 +48,15 @@ class Deadlines:
     def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._armed_for = at
+        self._armed_for = at = self.clock.now() if self.over else at
         self._timer = self.clock.call_at(at, self._fire)
 
     def _fire(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = None
         now = self.clock.now()
-        for deadline in [deadline for deadline in self._waiting if deadline.at <= now]:
+        for deadline in [deadline for deadline in self._waiting if deadline.at <= now or self.over]:
             del self._waiting[deadline]
             deadline.fire()
         if self._waiting:
@@ -58,8 +66,8 @@ class Deadlines:
 class Deadline:
     """A context manager around each wait on a backend: turns its own cancel into AttemptFailed.
 
-    Of kind timeout when the backend had all the time of this wait, deadline when the end of the call cut it short:
-    only the first says something of the backend.
+    Of kind timeout when the backend had all the time of this wait, deadline when the end of the call cut it short,
+    shutdown when the end of the gateway did: only the first says something of the backend.
 
     State: `at` (until when is waited now; `_cut`: cut short), who waits inside the block, and whether it fired.
     """
@@ -78,7 +86,7 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        return self.ends - self._clock.now()
+        return 0.0 if self._all.over else self.ends - self._clock.now()
 
     def expect(self, within_s: float | None) -> None:
         """The next thing must come within this; None leaves only the whole deadline."""
@@ -114,4 +122,5 @@ class Deadline:
         assert task is not None
         # A cancel of our own must not outlive this block; one from outside as well must win over it.
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise AttemptFailed("deadline" if self._cut else "timeout", "the backend did not answer in time") from error
+            why = "shutdown" if self._all.over else "deadline" if self._cut else "timeout"
+            raise AttemptFailed(why, "the backend did not answer in time") from error

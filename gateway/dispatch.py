@@ -302,7 +302,7 @@ class Dispatcher:
 
     def _failed(self, target: Target, failure: AttemptFailed, began: float, now: float) -> None:
         self._attempted(target.backend.name, failure.kind)
-        if failure.backend_status not in PASSED_ON and failure.kind != "deadline":
+        if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
 
 

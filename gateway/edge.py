@@ -1,150 +1,75 @@
 """HTTP/1.1 connections: aiohttp's parser and its handling of a connection, with a loop over requests of our own.
 
 aiohttp's own loop makes a task, a request, a writer and a response of each call, which costs more than to route and
-to charge it; and it lacks a header deadline, a body rate, a bound on connections and errors in JSON.
+to charge it; and it lacks deadlines for headers and for readers, a body rate, a bound on connections and errors in
+JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import sys
+import termios
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from aiohttp import HttpVersion, StreamReader, web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDictProxy
 
-from gateway.errors import GatewayError, InvalidValue, NoBackend, RequestTooLarge, encoded
+from gateway.call import Answer
+from gateway.errors import GatewayError, InvalidValue, NoBackend
+from gateway.request import HttpRequest
 
 HEADER_DEADLINE_S = 20.0  # from the first byte of a connection or request to its last header
 BODY_GRACE_S = 10.0
 MIN_BODY_BYTES_PER_S = 500
+READ_IDLE_S = 60.0  # a client at 1 kB/s opens its window every 8 kB on a network, every 64 kB on loopback
 KEEPALIVE_S = 75.0
 LINGER_S = 1.0
 SWEEP_S = 1.0
 FULL_RETRY_S = 1.0
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+DRAIN_LOOK_S = 0.02
 _log = logging.getLogger("gateway.edge")
 
 
-def _farewell(error: GatewayError, reason: str) -> bytes:
+def _farewell(refusal: Answer, reason: str) -> bytes:
     """An answer for a connection that is closed without a look at what it asks."""
-    fields = {"content-type": "application/json", **error.headers(), "connection": "close"}
-    body = encoded(error)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {error.status} {reason}\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
-_FULL: Final = _farewell(
-    NoBackend("The gateway has all the connections it can have.", retry_after_s=FULL_RETRY_S), "Service Unavailable"
-)
-_NOT_HTTP: Final = _farewell(InvalidValue("The request is not valid HTTP."), "Bad Request")
-
-
-class HttpRequest:
-    """A request whose headers are there; names of headers are in lower case.
-
-    State: `keep_alive`, which whoever answers takes back when the end of the connection ends the answer.
-    """
-
-    __slots__ = ("_connection", "_message", "_payload", "headers", "keep_alive")
-
-    def __init__(self, connection: EdgeHandler, message: RawRequestMessage, payload: StreamReader) -> None:
-        self.headers = _lower(message.headers)
-        self.keep_alive = not message.should_close
-        self._connection = connection
-        self._message = message
-        self._payload = payload
-
-    @property
-    def method(self) -> str:
-        return self._message.method
-
-    @property
-    def path(self) -> str:
-        """Decoded, without the query."""
-        return self._message.url.path
-
-    @property
-    def query(self) -> dict[str, str]:
-        return dict(self._message.url.query)
-
-    @property
-    def version(self) -> HttpVersion:
-        return self._message.version
-
-    @property
-    def remote(self) -> str:
-        """The client's address, or ""."""
-        transport = self._connection.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
-        return str(peer[0]) if peer else ""
-
-    async def body(self, limit: int) -> bytes:
-        """All of it, refused before it is larger than `limit`. Raises RequestTooLarge or InvalidValue."""
-        headers, payload = self.headers, self._payload
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise InvalidValue("Compressed bodies are not accepted. Send the body as it is.")
-        if int(headers.get("content-length", 0)) > limit:  # the parser has let nothing but digits pass
-            raise _too_large(limit)
-        if headers.get("expect", "").lower() == "100-continue":
-            self._connection.put(_CONTINUE)  # nothing of the answer can have gone out yet
-        try:
-            return await self._read(payload, limit)
-        except (HttpProcessingError, web.RequestPayloadError):
-            self.keep_alive = False
-            raise InvalidValue("The body is not valid HTTP.") from None
-
-    async def _read(self, payload: StreamReader, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            whole = payload.is_eof()
-            part = payload.read_nowait() if whole else await payload.readany()
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
-            if whole or not part:
-                return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def write(self, data: bytes) -> None:
-        """Waits while the client has more than it reads. Raises ConnectionError when it has left."""
-        self._connection.put(data)
-        if self._connection.writing_paused:
-            await self._connection.drained()
-
-
-def _too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The body is larger than {limit} bytes, the limit of this gateway.")
-
-
-def _lower(sent: CIMultiDictProxy[str]) -> dict[str, str]:
-    """A credential that is sent twice is none."""
-    headers = {name.lower(): value for name, value in sent.items()}
-    if len(headers) < len(sent):  # something was sent twice
-        credentials = [len(sent.getall(name, ())) for name in ("authorization", "x-api-key")]
-        if max(credentials) > 1:
-            headers.pop("authorization", None)
-            headers.pop("x-api-key", None)
-    return headers
+    lines = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers.items())
+    head = f"HTTP/1.1 {refusal.status} {reason}\r\n{lines}connection: close\r\ncontent-length: {len(refusal.body)}"
+    return f"{head}\r\n\r\n".encode() + refusal.body
 
 
 class EdgeHandler(RequestHandler):
-    """One connection. Added state: since when headers are awaited, the body that is read and its bytes since when."""
+    """One connection. Added state: since when headers are awaited, the request that is served, the bytes of its body.
 
-    __slots__ = ("_body", "_body_bytes", "_body_since", "_edge", "_headers_since", "_refused")
+    `_written` bytes were given to the transport, of which the client had taken `_taken` when it last took any.
+    """
+
+    __slots__ = (
+        "_body_bytes",
+        "_body_since",
+        "_edge",
+        "_headers_since",
+        "_refused",
+        "_request",
+        "_stalled_since",
+        "_taken",
+        "_written",
+    )
 
     def __init__(self, manager: Edge, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._headers_since: float | None = None
-        self._body: StreamReader | None = None
+        self._request: HttpRequest | None = None
         self._body_since: float | None = None
         self._body_bytes = 0
+        self._written = self._taken = 0
+        self._stalled_since: float | None = None
         self._edge = manager
         self._refused = False
 
@@ -152,7 +77,8 @@ class EdgeHandler(RequestHandler):
         if self._edge.full():
             self._refused = True
             writable = cast(asyncio.WriteTransport, transport)  # uvloop's is one without inheriting from it
-            writable.write(_FULL)
+            full = NoBackend("The gateway has all the connections it can have.", retry_after_s=FULL_RETRY_S)
+            writable.write(_farewell(self._edge.refuse(full), "Service Unavailable"))
             writable.close()
             return
         super().connection_made(transport)
@@ -214,27 +140,29 @@ class EdgeHandler(RequestHandler):
     async def _serve(self, message: Any, payload: StreamReader) -> bool:
         """Whether the connection can serve another request."""
         if not isinstance(message, RawRequestMessage):
-            self.put(_NOT_HTTP)
+            refusal = self._edge.refuse(InvalidValue("The request is not valid HTTP."))
+            self.put(_farewell(refusal, "Bad Request"))
             return False
-        request = HttpRequest(self, message, payload)
+        request = self._request = HttpRequest(self, message, payload)
         self._request_in_progress = True
-        self._body = payload
+        if self._edge.draining:
+            request.keep_alive = False
         self._fail_broken_body()
         try:
             await self._edge.handle(request)
+            if self.writing_paused:  # a call has ended before all of it was read: the next one waits
+                await self.drained()
         finally:
-            self._body = None
+            self._request = None
             self._request_in_progress = False
-            if self._handler_waiter is not None:  # a shutdown waits for this
-                self._handler_waiter.set_result(None)
         if self._upgraded:  # what follows is in the protocol that nobody switched to
             return False
         return request.keep_alive and (payload.is_eof() or await self._discard(payload))
 
     def _fail_broken_body(self) -> None:
         """Behind a body that has not ended there can only be what the parser could not read of it: it tells nobody."""
-        if self._messages and self._body is not None and not self._body.is_eof():
-            self._body.set_exception(web.RequestPayloadError("not framed as HTTP"))
+        if self._messages and self._request is not None and not self._request.payload.is_eof():
+            self._request.payload.set_exception(web.RequestPayloadError("not framed as HTTP"))
 
     async def _discard(self, payload: StreamReader) -> bool:
         """Reads the rest of a body for a moment: a client that still sends would see a reset instead of its answer."""
@@ -248,9 +176,12 @@ class EdgeHandler(RequestHandler):
         """Raises ConnectionError when the client has left."""
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client has left")
+        self._written += len(data)
         self.transport.write(data)
 
     async def drained(self) -> None:
+        if self._drain_waiter is not None and self._drain_waiter.cancelled():
+            self._drain_waiter = None  # a deadline ended this wait once: the next must not end with it
         await self._drain_helper()
 
     @property
@@ -258,13 +189,35 @@ class EdgeHandler(RequestHandler):
         """It has been answered and is kept open for the next request."""
         return self._waiter is not None and self._request_count > 0 and not self._messages
 
-    def sweep(self, now: float) -> None:
-        """Closes a connection whose headers take too long or whose body drips."""
+    def last_answer(self) -> None:
+        """What is served now is the last thing on this connection."""
+        if self._request is not None:
+            self._request.keep_alive = False
+
+    def busy(self, transport: asyncio.Transport) -> bool:
+        """A request is served, or not all of its answer has left."""
+        return self._request is not None or bool(self._messages) or transport.get_write_buffer_size() > 0
+
+    def end(self, transport: asyncio.Transport) -> asyncio.Task[None] | None:
+        """Now, whatever is under way; returns the task whose end is to be awaited."""
+        task = self._task_handler
+        if task is not None:
+            task.cancel()
+        if transport.get_write_buffer_size():
+            transport.abort()  # to close it would wait for the reader
+        self.force_close()
+        return task
+
+    def sweep(self, now: float, transport: asyncio.Transport) -> None:
+        """Closes a connection whose headers take too long, whose body drips, or whose answers nobody reads."""
+        if self._unread_for(now, transport) > READ_IDLE_S:
+            transport.abort()  # to close it would wait for the reader
+            return
         if self._headers_since is not None:
             if now - self._headers_since > HEADER_DEADLINE_S:
                 self.force_close()
             return
-        if self._body is None or self._body.is_eof():
+        if self._request is None or self._request.payload.is_eof():
             self._body_since, self._body_bytes = None, 0
             return
         if self._body_since is None:
@@ -274,24 +227,54 @@ class EdgeHandler(RequestHandler):
         if spent > BODY_GRACE_S and self._body_bytes < spent * MIN_BODY_BYTES_PER_S and not self._reading_paused:
             self.force_close()
 
+    def _unread_for(self, now: float, transport: asyncio.Transport) -> float:
+        """For how many seconds the client has taken nothing of what waits for it.
+
+        The kernel's queue counts too: it holds megabytes, and a slow reader that moves it does not move ours for long.
+        """
+        waiting = transport.get_write_buffer_size()
+        if not waiting:
+            self._stalled_since = None
+            return 0.0
+        taken = self._written - waiting - _unsent(transport)
+        if self._stalled_since is None or taken > self._taken:
+            self._stalled_since, self._taken = now, taken
+        return now - self._stalled_since
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes in the kernel that the client has not acknowledged; 0 on a system that does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = transport.get_extra_info("socket").fileno()
+        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
+
 
 class Edge(web.Server):
     """aiohttp's server with EdgeHandler connections; `handler_cancellation` so that a client's leaving cancels.
 
     `most` connections at a time: a call takes a second one, to a backend, which must not fail for want of files.
+
+    `refuse` makes the answer to what cannot be handled, and counts it.
+
+    State: `draining`, from when on each connection ends behind its answer, and until when that is waited for.
     """
 
-    def __init__(self, handle: Callable[[HttpRequest], Awaitable[None]], most: int) -> None:
+    def __init__(
+        self, handle: Callable[[HttpRequest], Awaitable[None]], refuse: Callable[[GatewayError], Answer], most: int
+    ) -> None:
         super().__init__(cast(Any, handle), handler_cancellation=True)
         self.handle = handle
+        self.refuse = refuse
+        self.draining = False
         self._most = most
+        self._drain_until = 0.0
 
     def full(self) -> bool:
         """Once one that waits between two requests has had to make room, if there is any."""
         if len(self._connections) < self._most:
             return False
-        for connection in self._connections:
-            assert isinstance(connection, EdgeHandler)
+        for connection, _ in self._all():
             if connection.between_requests:
                 connection.force_close()
                 return False
@@ -300,10 +283,32 @@ class Edge(web.Server):
     def __call__(self) -> RequestHandler:
         return EdgeHandler(self, loop=self._loop, access_log=None, keepalive_timeout=KEEPALIVE_S, auto_decompress=False)
 
-    async def sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = self._loop.time()
-            for connection in list(self.connections):
-                assert isinstance(connection, EdgeHandler)
-                connection.sweep(now)
+    async def drain(self, within_s: float) -> None:
+        """Waits until no request is served, but not longer, nor after `hurry`. Who connects is still answered."""
+        self.draining = True
+        self._drain_until = self._loop.time() + within_s
+        for connection, _ in self._all():
+            connection.last_answer()
+        while self._loop.time() < self._drain_until:
+            if not any(connection.busy(transport) for connection, transport in self._all()):
+                break
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    def hurry(self) -> None:
+        self._drain_until = 0.0
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Ends all connections, after the synchronous end of each call. aiohttp's own waits twice for each."""
+        tasks = [task for connection, transport in self._all() if (task := connection.end(transport)) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+        self._connections.clear()
+
+    def _all(self) -> list[tuple[EdgeHandler, asyncio.Transport]]:
+        return cast(list[tuple[EdgeHandler, asyncio.Transport]], list(self._connections.items()))
+
+    def sweep(self) -> None:
+        """Asked for every SWEEP_S."""
+        now = self._loop.time()
+        for connection, transport in self._all():
+            connection.sweep(now, transport)

@@ -172,7 +172,7 @@ class ShuttingDown(ServiceError):
 class AttemptFailed(GatewayError):
     """One try that did not work.
 
-    kind: connect, timeout, deadline (of the call), status, broken (bad or cut answer);
+    kind: connect, timeout, deadline (of the call), shutdown, status, broken (bad or cut answer);
     `backend_status` is 0 without one;
     `free`: nothing reached the backend, so it costs nothing of the retry budget.
     """

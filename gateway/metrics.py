@@ -164,6 +164,10 @@ class Metrics:
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
 
+    def refused(self, status: int) -> None:
+        """What is refused before it is a call: without a valid key or body, while shutting down, or no HTTP."""
+        self.requests.inc(("", "", "", "refused", status))
+
     def committed(self, seconds: float, size: int) -> None:
         self.commit_seconds.observe((), seconds)
         self.batch_size.observe((), size)
@@ -185,7 +189,7 @@ class TargetState:
 class LiveGauges(Collector):
     """Gauges that are read from what runs when somebody asks: nothing has to keep them up to date.
 
-    `tenants` gives (label, available micro-credits); entries of the same label are added up.
+    `tenants` gives (label, available micro-credits), each label once.
     """
 
     def __init__(
@@ -210,10 +214,7 @@ class LiveGauges(Collector):
             available.add_metric(key, float(target.breaker < 2))
             breaker.add_metric(key, target.breaker)
         yield from (in_flight, available, breaker)
-        left: dict[str, int] = {}
-        for label, uc in self._tenants():
-            left[label] = left.get(label, 0) + uc
         credits_left = GaugeMetricFamily("moma_tenant_available_credits", "Credits left", labels=("tenant",))
-        for label, uc in left.items():
+        for label, uc in self._tenants():
             credits_left.add_metric((label,), uc / 1_000_000)
         yield credits_left

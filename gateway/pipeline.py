@@ -12,6 +12,7 @@ from typing import Any
 from gateway import errors
 from gateway.adapters.openai import StreamReader, answer_text
 from gateway.call import Answer, Call, Request, Sink, Usage
+from gateway.charging.cards import CARD
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Receipt
@@ -28,8 +29,6 @@ from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
 
 COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
-CARD = "standard"
-CARD_VERSION = 1
 
 
 class _Life:
@@ -106,6 +105,11 @@ class Pipeline:
             life.record.outcome, life.record.status = "completed", 200
         except errors.GatewayError as error:
             await self._fail(life, error, sink)
+        except ConnectionError:  # the client has left
+            raise
+        except Exception:  # ours, not the client's leaving: it is told by the edge, and pays for what was passed on
+            life.record.outcome, life.record.status = "failed", errors.GatewayError.status
+            raise
         finally:
             self._end(life, call)
 
@@ -154,7 +158,7 @@ class Pipeline:
             endpoint=call.endpoint,
             model_requested=call.model,
             card=CARD,
-            card_version=CARD_VERSION,
+            card_version=self._ledger.card_version,
             input_uc=bound * ceiling.input_rate + ceiling.call_rate,
             output_uc_per_token=ceiling.output_rate * call.choices,
             max_tokens=self._max_tokens(caller, call, decision),
@@ -255,7 +259,7 @@ class Pipeline:
             record.refusal = "quota"
         answer = error_answer(error, record.request_id)
         if sink.begun:
-            await sink.finish(b"data: " + answer.body + b"\n\n")
+            await sink.finish(error_event(answer))
         else:
             await sink.send(answer)
 
@@ -315,6 +319,11 @@ def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: 
         read += call.media_parts * delivery.target.model.max_image_tokens
     quantities = {"input": read, "output": written, "calls": 1}
     return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
+
+
+def error_event(answer: Answer) -> bytes:
+    """How a stream ends that breaks after the first byte."""
+    return b"data: " + answer.body + b"\n\n"
 
 
 def _answer_text(delivery: Delivery) -> str:

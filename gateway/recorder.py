@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 
@@ -10,6 +10,7 @@ from gateway.call import Usage
 from gateway.metrics import Metrics
 
 MICRO = 1_000_000
+OTHER = "other"
 
 
 class Finished:
@@ -56,7 +57,7 @@ class _Answers:
 
 
 class Recorder:
-    """`log` gets one line per call, or is None. Tenant labels: the first `top` seen, the rest `other`.
+    """`log` gets one line per call, or is None. Tenant labels: the first `top` with traffic, the rest `other`.
 
     State: the tenants that have a label of their own, and the series of answers.
     """
@@ -115,14 +116,28 @@ class Recorder:
             self._metrics.usage_bad.inc((backend,))
 
     def credited(self, tenant: str, kind: str, uc: int) -> None:
-        self._metrics.credits.inc((self.tenant_label(tenant), kind), uc / MICRO)
-
-    def tenant_label(self, tenant: str) -> str:
-        if tenant not in self._labelled:
-            if len(self._labelled) >= self._top:
-                return "other"
+        """Moved by a call: this is what gives a tenant a label of its own, as long as there are any."""
+        if len(self._labelled) < self._top:
             self._labelled.add(tenant)
-        return tenant
+        self._count(tenant, kind, uc)
+
+    def expired(self, tenant: str, uc: int) -> None:
+        self._count(tenant, "expired", uc)
+
+    def _count(self, tenant: str, kind: str, uc: int) -> None:
+        self._metrics.credits.inc((tenant if tenant in self._labelled else OTHER, kind), uc / MICRO)
+
+    def by_label(self, tenants: Iterable[str]) -> dict[str, list[str]]:
+        """For gauges: tenants without traffic are shown as long as there are labels left, and keep none."""
+        named: list[str] = []
+        rest: list[str] = []
+        for tenant in tenants:
+            (named if tenant in self._labelled else rest).append(tenant)
+        left = self._top - len(self._labelled)
+        out = {tenant: [tenant] for tenant in (*named, *rest[:left])}
+        if rest[left:]:
+            out.setdefault(OTHER, []).extend(rest[left:])
+        return out
 
 
 def _line(call: Finished) -> bytes:

@@ -6,52 +6,59 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from urllib.parse import quote
 
 import orjson
 from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.helpers import rfc822_formatted_time as _http_date
 
 from gateway.admin import Admin
+from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
-from gateway.edge import HttpRequest
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, ShuttingDown
 from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline, error_answer
+from gateway.pipeline import Pipeline, error_answer, error_event
+from gateway.request import HttpRequest
+from gateway.tenants import Caller
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_UNFORESEEN = "The gateway failed. The request id helps to find out why."
 _log = logging.getLogger("gateway.server")
 
 
 class HttpSink:
     """Writes an answer to the client as it comes.
 
-    State: the head that waits for the first chunk, so that they leave together, and whether the client knows chunks
-    (HTTP/1.0 does not: there the end of the connection ends a stream).
+    State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet, and
+    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream).
     """
 
-    __slots__ = ("_chunked", "_head", "_request", "begun")
+    __slots__ = ("_chunked", "_head", "_request", "begun", "streaming")
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
         self._head = b""
         self._chunked = request.version >= HttpVersion11
-        self.begun = False
+        self.begun = self.streaming = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
         if not self._chunked:
             self._request.keep_alive = False
         self._begin(status, _STREAM_LINES, headers, "\r\ntransfer-encoding: chunked" if self._chunked else "")
+        self.streaming = True
 
     async def write(self, chunk: bytes) -> None:
         if chunk:
             await self._request.write(self._led(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk))
 
     async def finish(self, last: bytes = b"") -> None:
+        self.streaming = False
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
-        await self._request.write(self._led(last))
+        self._request.end(self._led(last))
 
     async def send(self, answer: Answer) -> None:
         self._begin(answer.status, "", answer.headers, f"\r\ncontent-length: {len(answer.body)}")
@@ -59,15 +66,17 @@ class HttpSink:
 
     def _begin(self, status: int, before: str, headers: dict[str, str], framing: str) -> None:
         assert not self.begun, "an answer has one head"
-        self.begun = True
         lines = "\r\n".join(map(": ".join, headers.items()))
+        if not lines.isascii():
+            lines = "\r\n".join(f"{name}: {_escaped(value)}" for name, value in headers.items())
         assert lines.count("\n") == len(headers) - 1, "a header of an answer holds a line break"
         if not self._request.keep_alive:
             framing += "\r\nconnection: close"
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\ndate: {_http_date()}\r\n\r\n"
-        self._head = head.encode("latin-1")
+        self._head = head.encode("ascii")
+        self.begun = True
 
     def _led(self, data: bytes) -> bytes:
         """With the head in front, once."""
@@ -77,11 +86,19 @@ class HttpSink:
         return head + data
 
 
+def _escaped(value: str) -> str:
+    """Names of models, backends and routes may be Chinese, headers may not: UTF-8, percent-encoded."""
+    return value if value.isascii() else quote(value, safe=_PLAIN)
+
+
 Handler = Callable[[HttpRequest, HttpSink, str], Awaitable[None]]
 
 
 class Gateway:
-    """Every URL. Health and metrics are open (metrics with a key if one is set); all else needs a credential."""
+    """Every URL. Health and metrics are open (metrics with a key if one is set); all else needs a credential.
+
+    State: `draining`, from when on no new call is taken.
+    """
 
     def __init__(
         self,
@@ -101,6 +118,7 @@ class Gateway:
         self._metrics_key = metrics_key
         self._reasons = reasons
         self._next_id = next_id
+        self.draining = False
         self._table: dict[str, tuple[str, Handler]] = {
             **{path: ("POST", self._call) for path in _ENDPOINTS},
             "/v1/models": ("GET", self._models),
@@ -123,9 +141,16 @@ class Gateway:
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
             http.keep_alive = False
-            if not sink.begun:
-                failed = GatewayError("The gateway failed. The request id helps to find out why.")
-                await sink.send(error_answer(failed, request_id))
+            failed = error_answer(GatewayError(_UNFORESEEN), request_id)
+            if sink.streaming:
+                await sink.finish(error_event(failed))
+            elif not sink.begun:
+                await sink.send(failed)
+
+    def refuse(self, error: GatewayError) -> Answer:
+        """The answer to what is no request, or finds no room; it may have been a call."""
+        self._metrics.refused(error.status)
+        return error_answer(error, self._next_id())
 
     def _handler(self, http: HttpRequest) -> Handler:
         path = http.path
@@ -144,9 +169,19 @@ class Gateway:
         return handler
 
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        caller = self._pipeline.authenticate(http.headers)  # before the body: a stranger does not get to send 20 MB
-        body = await http.body(self._max_body)
+        try:
+            caller, body = await self._admitted(http)
+        except GatewayError as error:
+            self._metrics.refused(error.status)
+            raise
         await self._pipeline.handle(caller, Request(request_id, _ENDPOINTS[http.path], http.headers, body), sink)
+
+    async def _admitted(self, http: HttpRequest) -> tuple[Caller, bytes]:
+        """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
+        if self.draining:
+            raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
+        caller = self._pipeline.authenticate(http.headers)
+        return caller, await http.body(self._max_body)
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         data = self._pipeline.models(self._pipeline.authenticate(http.headers))

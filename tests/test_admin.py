@@ -13,7 +13,7 @@ from gateway.admin import Admin, credits_uc
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import GatewayError, InvalidKey, InvalidValue, RateLimited
-from gateway.tenants import Caller, Tenants
+from gateway.tenants import Caller, Tenants, key_hash
 from tests.charging.fakes import quote, settle
 from tests.conftest import ADMIN_KEY, World
 from tests.virtual import START_MS, VirtualClock
@@ -214,8 +214,46 @@ BAD_TIMES = ["", "soon", "2027-01-01", "2027-01-01T00:00:00", "99999-01-01T00:00
 @pytest.mark.parametrize("what", ["keys", "grants"])
 async def test_a_bad_time_is_refused(desk: Desk, when: Any, what: str) -> None:
     await desk.tenant("t")
-    status, error = await desk.ask("POST", f"tenants/t/{what}", {"credits": 1, "expires_at": when})
+    body = {"expires_at": when, **({"credits": 1} if what == "grants" else {})}
+    status, error = await desk.ask("POST", f"tenants/t/{what}", body)
     assert (status, error["code"], error["param"]) == (400, "invalid_value", "expires_at")
+
+
+@pytest.mark.parametrize("when", [1, START_MS // 1000, "2020-01-01T00:00:00Z", "2023-11-14T22:13:20+00:00"])
+async def test_what_would_have_ended_already_is_refused(desk: Desk, when: Any) -> None:
+    await desk.tenant("t")
+    for what, body in (("keys", {}), ("grants", {"credits": 1})):
+        status, error = await desk.ask("POST", f"tenants/t/{what}", {**body, "expires_at": when})
+        assert (status, error["param"]) == (400, "expires_at")
+        assert "has passed" in error["message"]
+    assert (desk.ledger.keys("t"), desk.ledger.tenant("t").owned) == ([], [])
+
+
+async def test_a_grant_is_the_same_when_it_is_asked_for_again_after_its_end(desk: Desk) -> None:
+    await desk.tenant("t")
+    asked = {"credits": 5, "source_ref": "order-1", "expires_at": START_MS // 1000 + 60}
+    _, made = await desk.ask("POST", "tenants/t/grants", asked)
+    desk.clock.advance(61)
+    assert await desk.ask("POST", "tenants/t/grants", asked) == (200, made)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("tenants", {"id": "x", "plan": "pro", "parrent": "t"}),
+        ("tenants", {"id": "x", "plan": "pro", "": 1}),
+        ("tenants/t/keys", {"expires": "2035-01-01T00:00:00Z"}),
+        ("tenants/t/grants", {"credits": 1, "expire_at": "2035-01-01T00:00:00Z"}),
+        ("tenants/t/grants", {"credits": 1, "x" * 1000: 1}),
+    ],
+)
+async def test_a_field_that_is_none_is_refused_by_name(desk: Desk, path: str, body: dict[str, Any]) -> None:
+    await desk.tenant("t")
+    status, error = await desk.ask("POST", path, body)
+    assert (status, error["code"], error["param"]) == (400, "invalid_value", list(body)[-1][:64])
+    assert "Known: " in error["message"]
+    assert (desk.ledger.keys("t"), desk.ledger.tenant("t").owned) == ([], [])
+    assert [account.id for account in desk.ledger.tenants()] == ["t"]
     assert (await desk.ask("GET", "tenants/t/usage"))[1]["grants"] == []
 
 
@@ -233,6 +271,40 @@ async def test_a_key_belongs_to_its_tenant(desk: Desk) -> None:
     assert (await desk.ask("DELETE", f"tenants/u/keys/{made['id']}"))[0] == 404
     assert (await desk.ask("DELETE", "tenants/t/keys/key_999999"))[0] == 404
     assert desk.caller(made["key"]).tenant == "t"
+
+
+async def test_keys_are_listed_without_secret_or_hash(desk: Desk) -> None:
+    await desk.tenant("t")
+    await desk.tenant("u")
+    end = START_MS // 1000 + 3600
+    secrets = []
+    for tenant, body in (("t", {"name": "laptop", "expires_at": end}), ("t", {}), ("u", {})):
+        secrets.append((await desk.ask("POST", f"tenants/{tenant}/keys", body))[1]["key"])
+    desk.clock.advance(60)
+    await desk.ask("DELETE", "tenants/t/keys/key_000002")
+    status, listed = await desk.ask("GET", "tenants/t/keys")
+    made = START_MS // 1000
+    assert (status, listed) == (200, {"data": [
+        {"id": "key_000001", "name": "laptop", "created_at": made, "expires_at": end, "revoked_at": None},
+        {"id": "key_000002", "name": "", "created_at": made, "expires_at": None, "revoked_at": made + 60},
+    ], "next": None})  # fmt: skip
+    for secret in secrets:
+        assert secret.removeprefix("sk-moma-") not in str(listed)
+        assert key_hash(secret) not in str(listed)
+
+
+async def test_keys_are_listed_by_pages(desk: Desk) -> None:
+    await desk.tenant("t")
+    assert await desk.ask("GET", "tenants/t/keys") == (200, {"data": [], "next": None})
+    names = [(await desk.ask("POST", "tenants/t/keys"))[1]["id"] for _ in range(5)]
+    got: list[str] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        _, page = await desk.ask("GET", "tenants/t/keys", limit="2", after=page["next"])
+        got += [entry["id"] for entry in page["data"]]
+    assert got == names
+    status, error = await desk.ask("GET", "tenants/t/keys", limit="many")
+    assert (status, error["param"]) == (400, "limit")
 
 
 # -- grants -------------------------------------------------------------------------------------------------------
@@ -397,6 +469,7 @@ async def test_a_statement_balances(desk: Desk) -> None:
         ("2023-10-01", "2023-11-01", "0"),
         ("2023-11-14T22:13:20Z", "2023-11-14T22:13:21Z", "1000"),
         ("2023-11-14T22:13:21+00:00", "2024-01-01", "0"),
+        ("1970-01-01", "9999-12-31", "1000"),  # in a zone where 1970 began earlier
     ],
 )
 async def test_a_statement_of_a_span(desk: Desk, from_: str, to: str, granted: str) -> None:
@@ -412,7 +485,11 @@ async def test_a_statement_of_a_span(desk: Desk, from_: str, to: str, granted: s
         ({"to": ""}, "to"),
         ({"to": "9" * 1000}, "to"),
         ({"from": "2024-01-02", "to": "2024-01-01"}, "from"),
-        ({"from": "0001-01-01T00:00:00+14:00", "to": "x"}, "to"),
+        ({"to": "9999-12-31T23:59:59-12:00"}, "to"),
+        ({"to": "9999-12-31T23:59:59"}, "to"),
+        ({"from": "9999-12-31T23:59:59-12:00", "to": "9999-12-31T23:59:59-12:00"}, "from"),
+        ({"from": "0001-01-01T00:00:00+14:00"}, "from"),
+        ({"from": "1969-12-30"}, "from"),
     ],
 )
 async def test_bad_spans(desk: Desk, query: dict[str, str], param: str) -> None:
@@ -423,7 +500,8 @@ async def test_bad_spans(desk: Desk, query: dict[str, str], param: str) -> None:
 
 # -- all routes ---------------------------------------------------------------------------------------------------
 
-ROUTES = [("POST", "keys"), ("POST", "grants"), ("GET", "usage"), ("GET", "charges"), ("GET", "statement")]
+READS = [("GET", what) for what in ("keys", "usage", "charges", "statement")]
+ROUTES = [*READS, ("POST", "keys"), ("POST", "grants")]
 
 
 @pytest.mark.parametrize(("method", "what"), [*ROUTES, ("GET", ""), ("DELETE", "keys/key_000001")])
@@ -441,7 +519,7 @@ async def test_an_unknown_tenant_is_not_found(desk: Desk, method: str, what: str
         ("DELETE", "tenants"),
         ("POST", "tenants/t"),
         ("DELETE", "tenants/t"),
-        ("GET", "tenants/t/keys"),
+        ("DELETE", "tenants/t/keys"),
         ("GET", "tenants/t/keys/k"),
         ("POST", "tenants/t/keys/k"),
         ("GET", "tenants/t/grants"),
@@ -533,6 +611,9 @@ async def test_over_http(world: World) -> None:
     async with world.http.get(f"{world.url}/v1/usage", headers=key) as answer:
         assert (status, answer.status) == (201, 200)
     assert (await ask("DELETE", f"tenants/new/keys/{made['id']}"))[0] == 200
+    [entry] = (await ask("GET", "tenants/new/keys"))[1]["data"]
+    assert entry["id"] == made["id"]
+    assert entry["revoked_at"] >= entry["created_at"]
     async with world.http.get(f"{world.url}/v1/usage", headers=key) as answer:
         assert answer.status == 401
     for headers in (key, {"authorization": "Bearer x"}, {}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -10,18 +11,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from gateway.app import App, ids
+from gateway.app import App, ids, without_plan
 from gateway.charging.ledger import open_ledger
 from gateway.charging.store import LockHeld
 from gateway.clock import LoopClock
 from gateway.config.load import load
+from gateway.config.model import Plan
 from gateway.demo.scripted import ScriptedBackend, refusal
 
 KEY = "sk-moma-key-of-this-test"
@@ -39,12 +41,20 @@ tenants: {{demo: {{plan: pro, keys: ["sha256:{hash}"]}}}}
 READY_S = 20.0
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass
 class Process:
     """One `moma serve` in a directory of its own."""
 
     path: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    started: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     def write(self, a: str = "http://127.0.0.1:9/v1", host: str = "127.0.0.1", port: int = 0, ledger: str = "") -> None:
         hashed = hashlib.sha256(KEY.encode()).hexdigest()
@@ -55,12 +65,16 @@ class Process:
     def routes(self) -> Path:
         return self.path / "routes.yaml"
 
-    async def start(self, *args: str) -> asyncio.subprocess.Process:
+    async def start(
+        self, *args: str, stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         secrets = {"MOMA_TEST_ADMIN_KEY": "admin", "MOMA_TEST_BACKEND_KEY": SECRET}
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", "serve", "-c", str(self.routes), *args,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, **secrets, **self.env},
+            stdout=stdout, stderr=stderr, env={**os.environ, **secrets, **self.env},
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     async def fails(self, *args: str) -> tuple[int, str]:
         process = await self.start(*args)
@@ -74,10 +88,14 @@ class Process:
 
 
 @pytest.fixture
-async def moma(tmp_path: Path) -> Process:
+async def moma(tmp_path: Path) -> AsyncIterator[Process]:
     process = Process(tmp_path)
     process.write()
-    return process
+    yield process
+    for started in process.started:
+        if started.returncode is None:  # the test has failed
+            started.kill()
+            await started.wait()
 
 
 async def url_of(process: asyncio.subprocess.Process) -> str:
@@ -200,6 +218,54 @@ async def test_a_log_that_nobody_reads_fails_no_call(moma: Process) -> None:
 
 
 @pytest.fixture
+def stuck() -> Iterator[tuple[int, int]]:
+    """The ends of a small pipe that nobody reads."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    yield reader, writer
+    os.close(reader)
+
+
+async def ready(http: aiohttp.ClientSession, url: str) -> None:
+    async with asyncio.timeout(READY_S):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(f"{url}/readyz") as answer:
+                    assert answer.status == 200
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def test_a_stuck_reader_of_calls_delays_no_call_and_no_end(moma: Process, stuck: tuple[int, int]) -> None:
+    reader, writer = stuck
+    process = await moma.start("--log-calls", stdout=writer)
+    os.close(writer)
+    url = await url_of(process)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=READY_S)) as http:
+        for _ in range(60):  # a line of some 200 bytes each
+            assert await asked(http, url, model="none") == 404
+    process.send_signal(signal.SIGTERM)
+    _, err = await asyncio.wait_for(process.communicate(), READY_S)
+    assert process.returncode == 0
+    written = os.read(reader, 65536).splitlines()
+    assert all(json.loads(line)["status"] == 404 for line in written)
+    assert f"{60 - len(written)} lines of calls were not written" in err.decode()
+
+
+async def test_a_stuck_reader_of_the_log_delays_no_start_and_no_end(moma: Process, stuck: tuple[int, int]) -> None:
+    _, writer = stuck
+    moma.write(port=(port := free_port()))
+    routes = "".join(f"  r{number}: {{pick: [small], policy: cheapest}}\n" for number in range(100))
+    moma.routes.write_text(f"{moma.routes.read_text()}routes:\n{routes}")  # a warning each
+    process = await moma.start(stderr=writer)
+    os.close(writer)
+    async with aiohttp.ClientSession() as http:
+        await ready(http, f"http://127.0.0.1:{port}")
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), READY_S) == 0
+
+
+@pytest.fixture
 async def busy_port() -> AsyncIterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -228,6 +294,72 @@ async def test_a_gateway_that_has_ended_has_given_all_back(moma: Process) -> Non
     await app.aclose()
     await second.start("127.0.0.1", 0)
     await second.aclose()
+
+
+async def told(http: aiohttp.ClientSession, url: str, key: str) -> tuple[int, str]:
+    call = {"model": "small", "messages": [{"role": "user", "content": "x"}]}
+    headers = {"authorization": f"Bearer {key}"}
+    async with http.post(f"{url}/v1/chat/completions", json=call, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def listed(http: aiohttp.ClientSession, url: str, key: str) -> list[str]:
+    async with http.get(f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}) as answer:
+        return [model["id"] for model in (await answer.json())["data"]]
+
+
+@contextlib.asynccontextmanager
+async def serving(moma: Process) -> AsyncIterator[App]:
+    app = App(load(moma.routes))
+    await app.start("127.0.0.1", 0)
+    yield app
+    await app.aclose()
+
+
+async def test_a_tenant_whose_plan_is_gone_may_call_nothing_until_it_has_one(
+    moma: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ScriptedBackend() as backend, aiohttp.ClientSession() as http:
+        moma.write(a=backend.base_url)
+        without = moma.routes.read_text()
+        narrow = without.replace("plans: {", "plans: {narrow: {allow: [small], rpm: 1}, ")
+        moma.routes.write_text(narrow)
+        async with serving(moma) as app:
+            app.ledger.add_tenant("acme", "narrow")
+            app.ledger.add_grant("acme", 10**9)
+            await app.ledger.add_key("acme", hashlib.sha256(b"sk-acme").hexdigest())[1]
+
+        moma.routes.write_text(without)
+        async with serving(moma) as app:
+            url = f"http://127.0.0.1:{app.port}"
+            status, said = await told(http, url, "sk-acme")
+            assert (status, await listed(http, url, "sk-acme")) == (404, [])
+            assert "your plan 'narrow' is no longer there" in said
+            assert "routes.yaml" in said
+            assert ((await told(http, url, KEY))[0], await listed(http, url, KEY)) == (200, ["small"])
+        [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warning.startswith("plan narrow is not in routes.yaml, so its tenants may call nothing: acme.")
+        caplog.clear()
+
+        moma.routes.write_text(narrow)
+        async with serving(moma) as app:
+            url = f"http://127.0.0.1:{app.port}"
+            assert ((await told(http, url, "sk-acme"))[0], await listed(http, url, "sk-acme")) == (200, ["small"])
+            assert (await told(http, url, "sk-acme"))[0] == 429
+        assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_the_warning_of_a_plan_that_is_gone_names_some_of_many_tenants(moma: Process) -> None:
+    config = load(moma.routes)
+    ledger = await open_ledger(
+        str(moma.path / "moma.db"), LoopClock(asyncio.get_running_loop()), "UTC", {"old": Plan("old")}
+    )
+    for number in range(30):
+        ledger.add_tenant(f"t{number:02}", "old")
+    [warning] = without_plan(config, ledger)
+    assert "t00, t01" in warning
+    assert "t19 and 10 more. Put the plan back" in warning
+    await ledger.aclose()
 
 
 def test_ids_are_unique_over_processes_and_calls() -> None:

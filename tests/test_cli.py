@@ -107,7 +107,13 @@ def test_an_account_from_the_first_day_to_its_statement(shell: Shell) -> None:
     key = shell.json("key", "add", "acme", "--name", "laptop", "--expires-at", "2035-01-31")
     assert key["key"].startswith("sk-moma-")
     assert key["expires_at"] == 2053785600  # midnight in Shanghai
+    [listed] = shell.json("key", "list", "acme")["data"]
+    assert (listed["id"], listed["name"], listed["expires_at"]) == (key["id"], "laptop", 2053785600)
     assert shell.json("key", "revoke", "acme", key["id"]) == {"id": key["id"], "deleted": True}
+    [revoked] = shell.json("key", "list", "acme")["data"]
+    assert revoked == {**listed, "revoked_at": revoked["revoked_at"]}
+    assert revoked["revoked_at"] >= listed["created_at"]
+    assert shell.json("key", "list", "demo") == {"data": [], "next": None}  # of routes.yaml: it has no id
     grant = shell.json(
         "grant", "add", "acme", "1.5M", "--priority", "5", "--source-ref", "o-1", "--expires-at", "2053785600"
     )
@@ -134,6 +140,7 @@ def test_reading_needs_no_lock_and_writes_nothing(shell: Shell) -> None:
     with Held(shell.ledger):
         assert len(shell.json("tenant", "list")["data"]) == 2
         assert shell.json("tenant", "show", "demo")["plan"] == "pro"
+        assert shell.json("key", "list", "acme")["data"] == []
         assert shell.json("statement", "acme")["closing"] == "0"
     assert shell.ledger.read_bytes() == before
 
@@ -155,7 +162,22 @@ def test_locked_and_unreachable_is_told(shell: Shell, args: tuple[str, ...]) -> 
     assert shell.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("args", [("tenant", "list"), ("tenant", "show", "demo"), ("statement", "demo")])
+def test_a_link_to_the_ledger_is_the_ledger(shell: Shell) -> None:
+    shell.json("tenant", "add", "acme", "--plan", "empty")
+    link = shell.ledger.with_name("link.db")
+    link.symlink_to(shell.ledger)
+    shell.routes.write_text(shell.routes.read_text().replace(str(shell.ledger), str(link)))
+    with Held(shell.ledger):
+        assert shell.run("grant", "add", "acme", "1M") == 2
+        assert f"{shell.ledger}.lock is held by another process" in shell.err
+        assert len(shell.json("tenant", "list")["data"]) == 2
+    assert shell.json("grant", "add", "acme", "1M")["credits"] == "1000000"
+    assert not link.with_name("link.db.lock").exists()
+
+
+@pytest.mark.parametrize(
+    "args", [("tenant", "list"), ("tenant", "show", "demo"), ("key", "list", "demo"), ("statement", "demo")]
+)
 def test_reading_a_ledger_that_is_not_there(shell: Shell, args: tuple[str, ...]) -> None:
     assert shell.run(*args) == 2
     assert "no ledger" in shell.err
@@ -180,6 +202,8 @@ def test_a_ledger_that_is_no_ledger(shell: Shell) -> None:
         (("statement", "ghost"), 1, "ghost"),
         (("key", "add", "ghost"), 1, "ghost"),
         (("key", "revoke", "demo", "key_9"), 1, "key_9"),
+        (("key", "list", "ghost"), 1, "ghost"),
+        (("key", "list"), 2, "TENANT"),
         (("grant", "add", "ghost", "1M"), 1, "ghost"),
         (("tenant", "show", "a/b"), 1, "a/b"),
         (("tenant", "add", "a b", "--plan", "pro"), 2, "id is"),
@@ -191,6 +215,8 @@ def test_a_ledger_that_is_no_ledger(shell: Shell) -> None:
         (("grant", "add", "demo", "1M", "--priority", "5000"), 2, "priority is"),
         (("key", "add", "demo", "--expires-at", "soon"), 2, "expires_at is"),
         (("statement", "demo", "--from", "yesterday"), 2, "from is"),
+        (("statement", "demo", "--to", "9999-12-31T23:59:59-12:00"), 2, "to lies outside the years 1970 to 9999"),
+        (("statement", "demo", "--from", "0001-01-01"), 2, "from lies outside"),
         (("statement", "demo", "--from", "2024-02-01", "--to", "2024-01-01"), 2, "from lies"),
         (("tenant", "list", "--url", "ftp://x"), 2, "http"),
         (("tenant", "list", "--url", "http://127.0.0.1:1"), 2, "No gateway answers at http://127.0.0.1:1"),
@@ -271,17 +297,23 @@ def test_python_m_gateway_is_the_same_program(command: list[str]) -> None:
         ("tenant", "show", "acme"),
         ("statement", "acme"),
         ("key", "add", "acme"),
+        ("key", "list", "acme"),
         ("grant", "add", "acme", "1M", "--source-ref", "order-2026-000123"),
     ],
 )
 def test_tables_fit_eighty_columns(shell: Shell, args: tuple[str, ...]) -> None:
     tags = [part for tag in ("enterprise", "华北", "[bold]no markup[/]") for part in ("--tag", tag)]
     shell.json("tenant", "add", "acme", "--plan", "pro", *tags)
+    shell.json("key", "add", "acme", "--name", "the laptop of the newest colleague", "--expires-at", "2035-01-31")
+    shell.json("key", "revoke", "acme", "key_000001")
     assert shell.run(*args) == 0
     assert shell.out.strip()
     assert max(len(line) for line in shell.out.splitlines()) <= 80
     if args[0] == "tenant":
         assert "[bold]no markup[/]" in shell.out
+    if args == ("key", "list", "acme"):
+        assert "key_000001" in shell.out
+        assert "2035-01-30 16:00Z" in shell.out
     if args[0] == "statement":
         assert "1,000,000" in shell.out
 
@@ -311,6 +343,9 @@ async def test_by_the_running_gateway(shell: Shell, monkeypatch: pytest.MonkeyPa
     assert await run(shell.run, "statement", "ghost", *url) == 1
     assert await run(shell.run, "tenant", "show", "a/b?c#d", *url) == 1
     assert (await run(shell.json, "key", "revoke", "acme", key["id"]))["deleted"]
+    [listed] = (await run(shell.json, "key", "list", "acme", *url))["data"]
+    assert listed["id"] == key["id"]
+    assert listed["revoked_at"] is not None
     await app.aclose()
 
 

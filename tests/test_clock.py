@@ -4,11 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
 
 from gateway.clock import LoopClock
 
+Run = Callable[[Awaitable[None]], None]
 
-async def test_now_is_the_loops_and_wall_is_unix_milliseconds() -> None:
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    chosen: Run = request.param
+    return chosen
+
+
+def test_now_has_the_base_of_the_loop_and_goes_on_within_a_step(run: Run) -> None:
+    async def look() -> None:
+        clock = LoopClock(asyncio.get_running_loop())
+        assert abs(clock.now() - asyncio.get_running_loop().time()) < 0.1
+        started, until = clock.now(), time.perf_counter() + 0.0003
+        while time.perf_counter() < until:
+            pass
+        assert 0.0003 <= clock.now() - started + 1e-6 < 0.1
+
+    run(look())
+
+
+def test_nobody_is_woken_before_the_time_has_come(run: Run) -> None:
+    async def look() -> None:
+        clock, loop = LoopClock(asyncio.get_running_loop()), asyncio.get_running_loop()
+        for number in range(100):
+            woken: asyncio.Future[float] = loop.create_future()
+            when = clock.now() + 0.001 + number * 1e-5
+            until = time.perf_counter() + 0.0007  # the loop's own time stands still
+            while time.perf_counter() < until:
+                pass
+            clock.call_at(when, lambda woken=woken: woken.set_result(clock.now()))  # type: ignore[misc]
+            assert when <= await woken < when + 0.1
+            started = clock.now()
+            await clock.sleep(number * 1e-5)
+            assert number * 1e-5 <= clock.now() - started
+
+    run(look())
+
+
+async def test_now_does_not_go_back_and_wall_is_unix_milliseconds() -> None:
     clock = LoopClock(asyncio.get_running_loop())
     earlier = clock.now()
     assert earlier <= clock.now()

@@ -172,3 +172,19 @@ async def test_on_a_real_loop() -> None:
     with pytest.raises(AttemptFailed):
         await waits()
     assert asyncio.all_tasks() == before
+
+
+async def test_the_end_of_the_gateway_ends_every_wait_and_those_that_follow() -> None:
+    clock = VirtualClock()
+    deadlines = Deadlines(clock)
+    deadline = deadlines.start(100)
+    waiting = asyncio.create_task(waits(clock, deadline, (10, 11)))
+    await asyncio.sleep(0)
+    deadlines.end()
+    with pytest.raises(AttemptFailed) as caught:
+        await waiting
+    assert (caught.value.kind, clock.at, deadline.left_s) == ("shutdown", 0, 0)
+    for late in (deadline, deadlines.start(100)):
+        with pytest.raises(AttemptFailed) as caught:
+            await drive(clock, waits(clock, late, (10, 11)))
+        assert (caught.value.kind, clock.at) == ("shutdown", 0)

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
 
 from gateway.call import Answer
-from gateway.edge import Edge, HttpRequest
+from gateway.demo.scripted import Reply
+from gateway.edge import Edge
+from gateway.pipeline import error_answer
+from gateway.request import HttpRequest
 from gateway.server import HttpSink
-from tests.conftest import KEY, World
-from tests.faults.wire import CHAT, HOST, request, send
+from tests.conftest import KEY, ROUTES, World
+from tests.faults.wire import ASKED, CHAT, HOST, request, send
 
 GET = b"GET /x HTTP/1.1\r\nHost: g\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -68,7 +72,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
-    runner = web.ServerRunner(Edge(bench.handle, 2), shutdown_timeout=1)
+    runner = web.ServerRunner(Edge(bench.handle, lambda error: error_answer(error, "req-1"), 2), shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
     bench.port = runner.addresses[0][1]
@@ -96,6 +100,7 @@ async def test_one_that_is_being_answered_makes_no_room(bench: Bench) -> None:
     refused = await answer((await bench.connect())[0])
     assert refused.startswith(b"HTTP/1.1 503"), refused
     assert b"retry-after" in refused.lower()
+    assert b"x-request-id: req-1\r\n" in refused
     bench.go.set()
     assert [(await task).split(b" ")[1] for task in (asked, also)] == [b"200", b"200"]
 
@@ -185,3 +190,88 @@ async def test_what_nobody_foresaw_is_a_500_without_its_text(
     assert b"secret detail" not in got.raw
     assert "secret detail" in caplog.text
     assert b"x-request-id" in got.head.lower()
+
+
+@pytest.fixture
+def chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = ROUTES.replace("small", "通义 100%").replace("  a:", "  呼和浩特:").replace("via: [a]", "via: [呼和浩特]")
+    monkeypatch.setattr("tests.conftest.ROUTES", named)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_names_outside_ascii_are_percent_encoded(chinese: None, world: World, stream: bool) -> None:
+    got = await send(world.app.port, request(body={**ASKED, "model": "通义 100%", "stream": stream}), wait_s=0.3)
+    assert got.status == 200
+    fields = dict(line.split(": ", 1) for line in got.head.decode("ascii").split("\r\n")[1:])
+    assert fields["x-moma-model"] == "%E9%80%9A%E4%B9%89 100%25"
+    assert [unquote(fields[f"x-moma-{name}"]) for name in ("model", "route", "backend")] == [
+        "通义 100%", "通义 100%", "呼和浩特",
+    ]  # fmt: skip
+    assert fields["x-moma-reason"] == "weighted"
+    [charge] = await world.charges()
+    assert charge["model_served"] == "通义 100%"
+
+
+async def test_a_head_that_cannot_be_made_is_a_500(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.routing.router.Decision.reason", "two\r\nlines")
+    got = await send(world.app.port, request())
+    assert (got.status, got.closed, got.code) == (500, True, "internal_error")
+
+
+async def test_what_nobody_foresaw_in_a_stream_ends_it_with_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    event = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}]}\n\n'
+    world.a.script([Reply(stream=[event, 0.1, b"data: [DONE]\n\n"])])
+    monkeypatch.setattr("gateway.adapters.openai.StreamReader.flush", fails)
+    got = await send(world.app.port, request(body={**ASKED, "stream": True}))
+    assert got.closed
+    assert event in got.body
+    assert b'data: {"error":{"message":"The gateway failed.' in got.body
+    assert got.body.endswith(b"\r\n0\r\n\r\n")
+    assert b"[DONE]" not in got.body
+    assert b"secret detail" not in got.raw
+    while not (series := world.app.metrics.requests._series):  # it is recorded with the commit of its charge
+        await asyncio.sleep(0.01)
+    assert [labels[3:] for labels in series] == [("failed", 500)]
+    assert world.app.ledger.open_holds == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request(key=None), 401),
+        (request(key="sk-moma-wrong"), 401),
+        (request(headers="Content-Encoding: gzip\r\n"), 400),
+        (f"POST {CHAT} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {KEY}\r\n".encode(), 413),
+        (b"not http at all\r\n\r\n", 400),
+    ],
+    ids=["no key", "wrong key", "compressed", "too large", "no HTTP"],
+)
+async def test_what_is_refused_before_it_is_a_call_is_counted_and_has_an_id(
+    world: World, data: bytes, status: int
+) -> None:
+    if status == 413:
+        data += b"Content-Length: 99999999\r\n\r\n"
+    got = await send(world.app.port, data, wait_s=0.3)
+    assert got.status == status
+    assert b"x-request-id: req-" in got.head
+    series = {labels: count.value for labels, count in world.app.metrics.requests._series.items()}
+    assert series == {("", "", "", "refused", status): 1}
+
+
+async def test_what_finds_no_room_is_counted(world: World) -> None:
+    world.app._edge._most = 0
+    got = await send(world.app.port, request())
+    assert (got.status, got.closed) == (503, True)
+    assert b"x-request-id: req-" in got.head
+    assert list(world.app.metrics.requests._series) == [("", "", "", "refused", 503)]
+
+
+async def test_a_request_that_is_no_call_is_none(world: World) -> None:
+    for path, status in (("/v1/nothing", 404), ("/v1/models", 401), ("/admin/v1/tenants", 401)):
+        assert (await send(world.app.port, request(path, method="GET", key="wrong"), wait_s=0.1)).status == status
+    assert not world.app.metrics.requests._series

@@ -19,12 +19,14 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     NoBackend,
+    ShuttingDown,
 )
 
 PASSED_ON: Final = frozenset({400, 409, 413, 422})
 NOT_TAKEN: Final = frozenset({401, 402, 403, 404})
 OVERLOADED: Final = 429
 UNREACHABLE_RETRY_S: Final = 2.0
+SHUTDOWN_RETRY_S: Final = 1.0
 MAX_MESSAGE_CHARS: Final = 2000
 
 _FIELD: Final = re.compile(r"[\w.\[\]$-]{1,64}")
@@ -72,6 +74,8 @@ def public(failure: AttemptFailed) -> GatewayError:
         )
     if failure.kind in ("timeout", "deadline"):
         return DeadlineExceeded("The backend did not answer in time.")
+    if failure.kind == "shutdown":
+        return ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
     if failure.kind == "connect":
         return NoBackend("No backend could be reached.", retry_after_s=UNREACHABLE_RETRY_S)
     return BackendFailed("The backend failed to answer the call.")

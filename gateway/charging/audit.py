@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from gateway.charging import cards
+from gateway.charging.rating import cost_uc
 from gateway.charging.store import read_only
 from gateway.errors import StoreUnavailable
 
@@ -35,6 +37,7 @@ class _Books:
         self._charges: set[str] = set()
         self._by_grant: dict[str, Counter[str]] = {}
         self._by_account: dict[str, Counter[str]] = {}
+        self._cards = cards.kept(connection)
         self._read_records(connection)
         self._read_entries(connection)
         self._check_grants(connection)
@@ -57,12 +60,29 @@ class _Books:
             self._expect("I4", f"{what} has a negative value", min(values) >= 0)
             self._expect("I4", f"{what} is not paid as charged", row["charged"] == sum(parts.values()) + row["overage"])
             self._expect("I4", f"{what} has another overage", row["overage"] == row["debt"] + row["loss"])
+            self._expect("I8", f"{what} has charged {row['charged']}, not what its card says", self._recomputes(row))
             self._expect("I13", f"{what} was never dispatched", _dispatched(row))
             for grant, uc in parts.items():
                 self._grant(grant)["spent"] += uc
             sums = self._account(row["tenant"])
             for name in ("charged", "debt", "loss"):
                 sums[name] += row[name]
+
+    def _recomputes(self, row: Any) -> bool:
+        """The charge from the record's usage and the kept version of its card. Only what is settled costs anything."""
+        card = self._cards.get((row["rate_card"], row["card_version"]))
+        if row["status"] != "settled":
+            return bool(row["charged"] == 0)
+        if card is None:
+            return bool(row["card_version"] == cards.UNKEPT)
+        flags = orjson.loads(row["flags"])
+        try:
+            cost = cost_uc(orjson.loads(row["usage"]), card.get(row["model_served"], {}))
+        except KeyError:
+            return False
+        if "bad_usage" in flags or "estimated" in flags:
+            cost = max(0, min(cost, row["reserved"]))
+        return bool(row["charged"] == cost)
 
     def _read_entries(self, connection: sqlite3.Connection) -> None:
         for row in connection.execute("SELECT account, grant_id, kind, uc FROM entries"):

@@ -36,10 +36,11 @@ def apply_plan(image: Image, name: str, plan: Plan, now_ms: int) -> Account:
     node = image.accounts.get(name)
     if node is None:
         return _new_account(image, name, plan.name, None, (name,), (), now_ms)
-    if node.plan != plan.name:
-        node.plan = plan.name
-        image.changes.accounts[name] = node
+    changed, node.plan = node.plan != plan.name, plan.name
     image.refresh(node, now_ms)
+    if changed:
+        image.changes.accounts[name] = node
+        image.upgrade(node, now_ms)
     return node
 
 

@@ -10,13 +10,15 @@ from zoneinfo import ZoneInfo
 NEVER_MS: Final = 1 << 62
 PLAN_PRIORITY: Final = 20
 PACK_PRIORITY: Final = 30
+DAY_MS: Final = 86_400_000
 
 
 @dataclass(slots=True)
 class Grant:
     """An allocation of credits to an account; granted = available + reserved + spent + expired + revoked.
 
-    `period` is the renewal's key within the account, "" for grants that were added by hand.
+    `period` is the renewal's key within the account, "" for grants that were added by hand; it begins with the place
+    of the offer among those of the plan.
     """
 
     id: str
@@ -40,6 +42,10 @@ class Grant:
 
     def over(self, now_ms: int) -> bool:
         return self.expires_ms is not None and self.expires_ms <= now_ms
+
+    @property
+    def offer(self) -> str:
+        return self.period.partition(":")[0]
 
     @property
     def used_up(self) -> bool:
@@ -86,6 +92,12 @@ def period_bounds(anchor_ms: int, every: str, number: int, zone: ZoneInfo) -> tu
         period_start_ms(anchor_ms, every, number, zone),
         period_start_ms(anchor_ms, every, number + 1, zone),
     )
+
+
+def prorated(uc: int, left_ms: int, whole_ms: int) -> int:
+    """The part of a period's credits for the days of it that are left; days and credits rounded up."""
+    left_days, whole_days = -(-left_ms // DAY_MS), -(-whole_ms // DAY_MS)
+    return -(-uc * left_days // whole_days)
 
 
 def _add_months(anchor: datetime, months: int) -> datetime:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key, period_bounds, period_number
+from gateway.charging.grants import (
+    NEVER_MS,
+    PLAN_PRIORITY,
+    Grant,
+    burn_key,
+    period_bounds,
+    period_number,
+    prorated,
+)
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
 
@@ -54,6 +62,7 @@ class Image:
         self._closed_order: deque[str] = deque()
         self.changes = Changes()
         self.next_seq = 1
+        self.card_version = 0  # of the rate card, known with the file
         self._burn: dict[tuple[str, ...], list[Grant]] = {}
 
     # -- grants -------------------------------------------------------------------------------------------------
@@ -73,7 +82,7 @@ class Image:
 
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
-        next_event_ms = self._renew(account, now_ms)
+        next_event_ms = account.renews_ms = self._renew(account, now_ms)
         for grant in account.grants:
             if grant.over(now_ms):
                 self.expire(grant, now_ms)
@@ -85,19 +94,54 @@ class Image:
         self._burn.clear()
 
     def _renew(self, account: Account, now_ms: int) -> int:
-        """Grant this period of the plan if it is not there; returns the next renewal."""
-        next_ms = NEVER_MS
+        """Grant what is due of the plan's offers; returns when the next is."""
         plan = self.plans.get(account.plan)
-        for index, offer in enumerate(plan.grants if plan else ()):
-            start_ms, end_ms, key = self._period(account, index, offer, now_ms)
+        due_ms = (self._renew_offer(account, *offer, now_ms) for offer in enumerate(plan.grants if plan else ()))
+        return min(due_ms, default=NEVER_MS)
+
+    def _renew_offer(self, account: Account, index: int, offer: PlanGrant, now_ms: int) -> int:
+        """Nothing is due while a grant of the offer runs, whatever became of the offer: an edit waits for its end."""
+        last = self._last(account, index, now_ms)
+        ended_ms = last.expires_ms if last is not None and last.expires_ms is not None else 0
+        if ended_ms > now_ms:
+            return ended_ms
+        start_ms, end_ms, key = self._period(account, index, offer, now_ms)
+        if last is not None and last.expires_ms is None and end_ms is not None:
+            # It was granted once and for all: its period has no end to wait for, that of the new offer has.
+            start_ms, end_ms, key = self._period(account, index, offer, end_ms)
+        if (account.id, "period", key) not in self.grant_refs and offer.credits_uc > 0:
+            credits_uc = offer.credits_uc
+            if end_ms is not None and ended_ms > start_ms:
+                credits_uc = prorated(credits_uc, end_ms - ended_ms, end_ms - start_ms)
+            self._grant_offer(account, credits_uc, now_ms, max(start_ms, ended_ms), end_ms, key)
+        return start_ms if start_ms > now_ms else end_ms or NEVER_MS
+
+    def upgrade(self, account: Account, now_ms: int) -> None:
+        """Another plan in mid-period: what its offers have more than was granted, by the days that are left."""
+        for index, offer in enumerate(self.plans[account.plan].grants):
+            last = self._last(account, index, now_ms)
+            start_ms, end_ms, _ = self._period(account, index, offer, now_ms)
+            if last is None or last.expires_ms not in (None, end_ms):  # what differs waits for the end of what runs
+                continue
+            mine = [grant for grant in account.owned if grant.offer == str(index)]
+            more_uc = offer.credits_uc - sum(grant.granted for grant in mine if grant.expires_ms == end_ms)
             if end_ms is not None:
-                next_ms = min(next_ms, end_ms)
-            if (account.id, "period", key) not in self.grant_refs and offer.credits_uc > 0:
-                self.add_grant(
-                    account, offer.credits_uc, now_ms, starts_ms=start_ms, expires_ms=end_ms,
-                    priority=PLAN_PRIORITY, source_ref=f"plan:{account.plan}", period=key,
-                )  # fmt: skip
-        return next_ms
+                more_uc = prorated(more_uc, end_ms - now_ms, end_ms - start_ms)
+            if more_uc > 0:
+                self._grant_offer(account, more_uc, now_ms, now_ms, end_ms, f"{index}:change:{len(mine)}")
+
+    def _grant_offer(
+        self, account: Account, credits_uc: int, now_ms: int, starts_ms: int, expires_ms: int | None, period: str
+    ) -> None:
+        self.add_grant(
+            account, credits_uc, now_ms, starts_ms=starts_ms, expires_ms=expires_ms, priority=PLAN_PRIORITY,
+            source_ref=f"plan:{account.plan}", period=period,
+        )  # fmt: skip
+
+    def _last(self, account: Account, index: int, now_ms: int) -> Grant | None:
+        """The grant of the offer that began last; not one that has yet to begin: the clock may have been set back."""
+        begun = (grant for grant in account.owned if grant.offer == str(index) and grant.starts_ms <= now_ms)
+        return max(begun, key=lambda grant: grant.starts_ms, default=None)
 
     def _period(self, account: Account, index: int, offer: PlanGrant, now_ms: int) -> tuple[int, int | None, str]:
         if offer.every is None:
@@ -108,13 +152,9 @@ class Image:
 
     def next_reset_ms(self, path: tuple[str, ...], now_ms: int) -> int | None:
         """The next renewal of any node on the path; None when nothing renews."""
-        ends = [
-            end_ms
-            for account in map(self.accounts.__getitem__, path)
-            for index, offer in enumerate(self.plans[account.plan].grants if account.plan in self.plans else ())
-            if (end_ms := self._period(account, index, offer, now_ms)[1]) is not None
-        ]
-        return min(ends, default=None)
+        self.burn_list(path, now_ms)
+        next_ms = min(self.accounts[name].renews_ms for name in path)
+        return None if next_ms == NEVER_MS else next_ms
 
     def add_grant(self, account: Account, credits_uc: int, now_ms: int, **terms: Any) -> Grant:
         """Append a grant and its entry. The caller has looked for an earlier one with the same key."""
@@ -248,4 +288,5 @@ class Image:
             receipt.seq = self.next_seq
             self.next_seq += 1
             rows.append(record_row(receipt, hold, closed_ms))
+            receipt.usage = receipt.parts = None  # the row has them; what is remembered of thousands shall be small
         return changes, rows

@@ -13,10 +13,11 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, statements, views
+from gateway.charging.cards import Rates
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
-from gateway.charging.rating import Quote, cost_uc, credits_text, provider_cost
+from gateway.charging.rating import Quote, cost_uc, provider_cost
 from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
@@ -28,12 +29,15 @@ HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
 RECOVERY_S: Final = 1.0
 
 
-async def open_ledger(path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan]) -> Ledger:
+async def open_ledger(
+    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], rates: Rates | None = None
+) -> Ledger:
     """Take the lock, read the tables, close what a crash left open, start the writer.
 
+    `rates` that are not those of the last version of the rate card become a new one, durable before this returns.
     Raises LockHeld when another process has the ledger, StoreUnavailable when the file cannot be used.
     """
-    store = Store(path)
+    store = Store(path, rates)
     try:
         kept = dict(plans)
         image = await asyncio.to_thread(store.open, kept, ZoneInfo(timezone), clock.wall_ms())
@@ -193,16 +197,7 @@ class Ledger:
         return image.burn_list(quote.account_path, now_ms)
 
     def _exhausted(self, image: Image, quote: Quote, now_ms: int, why: str) -> QuotaExhausted:
-        burn = image.burn_list(quote.account_path, now_ms)
-        reset_ms = image.next_reset_ms(quote.account_path, now_ms)
-        return QuotaExhausted(
-            f"You exceeded your current quota: {why}.",
-            limit=credits_text(sum(grant.granted for grant in burn)),
-            used=credits_text(sum(grant.spent for grant in burn)),
-            reserved=credits_text(sum(grant.reserved for grant in burn)),
-            resets_at=None if reset_ms is None else views.iso(reset_ms),
-            scope=quote.tenant,
-        )
+        return QuotaExhausted(f"You exceeded your current quota: {why}.", **views.quota(image, quote, now_ms))
 
     # -- tenants, keys and grants -------------------------------------------------------------------------------
 
@@ -263,10 +258,9 @@ class Ledger:
         """In the shape of GET /v1/usage; also renews and expires."""
         return views.usage(self._usable(), tenant, self._clock.wall_ms())
 
-    def available_uc(self, tenant: str) -> int:
-        """What the tenant could spend now, from all grants on its path."""
-        account = directory.account(self._image, tenant)
-        return sum(grant.available for grant in self._image.burn_list(account.path, self._clock.wall_ms()))
+    def available_uc(self, *tenants: str) -> int:
+        """What these could spend now together."""
+        return views.available_uc(self._image, tenants, self._clock.wall_ms())
 
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""
@@ -284,6 +278,11 @@ class Ledger:
     @property
     def healthy(self) -> bool:
         return not self._broken and not self._closing
+
+    @property
+    def card_version(self) -> int:
+        """Of the rate card that is in force: what a quote carries."""
+        return self._image.card_version
 
     @property
     def open_holds(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import Usage
-from gateway.charging.grants import Grant
+from gateway.charging.grants import NEVER_MS, Grant
 from gateway.charging.rating import Quote, credits_text
 
 RECORD_COLUMNS: Final = (
@@ -39,6 +39,7 @@ class Account:
     owned: list[Grant] = field(default_factory=list)  # all there ever were
     grants: list[Grant] = field(default_factory=list)  # those that may still pay
     next_event_ms: int = 0  # the next start, expiry or renewal: nothing to refresh before it
+    renews_ms: int = NEVER_MS  # the next renewal
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ COLUMNS: Final = {
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
+    "rate_cards": ("card", "version", "effective_ms", "rates"),
     "records": RECORD_COLUMNS,
 }  # fmt: skip
 DDL: Final = """
@@ -54,6 +55,8 @@ CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, ms INTEGER NOT N
   grant_id TEXT NOT NULL, kind TEXT NOT NULL, uc INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS entries_grant ON entries (grant_id);
 CREATE INDEX IF NOT EXISTS entries_account ON entries (account, ms);
+CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT NULL, effective_ms INTEGER NOT NULL,
+  rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 """
 
 

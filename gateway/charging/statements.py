@@ -14,8 +14,10 @@ import orjson
 
 from gateway.charging import loading
 from gateway.charging.rating import credits_text
-from gateway.charging.records import Account
+from gateway.charging.records import Account, Key
+from gateway.charging.schema import select_sql
 from gateway.charging.store import read_only
+from gateway.charging.views import FIRST_MS, LAST_MS
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
 
@@ -41,6 +43,16 @@ def accounts(db_path: str) -> list[Account]:
         raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
 
 
+def keys(db_path: str, tenant: str) -> list[Key]:
+    """Also revoked and expired ones; of the file alone."""
+    try:
+        with contextlib.closing(read_only(db_path)) as connection:
+            rows = connection.execute(f"{select_sql('keys')} WHERE tenant = ?", (tenant,)).fetchall()
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
+    return [Key(*row) for row in rows]
+
+
 def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:
     """[from, to) of ISO dates or times, in `zone` unless they say where; default: this month so far.
 
@@ -58,9 +70,12 @@ def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tupl
 def _ms(text: str, zone: ZoneInfo, field: str) -> int:
     try:
         when = datetime.fromisoformat(text)
-        return int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
+        ms = int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise InvalidValue(f"{field} is a date or time such as 2027-01-31, not {text[:40]!r}.", param=field) from error
+    if not FIRST_MS <= ms <= LAST_MS:
+        raise InvalidValue(f"{field} lies outside the years 1970 to 9999.", param=field)
+    return ms
 
 
 def _statement(connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.charging import loading
+from gateway.charging import cards, loading
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
 from gateway.charging.schema import DDL, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
@@ -32,14 +32,17 @@ class LockHeld(GatewayError):
 class Store:
     """State: the flock, the writing connection (None while broken) and one that keeps the WAL open.
 
+    `rates` are those of the configuration; each open finds, or appends, the version of the card that has them.
+
     `write` and `open` run in other threads, never at the same time: there is one commit in flight, none while broken.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, rates: cards.Rates | None = None) -> None:
+        self.path = real_path(path)
+        self._rates = rates
         self._connection: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._lock_file = _take_lock(f"{path}.lock")
+        self._lock_file = _take_lock(f"{self.path}.lock")
 
     def open(self, plans: Mapping[str, Plan], zone: ZoneInfo, now_ms: int) -> Image:
         """A new connection, proven writable, and the image read from it. Raises StoreUnavailable."""
@@ -49,6 +52,7 @@ class Store:
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
                 image = loading.load(self._connection, plans, zone)
+                image.card_version = cards.in_force(self._connection, self._rates, now_ms)
                 loading.close_orphans(self._connection, image, now_ms)
                 changes, records = image.take()
                 self._execute(self._connection, records, rows_of(changes))
@@ -146,9 +150,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def real_path(path: str) -> str:
+    """Where the ledger is. All symbolic links to one file must lead to one lock beside it."""
+    return os.path.realpath(path)
+
+
 def read_only(path: str) -> sqlite3.Connection:
     """A connection that can neither write nor checkpoint."""
-    return sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    uri = f"file:{_quoted(real_path(path))}?mode=ro"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _quoted(path: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway.charging import directory
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
-from gateway.charging.rating import credits_text
+from gateway.charging.rating import Quote, credits_text
 
+FIRST_MS: Final = -86_400_000  # 1970 began up to a day earlier in the east
+LAST_MS: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
 ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with last month's statement
 
 
@@ -35,6 +38,25 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
             for grant in ended
         ],
     }
+
+
+def quota(image: Image, quote: Quote, now_ms: int) -> dict[str, Any]:
+    """What a refusal says of the live grants on the path, and of when there are new ones."""
+    burn = image.burn_list(quote.account_path, now_ms)
+    reset_ms = image.next_reset_ms(quote.account_path, now_ms)
+    return {
+        "limit": credits_text(sum(grant.granted for grant in burn)),
+        "used": credits_text(sum(grant.spent for grant in burn)),
+        "reserved": credits_text(sum(grant.reserved for grant in burn)),
+        "resets_at": None if reset_ms is None else iso(reset_ms),
+        "scope": quote.tenant,
+    }
+
+
+def available_uc(image: Image, tenants: Sequence[str], now_ms: int) -> int:
+    """From all grants on their paths; one that several of them may draw on counts once."""
+    paths = [directory.account(image, tenant).path for tenant in tenants]
+    return sum({grant.id: grant.available for path in paths for grant in image.burn_list(path, now_ms)}.values())
 
 
 def _recent(grant: Grant, now_ms: int) -> bool:

@@ -14,11 +14,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
-from gateway.admin import Admin, listed, shown
+from gateway.admin import Admin, listed, shown, shown_key
 from gateway.app import directory, open_config_ledger
 from gateway.charging import statements
 from gateway.charging.records import Account
-from gateway.charging.store import LockHeld
+from gateway.charging.store import LockHeld, real_path
 from gateway.clock import LoopClock
 from gateway.config.model import Config
 from gateway.errors import GatewayError, NotFound, StoreUnavailable
@@ -135,23 +135,30 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
 
 def _by_reading(config: Config, asked: Asked) -> Any:
     """From the file as it is, without a lock; tenants of routes.yaml are there before the first start."""
-    path = config.ledger.removeprefix("sqlite:")
+    path = real_path(config.ledger.removeprefix("sqlite:"))
     if not os.path.exists(path):
         raise StoreUnavailable(f"There is no ledger at {path} yet, and no gateway was reached.")
     match asked.parts:
         case ("tenants",):
-            return listed(list(_accounts(config, path).values()), asked.query)
+            return listed(_accounts(config, path).values(), asked.query, shown)
         case ("tenants", tenant):
-            account = _accounts(config, path).get(tenant)
-            if account is None:
-                raise NotFound(f"no tenant {tenant[:64]!r}")
-            return shown(account)
+            return shown(_account(config, path, tenant))
+        case ("tenants", tenant, "keys"):
+            _account(config, path, tenant)
+            return listed(statements.keys(path, tenant), asked.query, shown_key)
         case ("tenants", tenant, "statement"):
             now_ms = time.time_ns() // 1_000_000
             from_, to = asked.query.get("from"), asked.query.get("to")
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
             return statements.statement(path, tenant, *span)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
+
+
+def _account(config: Config, path: str, tenant: str) -> Account:
+    account = _accounts(config, path).get(tenant)
+    if account is None:
+        raise NotFound(f"no tenant {tenant[:64]!r}")
+    return account
 
 
 def _accounts(config: Config, path: str) -> dict[str, Account]:

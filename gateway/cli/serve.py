@@ -1,4 +1,4 @@
-"""`moma serve`: the gateway until SIGINT or SIGTERM."""
+"""`moma serve`: the gateway until SIGINT or SIGTERM; a second one ends the calls in flight at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
 from gateway.app import App
 from gateway.charging.store import LockHeld
+from gateway.cli.lines import LineHandler, LineWriter
 from gateway.config.load import ConfigError, load, unset_secrets
 from gateway.config.model import Config
 from gateway.errors import StoreUnavailable
 
+STDOUT: Final = 1
+STDERR: Final = 2
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
 
@@ -39,25 +43,51 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = load(args.config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    for warning in config.warnings:
-        logging.getLogger("gateway").warning("%s", warning)
     if unset := unset_secrets(config):
         print("\n".join(f"secret is not set: {name}" for name in unset), file=sys.stderr)
         return 1
+    with _log():
+        for warning in config.warnings:
+            logging.getLogger("gateway").warning("%s", warning)
+        try:
+            return uvloop.run(_serve(config, args))
+        except (LockHeld, StoreUnavailable) as error:
+            said = str(error)
+        except CannotListen as error:
+            said = f"{error} --port takes another port."
+    print(said, file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[None]:
+    """The log on standard error, beside the event loop: what reads it may stop reading."""
+    lines = LineWriter(STDERR, lambda missing: b"WARNING %d lines of this log are missing\n" % missing)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[LineHandler(lines)]
+    )
     try:
-        return uvloop.run(_serve(config, args))
-    except (LockHeld, StoreUnavailable) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except CannotListen as error:
-        print(f"{error} --port takes another port.", file=sys.stderr)
-        return 2
+        yield
+    finally:
+        lines.close()
+
+
+@contextlib.contextmanager
+def _call_log(wanted: bool) -> Iterator[Callable[[bytes], None] | None]:
+    if not wanted:
+        yield None
+        return
+    lines = LineWriter(STDOUT, lambda missing: b'{"missing_lines":%d}\n' % missing)
+    try:
+        yield lines.put
+    finally:
+        if missing := lines.close():
+            logging.getLogger("gateway").warning("%d lines of calls were not written: nobody reads them", missing)
 
 
 def _port(text: str) -> int:
@@ -74,29 +104,41 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config, args: argparse.Namespace) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    _raise_file_limit()
-    app = App(config, log_call=_to_stdout if args.log_calls else None)
-    try:
-        await app.start(args.host, args.port)
-    except OSError as error:
-        host, port = args.host or config.server.host, config.server.port if args.port is None else args.port
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-        raise CannotListen(f"Cannot listen on {host}:{port}: {why}.") from error
+def tune_gc() -> None:
+    """What lives as long as the process need not be walked again; and a call leaves no cycles: the default would look
+    for them every twenty calls."""
     gc.collect()
-    gc.freeze()  # what lives as long as the process need not be walked again
-    gc.set_threshold(10_000, 20, 20)  # a call leaves no cycles: the default would look for them every twenty calls
-    logging.getLogger("gateway").info("serving on http://%s:%d/v1", args.host or config.server.host, app.port)
-    await stop.wait()
-    await app.aclose()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+async def _serve(config: Config, args: argparse.Namespace) -> int:
+    _raise_file_limit()
+    with _call_log(args.log_calls) as log_call:
+        app = App(config, log_call=log_call)
+        stop = _stop_signals(app)
+        try:
+            await app.start(args.host, args.port)
+        except OSError as error:
+            host, port = args.host or config.server.host, config.server.port if args.port is None else args.port
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            raise CannotListen(f"Cannot listen on {host}:{port}: {why}.") from error
+        tune_gc()
+        logging.getLogger("gateway").info("serving on http://%s:%d/v1", args.host or config.server.host, app.port)
+        await stop.wait()
+        await app.aclose()
     return 0
 
 
-def _to_stdout(line: bytes) -> None:
-    """A reader that has gone must not fail a call."""
-    with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), line)
+def _stop_signals(app: App) -> asyncio.Event:
+    """Set by the first; the second finds it set."""
+    stop = asyncio.Event()
+
+    def stopped() -> None:
+        if stop.is_set():
+            app.hurry()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped)
+    return stop

@@ -21,8 +21,7 @@ def one(value: Mapping[str, Any]) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, field in value.items():
-        seconds = name.endswith("_at") and isinstance(field, int)
-        table.add_row(name, f"{datetime.fromtimestamp(field, UTC):%Y-%m-%d %H:%M:%S} UTC" if seconds else _text(field))
+        table.add_row(name, _field(name, field))
     _print(table)
 
 
@@ -34,9 +33,9 @@ def many(value: Mapping[str, Any]) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column.endswith("_at"))
     for row in rows:
-        table.add_row(*(_text(field) for field in row.values()))
+        table.add_row(*(_field(name, field, "%Y-%m-%d %H:%MZ") for name, field in row.items()))
     _print(table)
 
 
@@ -89,6 +88,13 @@ def _day(text: str) -> str:
 
 def _number(text: str) -> str:
     return f"{Decimal(text):,}"
+
+
+def _field(name: str, value: Any, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """Times are Unix seconds; to be told apart from numbers they have a name that ends in _at."""
+    if name.endswith("_at") and isinstance(value, int):
+        return datetime.fromtimestamp(value, UTC).strftime(form)
+    return _text(value)
 
 
 def _text(value: Any) -> str:

@@ -1,12 +1,12 @@
 """The kinds of values in routes.yaml: how text becomes an exact value, and what JSON Schema says of it.
 
-A reader raises ValueError with the words that follow "this ..." in a report.
+A reader raises ValueError with the words that follow "this ..." in a report, and perhaps a suggestion.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -24,6 +24,14 @@ _SHARE: Final = r"\d{1,2}(\.\d{1,9})?%|100(\.0+)?%|0(\.\d{1,9})?|1(\.0+)?"
 _HASH: Final = r"sha256:([0-9a-f]{64})"
 _REFERENCE: Final = r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+"
 _CLOCK: Final = r"([01]\d|2[0-3]):[0-5]\d|24:00"
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
+# What the hop to a backend writes itself, or cannot do: a second one would break the framing or the answer.
+_OWN_HEADERS: Final = frozenset(
+    {
+        "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+        "accept-encoding",
+    }
+)  # fmt: skip
 _UNITS: Final = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
@@ -137,6 +145,23 @@ def _header(value: Any) -> str:
     return str(value)
 
 
+def _header_name(value: Any) -> str:
+    if not re.fullmatch(_HEADER_NAME, str(value)):
+        raise ValueError("is no name of a header", "letters, digits and dashes")
+    name = str(value).lower()
+    if name == "authorization":
+        raise ValueError("is made of the backend's key", "write it under keys, as env:NAME or file:/path")
+    if name in _OWN_HEADERS:
+        raise ValueError("is a header that the gateway sets itself", "take it out")
+    return name
+
+
+def _any_case(names: Iterable[str]) -> str:
+    """A pattern: JSON Schema has none that ignores case."""
+    spelt = ("".join(f"[{c.upper()}{c}]" if c.isalpha() else c for c in name) for name in sorted(names))
+    return f"^(?:{'|'.join(spelt)})$"
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("is true or false")
@@ -190,7 +215,10 @@ SECRET: Final = Kind(_secret, _pattern(_REFERENCE))
 KEY_HASH: Final = Kind(_key_hash, _pattern(_HASH))
 URL: Final = Kind(_url, _pattern(r"https?://[^\s?#@]+"))
 TEXT: Final = Kind(_text, {"type": "string", "minLength": 1})
-HEADER: Final = Kind(_header, {"type": "string", "minLength": 1})
+HEADER: Final = Kind(_header, _pattern(r"[ -~]+"))
+HEADER_NAME: Final = Kind(
+    _header_name, {**_pattern(_HEADER_NAME), "not": {"pattern": _any_case({"authorization", *_OWN_HEADERS})}}
+)
 FLAG: Final = Kind(_flag, {"type": "boolean"})
 TIMEZONE: Final = Kind(_timezone, {"type": "string", "minLength": 1})
 LEDGER: Final = Kind(_ledger, _pattern(r"sqlite:.+"))

@@ -42,8 +42,7 @@ def load(path: Path) -> Config:
     source = read(path)
     structure = Structure(source)
     values = structure.read(source.value, SCHEMA)
-    if not source.problems:
-        names.check(source, values)
+    names.check(source, values)
     if source.problems:
         raise ConfigError(source.problems)
     return _config(values, (*_later(structure), *_warnings(values)))

@@ -113,6 +113,16 @@ class Require:
     chip: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
 
+    def broken_by(self, backend: Backend) -> str | None:
+        """What of it a backend does not meet: region, chip or tags; None when it meets all."""
+        if self.region and backend.region not in self.region:
+            return "region"
+        if self.chip and backend.chip not in self.chip:
+            return "chip"
+        if self.tags and self.tags.isdisjoint(backend.tags):
+            return "tags"
+        return None
+
 
 @dataclass(frozen=True)
 class Fallback:
@@ -151,6 +161,7 @@ class Plan:
     exhausted: str = "block"
     allow: frozenset[str] | None = None  # names or tags; None: everything
     max_output: int | None = None
+    gone: bool = False  # not in routes.yaml any more, while the ledger has tenants with it
 
 
 @dataclass(frozen=True)

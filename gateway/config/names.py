@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from gateway.config.structure import near
-from gateway.config.yaml_source import Source
+from gateway.config.yaml_source import ANY, Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
+MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
 def check(source: Source, values: Values) -> None:
-    """Adds a problem for each to the source. `values` are exact and complete."""
+    """Adds a problem for each to the source.
+
+    `values` lack what has a problem of its own, and nothing is said that may follow from that one alone.
+    """
+    if _picks_too_much(source, values):
+        return
     for name, model in values.get("models", {}).items():
         _model(source, values, name, model)
     for name, route in values.get("routes", {}).items():
@@ -21,10 +27,10 @@ def check(source: Source, values: Values) -> None:
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
     for name, tenant in values.get("tenants", {}).items():
-        _known(source, ("tenants", name, "plan"), tenant["plan"], values.get("plans", {}))
+        _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
     for alias, target in values.get("aliases", {}).items():
-        _known(source, ("aliases", alias), target, _reachable(values))
+        _known(source, ("aliases", alias), target, _reachable(values), "models", "routes")
         if alias in _reachable(values):
             source.problem(("aliases", alias), "is the name of a model or route already")
 
@@ -33,63 +39,100 @@ def selected(models: Mapping[str, Values], pick: Any) -> tuple[str, ...]:
     """The models that a `pick` means, in file order."""
     if not isinstance(pick, Mapping):
         return tuple(pick)
-    wanted = set(pick["tags"])
+    wanted = set(pick.get("tags", ()))
     return tuple(name for name, model in models.items() if wanted <= set(model.get("tags", ())))
+
+
+def _picks_too_much(source: Source, values: Values) -> bool:
+    """A selector is short and what it stands for is not: many of them would be a bomb like that of aliases."""
+    models, routes = values.get("models", {}), values.get("routes", {})
+    sizes: dict[str, int] = {}
+    left = MAX_PICKED
+    for name, route in routes.items():
+        sizes[name] = len(selected(models, route.get("pick", ())))
+        left -= sizes[name]
+        if left < 0:
+            break
+    for name, route in routes.items():
+        left -= sum(sizes.get(target, 1) for targets in route.get("fallback", {}).values() for target in targets)
+        if left < 0:
+            source.problem(("routes", name), f"all routes together pick more than {MAX_PICKED:,} models")
+            return True
+    return False
 
 
 def _model(source: Source, values: Values, name: str, model: Values) -> None:
     path = ("models", name)
-    for index, via in enumerate(model["via"]):
-        backend = via if isinstance(via, str) else via["backend"]
-        _known(source, (*path, "via", str(index)), backend, values.get("backends", {}))
-    price = model["price"]
-    needed = {"input"} if set(model.get("endpoints", ("chat",))) == {"embeddings"} else {"input", "output"}
-    for bucket in sorted(needed - set(price)):
-        source.problem((*path, "price"), f"has no {bucket}", "a price of 0 must be written")
-    if model["max_output"] > model["context"]:
+    for index, backend in enumerate(_backends(model)):
+        _known(source, (*path, "via", str(index)), backend, values.get("backends", {}), "backends")
+    embeds = set(model.get("endpoints", ("chat",))) == {"embeddings"} or source.doubts((*path, "endpoints"))
+    for bucket in ("input",) if embeds else ("input", "output"):
+        if bucket not in model.get("price", ()) and not source.doubts((*path, "price", bucket)):
+            source.problem((*path, "price"), f"has no {bucket}", "a price of 0 must be written")
+    if "context" in model and model.get("max_output", 0) > model["context"]:
         source.problem((*path, "max_output"), "is larger than context")
+
+
+def _backends(model: Values) -> list[str | None]:
+    """In the order of `via`; None for an entry with a problem of its own."""
+    return [via if isinstance(via, str) else (via or {}).get("backend") for via in model.get("via", ())]
 
 
 def _route(source: Source, values: Values, name: str, route: Values) -> None:
     path, models, routes = ("routes", name), values.get("models", {}), values.get("routes", {})
     if name in models:
         source.problem(path, "is the name of a model already")
-    pick = route["pick"]
+    pick = route.get("pick", ())
     if isinstance(pick, Mapping):
-        if not selected(models, pick):
+        unsure = source.doubts((*path, "pick", "tags")) or _unsure(source, "models", "tags")
+        if not unsure and not selected(models, pick):
             tags = {tag for model in models.values() for tag in model.get("tags", ())}
-            source.problem((*path, "pick"), "matches no model", near(pick["tags"][0], tags))
+            source.problem((*path, "pick"), "matches no model", near(pick["tags"][0], tags, source))
     else:
         for index, model in enumerate(pick):
-            _known(source, (*path, "pick", str(index)), model, models)
+            _known(source, (*path, "pick", str(index)), model, models, "models")
     for kind, names in route.get("fallback", {}).items():
         for index, target in enumerate(names):
             at = (*path, "fallback", kind, str(index))
-            _known(source, at, target, {**models, **routes})
+            _known(source, at, target, {**models, **routes}, "models", "routes")
             if target == name:
                 source.problem(at, "falls back on itself")
-    if "cache" in route:
-        _known(source, (*path, "cache"), route["cache"], values.get("cache", {}))
-    if route.get("weigh") and not any(route["weigh"].values()):
+    _known(source, (*path, "cache"), route.get("cache"), values.get("cache", {}), "cache")
+    weigh = route.get("weigh")
+    if weigh and not any(weigh.values()):
         source.problem((*path, "weigh"), "has no weight above 0")
     _require(source, values, path, route)
 
 
 def _require(source: Source, values: Values, path: Path, route: Values) -> None:
     """Each word must be some backend's, and together they must leave the route a target."""
-    backends, models, require = values.get("backends", {}), values.get("models", {}), route.get("require", {})
+    backends, require = values.get("backends", {}), route.get("require", {})
+    clear = not source.doubts((*path, "require"))
     for key, wanted in require.items():
         known = {word for backend in backends.values() for word in _words(backend, key)}
         for word in wanted:
-            if word not in known:
-                source.problem((*path, "require", key), f"no backend has the {key} {word}", near(word, known))
-    picked = [models[name] for name in selected(models, route["pick"]) if name in models]
-    via = {v if isinstance(v, str) else v["backend"] for model in picked for v in model["via"]}
-    meant = [backends[name] for name in via if name in backends]
+            clear = clear and word in known
+            if word is not None and word not in known and not _unsure(source, "backends", key):
+                source.problem((*path, "require", key), f"no backend has the {key} {word}", near(word, known, source))
+    meant = _meant(source, values, path, route) if clear else []
     if meant and not any(
         all(set(wanted) & set(_words(backend, key)) for key, wanted in require.items()) for backend in meant
     ):
         source.problem((*path, "require"), "leaves no backend of the models that are picked")
+
+
+def _meant(source: Source, values: Values, path: Path, route: Values) -> list[Values]:
+    """The backends of the models that are picked; none when a problem leaves open which they are, or what they have."""
+    backends, models, pick = values.get("backends", {}), values.get("models", {}), route.get("pick", ())
+    picked = selected(models, pick)
+    if source.doubts((*path, "pick")) or (isinstance(pick, Mapping) and _unsure(source, "models", "tags")):
+        return []
+    via = {str(backend) for name in picked for backend in _backends(models.get(name, {}))}
+    places = [("models", name, "via") for name in picked]
+    places += [("backends", name, key) for name in via for key in route.get("require", {})]
+    if not (models.keys() >= set(picked) and backends.keys() >= via) or any(map(source.doubts, places)):
+        return []
+    return [backends[name] for name in via]
 
 
 def _words(backend: Values, key: str) -> Iterable[str]:
@@ -99,17 +142,19 @@ def _words(backend: Values, key: str) -> Iterable[str]:
 
 def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
     """What `allow` lists is a name, or a tag of a model."""
+    if _unsure(source, "models", "tags"):
+        return
     tags = {tag for model in values.get("models", {}).values() for tag in model.get("tags", ())}
     known = {**_reachable(values), **values.get("aliases", {}), **dict.fromkeys(tags)}
     for index, allowed in enumerate(plan.get("allow", ())):
-        _known(source, ("plans", name, "allow", str(index)), allowed, known)
+        _known(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:
     owners: dict[str, str] = {}
     for name, tenant in values.get("tenants", {}).items():
         for index, hashed in enumerate(tenant.get("keys", ())):
-            if owners.setdefault(hashed, name) != name:
+            if hashed is not None and owners.setdefault(hashed, name) != name:
                 source.problem(("tenants", name, "keys", str(index)), f"is a key of {owners[hashed]} already")
 
 
@@ -117,6 +162,17 @@ def _reachable(values: Values) -> Values:
     return {**values.get("models", {}), **values.get("routes", {})}
 
 
-def _known(source: Source, path: Path, name: str, known: Mapping[str, Any]) -> None:
-    if name not in known:
-        source.problem(path, f"there is no {name}", near(name, known))
+def _known(source: Source, path: Path, name: str | None, known: Mapping[str, Any], *sections: str) -> None:
+    """`sections` are those in which the name may stand, seen or not."""
+    if name is not None and name not in known and not any(_lost(source, section, name) for section in sections):
+        source.problem(path, f"there is no {name}", near(name, known, source))
+
+
+def _lost(source: Source, section: str, name: str) -> bool:
+    """Whether a problem may have hidden the name: its own, or one of all the section or of an include."""
+    return not source.lost.isdisjoint(((), (section,), (section, name)))
+
+
+def _unsure(source: Source, section: str, key: str) -> bool:
+    """Whether a problem may have hidden what some name of the section has for the key."""
+    return _lost(source, section, ANY) or source.doubts((section, ANY, key))

@@ -22,10 +22,14 @@ class Keys:
 
 @dataclass(frozen=True)
 class Names:
-    """A mapping from names of one's own to what they stand for; `noun` is what one of them is called."""
+    """A mapping from names of one's own to what they stand for; `noun` is what one of them is called.
+
+    `names` reads them, where not every text is one.
+    """
 
     of: Node
     noun: str
+    names: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ _BACKEND: Final = Keys(
         "limits": Keys(_LIMITS),
         "on_disconnect": one_of("estimate", "drain", "free"),
         "tags": TEXTS,
-        "headers": Names(kinds.HEADER, "header"),
+        "headers": Names(kinds.HEADER, "header", kinds.HEADER_NAME),
         "quirks": Keys({"include_usage": kinds.FLAG, "max_tokens_field": kinds.TEXT}),
         "hours": Many(
             Keys({"from": kinds.CLOCK, "to": kinds.CLOCK, "price_factor": kinds.MICRO}, required=("from", "to"))
@@ -187,9 +191,10 @@ def json_schema(node: Node = SCHEMA) -> dict[str, Any]:
     if isinstance(node, Either):
         return {"anyOf": [json_schema(node.mapping), json_schema(node.short)]}
     if isinstance(node, Names):
-        return {"type": ["object", "null"], "additionalProperties": json_schema(node.of)}
+        out = {"type": ["object", "null"], "additionalProperties": json_schema(node.of)}
+        return {**out, "propertyNames": dict(node.names.json)} if node.names else out
     properties = {name: json_schema(child) for name, child in node.keys.items()}
     for name in node.later:
         properties[name] = {**properties[name], "description": "Accepted; not applied in this version."}
-    out = {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
-    return {**out, "type": "object", "required": list(node.required)} if node.required else out
+    keys = {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+    return {**keys, "type": "object", "required": list(node.required)} if node.required else keys

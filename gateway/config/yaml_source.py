@@ -9,9 +9,13 @@ from typing import Any, Final
 import yaml
 
 MAX_BYTES: Final = 1_000_000  # 300 models are 60 kB; of all files together
+MAX_VALUES: Final = 100_000  # keys count as well, and 300 models have 8,000; each takes memory and time, empty or not
 MAX_FILES: Final = 100
 MAX_NESTING: Final = 32
+ANY: Final = "*"  # in place of a name, in a path that is asked for
 Place = tuple[str, int]  # file and line
+KeyPath = tuple[str, ...]
+Heads = dict[KeyPath, dict[KeyPath, Place]]
 # libyaml's is twenty times as fast; both give the same events.
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -41,21 +45,43 @@ class ConfigError(Exception):
 
 @dataclass
 class Source:
-    """All files as one: `places` has the file and line of every key path; `problems` grows as it is checked."""
+    """All files as one: `places` has the file and line of every key path; `problems` grows as it is checked.
+
+    `lost` are the paths of which a problem hides all or a part: what is missing there may stand there, unread.
+    """
 
     file: str
     value: dict[str, Any] = field(default_factory=dict)
-    places: dict[tuple[str, ...], Place] = field(default_factory=dict)
+    places: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    lost: set[tuple[str, ...]] = field(default_factory=set)
+    _around_lost: set[tuple[str, ...]] = field(default_factory=set)
 
-    def place(self, path: tuple[str, ...]) -> Place:
+    def place(self, path: KeyPath) -> Place:
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, (self.file, 1))
 
-    def problem(self, path: tuple[str, ...], message: str, suggestion: str = "") -> None:
+    def problem(self, path: KeyPath, message: str, suggestion: str = "") -> None:
         file, line = self.place(path)
         self.problems.append(Problem(file, line, ".".join(path), message, suggestion))
+
+    def lose(self, path: tuple[str, ...]) -> None:
+        for one in (path, (path[0], ANY, *path[2:])) if len(path) > 1 else (path,):
+            self.lost.add(one)
+            self._around_lost.update(one[:length] for length in range(len(one)))
+
+    def doubts(self, path: tuple[str, ...]) -> bool:
+        """Whether nothing can be said of what is missing at `path`, or in it: the problem is another, and reported."""
+        return path in self.lost or path[:-1] in self.lost or path in self._around_lost
+
+
+@dataclass
+class _Room:
+    """What is left of the bounds for all files together."""
+
+    size: int = MAX_BYTES
+    values: int = MAX_VALUES
 
 
 class _Refused(Exception):
@@ -69,15 +95,17 @@ class _Refused(Exception):
 def read(path: Path) -> Source:
     """A file with all that it includes. Raises ConfigError when one cannot be read at all."""
     source = Source(str(path))
-    left = MAX_BYTES
+    room = _Room()
     waiting, seen = [(path, (str(path), 1))], {path.resolve()}
     while waiting:
         file, wanted_at = waiting.pop(0)
         part = Source(str(file))
-        left -= _read_file(part, file, left, wanted_at)
+        _read_file(part, file, room, wanted_at)
         included = part.value.pop("include", None)
         source.problems += part.problems
-        _merge(source, part, source.value, part.value, ())
+        for lost in part.lost:
+            source.lose(lost)
+        _merge(source, part, source.value, part.value, (), _by_head(part.places))
         for found, at in _included(source, part, file, included):
             if found.resolve() not in seen:  # also what ends a circle
                 seen.add(found.resolve())
@@ -92,6 +120,7 @@ def _included(source: Source, part: Source, file: Path, value: Any) -> list[tupl
     names = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         source.problems.append(Problem(*part.place(("include",)), "include", "is a list of files"))
+        source.lose(())
         return []
     out = []
     for index, name in enumerate(names):
@@ -105,20 +134,32 @@ def _included(source: Source, part: Source, file: Path, value: Any) -> list[tupl
         found = sorted(found for found in base.glob(str(relative)) if found.is_file())
         if not found:
             source.problems.append(Problem(*at, "include", f"matches no file: {name}", f"looked in {base}"))
+            source.lose(())
         out += [(one, at) for one in found]
     return out
 
 
-def _merge(source: Source, part: Source, into: dict[str, Any], value: dict[str, Any], path: tuple[str, ...]) -> None:
+def _by_head(places: dict[KeyPath, Place]) -> Heads:
+    """Places below each section and below each name of a section."""
+    heads: Heads = {}
+    for path, place in places.items():
+        for head in {path[:1], path[:2]}:
+            heads.setdefault(head, {})[path] = place
+    return heads
+
+
+def _merge(
+    source: Source, part: Source, into: dict[str, Any], value: dict[str, Any], path: KeyPath, heads: Heads
+) -> None:
     """Sections and names of several files side by side; the same thing twice is a problem that names both places."""
     for key, item in value.items():
         where = (*path, key)
         known = into.get(key)
         if key not in into:
             into[key] = item
-            source.places.update({at: place for at, place in part.places.items() if at[: len(where)] == where})
+            source.places.update(heads[where])
         elif isinstance(known, dict) and isinstance(item, dict) and not path:
-            _merge(source, part, known, item, where)
+            _merge(source, part, known, item, where, heads)
         elif where != ("version",) or known != item:
             file, line = source.place(where)
             source.problems.append(
@@ -126,15 +167,16 @@ def _merge(source: Source, part: Source, into: dict[str, Any], value: dict[str, 
             )
 
 
-def _read_file(source: Source, path: Path, limit: int, wanted_at: Place) -> int:
-    """Fills `source`; returns the size of the file."""
+def _read_file(source: Source, path: Path, room: _Room, wanted_at: Place) -> None:
     place = (str(path), 1)
     try:
-        size = path.stat().st_size
-        if size > limit:
+        with path.open("rb") as file:
+            data = file.read(room.size + 1)  # not by the size that is said: that of a pipe or a device is 0
+        room.size -= len(data)
+        if room.size < 0:
             raise ConfigError([Problem(*wanted_at, "", f"the file is larger than {MAX_BYTES} bytes")])
-        text = path.read_text(encoding="utf-8")
-        _refuse_tricks(text)
+        text = data.decode("utf-8")
+        _refuse_tricks(text, room)
         node = yaml.compose(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(*place, "", f"cannot be read: {type(error).__name__}")]) from error
@@ -149,10 +191,9 @@ def _read_file(source: Source, path: Path, limit: int, wanted_at: Place) -> int:
     if not isinstance(value, dict):
         raise ConfigError([Problem(*place, "", "is a mapping")])
     source.value = value
-    return size
 
 
-def _refuse_tricks(text: str) -> None:
+def _refuse_tricks(text: str, room: _Room) -> None:
     """Before anything is built: an alias may be a bomb, a tag may be code, depth may be a stack overflow."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -160,6 +201,9 @@ def _refuse_tricks(text: str) -> None:
             raise _Refused("anchors and aliases are not accepted", _line(event))
         if getattr(event, "tag", None):
             raise _Refused("tags are not accepted", _line(event))
+        room.values -= isinstance(event, yaml.NodeEvent)
+        if room.values < 0:
+            raise _Refused(f"more than {MAX_VALUES:,} values", _line(event))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_NESTING:
             raise _Refused("nested too deeply", _line(event))
@@ -169,7 +213,7 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
 
 
-def _plain(source: Source, node: yaml.Node, path: tuple[str, ...]) -> Any:
+def _plain(source: Source, node: yaml.Node, path: KeyPath) -> Any:
     source.places.setdefault(path, (source.file, node.start_mark.line + 1))
     if isinstance(node, yaml.MappingNode):
         return _mapping(source, node, path)
@@ -180,17 +224,19 @@ def _plain(source: Source, node: yaml.Node, path: tuple[str, ...]) -> Any:
     return str(node.value)  # numbers stay text: they are read exactly later
 
 
-def _mapping(source: Source, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Any]:
+def _mapping(source: Source, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, child in node.value:
         where = (*path, str(key.value))
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:bool":
             source.problems.append(Problem(source.file, line, ".".join(where), "is no key", "put it in quotes"))
+            source.lose(where)
         elif key.value in out:
             first = source.places[where][1]
             message = f"stands here twice, first in line {first}"
             source.problems.append(Problem(source.file, line, ".".join(where), message, "remove one"))
+            source.lose(where)
         else:
             source.places[where] = (source.file, line)
             out[key.value] = _plain(source, child, where)

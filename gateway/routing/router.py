@@ -80,10 +80,7 @@ class Router:
         name = self._config.aliases.get(call.model, call.model)
         route = self._routes.get(name)
         if route is None or not self._allowed(call.model, plan):
-            raise ModelNotFound(
-                f"The model '{_short(call.model)}' does not exist or is not in your plan. GET /v1/models lists yours.",
-                param="model",
-            )
+            raise _not_in_plan(call.model, plan)
         needed = needed_context(call) if needed is None else needed
         short = self._shortlist(route, call)
         if needed > short.shortest:
@@ -196,6 +193,18 @@ def _why_none(short: Shortlist, call: Call, needed: int) -> GatewayError:
         needs = ", ".join(sorted(call.needs))
         return InvalidValue(f"The model '{_short(call.model)}' cannot do what the call needs ({needs}).", param="model")
     return NoBackend("No backend satisfies the route's region, chip and tags.", retry_after_s=60.0)
+
+
+def _not_in_plan(model: str, plan: Plan) -> ModelNotFound:
+    if plan.gone:
+        return ModelNotFound(
+            f"Nothing can be called, because your plan '{plan.name}' is no longer there. The operator of this gateway"
+            " has to put it back into routes.yaml, or to list your tenant there with another plan.",
+            param="model",
+        )
+    return ModelNotFound(
+        f"The model '{_short(model)}' does not exist or is not in your plan. GET /v1/models lists yours.", param="model"
+    )
 
 
 def _short(name: str) -> str:

@@ -89,13 +89,7 @@ def _broken(target: Target, require: Require, call: Call) -> str | None:
         return "endpoint"
     if model.can is not None and not call.needs <= model.can:
         return "capability"
-    if require.region and backend.region not in require.region:
-        return "region"
-    if require.chip and backend.chip not in require.chip:
-        return "chip"
-    if require.tags and require.tags.isdisjoint(backend.tags):
-        return "tags"
-    return None
+    return require.broken_by(backend)
 
 
 def _of(

@@ -1,10 +1,12 @@
-"""A clock that stands still, and short ways to a quote, a plan and an open ledger."""
+"""A clock that stands still, a store that fails, and short ways to a quote, a plan and an open ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import sqlite3
 from collections.abc import Callable
+from typing import Any
 
 from gateway.call import BUCKETS, Usage
 from gateway.charging.ledger import Ledger, open_ledger
@@ -62,7 +64,8 @@ def plan(credits_uc: int = 1000, every: str | None = None) -> Plan:
 
 
 async def opened(path: object, clock: FakeClock, credits_uc: int = 1000, every: str | None = None) -> Ledger:
-    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", {"p": plan(credits_uc, every)})
+    plans = {"p": plan(credits_uc, every)}
+    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", plans, {"m": RATES})
     ledger.apply_plan("t", plan(credits_uc, every))
     return ledger
 
@@ -74,3 +77,42 @@ def quote(input_uc: int = 100, max_tokens: int | None = 100, deadline_ms: int = 
 def settle(ledger: Ledger, charge_id: str, tokens: int, *flags: str) -> asyncio.Future[Receipt]:
     usage = Usage({"output": tokens}, flags=flags)
     return ledger.settle(charge_id, usage, model_served="m", backend="b", rates=RATES, price=PRICE)
+
+
+class Failing:
+    """The writing connection, failing once at a stage. `after commit` is an fsync of which nobody knows the result."""
+
+    def __init__(self, inner: sqlite3.Connection, stage: str) -> None:
+        self._inner = inner
+        self._stage = stage
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        verb = sql.split()[0]
+        if (verb, self._stage) in (("BEGIN", "begin"), ("COMMIT", "commit")):
+            raise sqlite3.OperationalError("disk I/O error")
+        if (verb, self._stage) == ("INSERT", "execute"):
+            raise sqlite3.OperationalError("database or disk is full")
+        cursor = self._inner.execute(sql, *values)
+        if (verb, self._stage) == ("COMMIT", "after commit"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+    def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+        if self._stage == "execute":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._inner.executemany(sql, rows)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def fail_next(ledger: Ledger, stage: str) -> None:
+    good = ledger._store._connection
+    assert good is not None
+    ledger._store._connection = Failing(good, stage)  # type: ignore[assignment]
+
+
+async def recovered(ledger: Ledger) -> None:
+    async with asyncio.timeout(5):
+        while not ledger.healthy:
+            await asyncio.sleep(0.005)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,48 +16,9 @@ from gateway.call import Usage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger
 from gateway.errors import StoreUnavailable
-from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, opened, quote, settle
+from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, fail_next, opened, quote, recovered, settle
 
 STAGES = ("begin", "execute", "commit", "after commit")
-
-
-class Failing:
-    """The writing connection, failing once at a stage. `after commit` is an fsync of which nobody knows the result."""
-
-    def __init__(self, inner: sqlite3.Connection, stage: str) -> None:
-        self._inner = inner
-        self._stage = stage
-
-    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        verb = sql.split()[0]
-        if (verb, self._stage) in (("BEGIN", "begin"), ("COMMIT", "commit")):
-            raise sqlite3.OperationalError("disk I/O error")
-        if (verb, self._stage) == ("INSERT", "execute"):
-            raise sqlite3.OperationalError("database or disk is full")
-        cursor = self._inner.execute(sql, *values)
-        if (verb, self._stage) == ("COMMIT", "after commit"):
-            raise sqlite3.OperationalError("disk I/O error")
-        return cursor
-
-    def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
-        if self._stage == "execute":
-            raise sqlite3.OperationalError("database or disk is full")
-        return self._inner.executemany(sql, rows)
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-def fail_next(ledger: Ledger, stage: str) -> None:
-    good = ledger._store._connection
-    assert good is not None
-    ledger._store._connection = Failing(good, stage)  # type: ignore[assignment]
-
-
-async def recovered(ledger: Ledger) -> None:
-    async with asyncio.timeout(5):
-        while not ledger.healthy:
-            await asyncio.sleep(0.005)
 
 
 async def hold(ledger: Ledger, *names: str) -> None:

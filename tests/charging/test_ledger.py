@@ -157,3 +157,31 @@ async def test_a_second_process_is_shut_out(tmp_path: Path) -> None:
     with pytest.raises(LockHeld, match="held by another process"):
         await opened(tmp_path, FakeClock())
     await ledger.aclose()
+
+
+@pytest.mark.parametrize("linked", ["the file", "the folder", "a file that is not there yet"])
+async def test_a_ledger_has_one_lock_by_whatever_link_it_is_opened(tmp_path: Path, linked: str) -> None:
+    real, other = tmp_path / "real", tmp_path / "other"
+    real.mkdir()
+    if linked == "the folder":
+        other.symlink_to(real)
+    else:
+        other.mkdir()
+        (other / "l.db").symlink_to(real / "l.db")
+    first, second = (other, real) if linked == "a file that is not there yet" else (real, other)
+    ledger = await opened(first, FakeClock())
+    with pytest.raises(LockHeld, match=f"{real}/l.db.lock is held"):
+        await opened(second, FakeClock())
+    await settled(ledger)
+    for path in (first, second):
+        assert statement(f"{path}/l.db", "t", 0, START_MS * 2)["granted"] == "0.001"
+    await ledger.aclose()
+    assert sorted(path.name for path in real.iterdir()) == ["l.db", "l.db.lock"]
+    await (await opened(second, FakeClock())).aclose()
+
+
+async def settled(ledger: Ledger) -> None:
+    """A charge is on disk, and with it all that came before."""
+    await ledger.reserve("a", quote(), clamp=False)
+    ledger.dispatched("a", "b", "m")
+    await settle(ledger, "a", 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,14 @@ def test_values_are_exact(tmp_path: Path) -> None:
     assert config.warnings == ()
 
 
+def test_names_of_headers_are_in_lower_case(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    text = GOOD.replace("region: cn,", 'region: cn, headers: {X-Org: "a b", content-type: application/json},')
+    path.write_text(text)
+    assert load(path).backends["a"].headers == {"x-org": "a b", "content-type": "application/json"}
+    jsonschema.Draft202012Validator(json.loads(document())).validate(as_editors_see(text))
+
+
 def test_the_example_at_the_root_loads() -> None:
     assert set(load(ROOT / "routes.yaml").routes) == {"auto", "china"}
 
@@ -96,6 +106,24 @@ def test_the_example_at_the_root_loads() -> None:
         ("http://10.0.0.1/v1", "http://u:p@10.0.0.1/v1", 3, "backends.a.base_url", "without credentials"),
         ("http://10.0.0.1/v1", "http://10.0.0.1:99999/v1", 3, "backends.a.base_url", "http or https"),
         ("region: cn,", 'headers: {x: "a\\r\\ny: b"},', 3, "backends.a.headers.x", "one line"),
+        ("region: cn,", 'headers: {"bad name": x},', 3, "backends.a.headers.bad name", "is no name of a header"),
+        ("region: cn,", 'headers: {"x:": y},', 3, "backends.a.headers.x:", "is no name of a header"),
+        ("region: cn,", 'headers: {"": y},', 3, "backends.a.headers.", "is no name of a header"),
+        ("region: cn,", "headers: {naïve: y},", 3, "backends.a.headers.naïve", "is no name of a header"),
+        ("region: cn,", "headers: {content-length: 5},", 3, "backends.a.headers.content-length", "(take it out)"),
+        ("region: cn,", "headers: {Host: x},", 3, "backends.a.headers.Host", "the gateway sets itself"),
+        ("region: cn,", "headers: {Transfer-Encoding: x},", 3, "backends.a.headers.Transfer-Encoding", "sets itself"),
+        ("region: cn,", "headers: {connection: close},", 3, "backends.a.headers.connection", "sets itself"),
+        ("region: cn,", "headers: {Authorization: x},", 3, "backends.a.headers.Authorization", "write it under keys"),
+        (
+            "region: cn,",
+            "headers: {x-a: 1, X-A: 2},",
+            3,
+            "backends.a.headers.X-A",
+            "twice, as header names ignore case",
+        ),
+        ("region: cn,", 'headers: {x: "密"},', 3, "backends.a.headers.x", "in ASCII"),
+        ("region: cn,", 'headers: {x: "a\\tb"},', 3, "backends.a.headers.x", "one line"),
         ("region: cn,", "region: cn, limits: {rpm: 0},", 3, "backends.a.limits.rpm", "at least 1"),
         ("region: cn,", "region: cn, quirks: {include_usage: 1},", 3, "backends.a.quirks.include_usage", "true"),
         ("region: cn,", 'region: cn, hours: [{from: "25:00", to: "8"}],', 3, "backends.a.hours.0.from", "08:30"),
@@ -126,6 +154,98 @@ def test_a_problem_has_line_path_and_advice(
 def test_all_problems_are_in_one_report(tmp_path: Path) -> None:
     text = GOOD.replace("rpm: 60", "rpm: many").replace("region: cn,", "regoin: cn,")
     assert len(problems(tmp_path, text)) == 2
+
+
+MANY = """version: 1
+server: {prot: 1}
+backends:
+  a: {kind: openai, base_url: "http://10.0.0.1/v1", region: cn}
+  b: {kind: openai, base_url: "http://10.0.0.2/v1", region: eu, tags: [own]}
+models:
+  m: {via: [aa], context: 4k, max_output: 1k, price: {input: 1}, tags: [chat]}
+  n: {via: [b], context: 4k, max_output: 5k, price: {input: 1, output: 1}}
+aliases: {x: z}
+routes:
+  r: {pick: [mm], cache: none, fallback: {error: [q]}}
+  s: {pick: {tags: [chart]}}
+  t: {pick: [n], require: {region: [us]}}
+  u: {pick: [n], require: {region: [cn]}}
+plans: {p: {rpm: 5, allow: [zz]}}
+tenants: {t: {plan: q}}
+"""
+MANY_PROBLEMS = {
+    "server.prot", "models.m.via.0", "models.m.price", "models.n.max_output", "aliases.x", "routes.r.pick.0",
+    "routes.r.cache", "routes.r.fallback.error.0", "routes.s.pick", "routes.t.require.region", "routes.u.require",
+    "plans.p.allow.0", "tenants.t.plan",
+}  # fmt: skip
+
+
+def test_one_unknown_key_hides_no_other_problem(tmp_path: Path) -> None:
+    assert sorted(path for _, path, _ in problems(tmp_path, MANY)) == sorted(MANY_PROBLEMS)
+    assert {path for _, path, _ in problems(tmp_path, MANY.replace("prot", "port"))} == MANY_PROBLEMS - {"server.prot"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "paths"),
+    [
+        ("region: cn,", "regoin: cn,", ["backends.a.regoin"]),  # so the route's require is not to blame
+        ("region: cn,", "zone: cn,", ["backends.a.zone"]),
+        ("region: cn,", "region: true,", ["backends.a.region"]),
+        ("kind: openai", "knd: openai", ["backends.a.knd"]),
+        ("kind: openai", "type: openai", ["backends.a", "backends.a.type"]),  # who knows what it was meant to be
+        ("backends:", "bakends:", ["bakends"]),
+        ("backends:", "providers:", ["providers"]),
+        ("backends:\n  a: {", "backends:\n  - {", ["backends"]),
+        ("  a: {", "  a: 5 #", ["backends.a"]),
+        ("  a: {", "  on: {", ["backends.on", "models.m.via.0"]),
+        ("version: 1", "version: 1\nbackends: {}", ["backends"]),
+        ("via: [a]", "vai: [a]", ["models.m.vai"]),
+        ("via: [a]", "via: a", ["models.m.via"]),
+        ("via: [a]", "via: [[a], {backend: q}]", ["models.m.via.0", "models.m.via.1"]),
+        ("via: [a]", "via: [{bakend: a}]", ["models.m.via.0.bakend"]),
+        ("output: 8}", "outptu: 8}", ["models.m.price.outptu"]),
+        ("output: 8}", "output: -8}", ["models.m.price.output"]),
+        ("output: 8}", "out: 8}", ["models.m.price.out"]),
+        ("price: {input: 2.0, input_cached: 0.4, output: 8}", "price: 2", ["models.m.price"]),
+        ("output: 8}", "cost: 8}, endpoints: [embeding]", ["models.m.endpoints.0", "models.m.price.cost"]),
+        (
+            "input: 2.0, input_cached: 0.4, output: 8}",
+            "}, endpoints: [embeding]",
+            ["models.m.endpoints.0", "models.m.price"],
+        ),
+        ("context: 8k", "context: 8 k", ["models.m.context"]),
+        ("max_output: 1k, ", "", ["models.m"]),
+        ("tags: [chat]}\n", "tags: chat}\n", ["models.m.tags"]),
+        ("tags: [chat]}\n", "tag: [chat]}\n", ["models.m.tag"]),
+        ("  m: {", "  no: {", ["models.no"]),
+        ("pick: {tags: [chat]}", "pick: {tags: [[chat]]}", ["routes.auto.pick.tags.0"]),
+        ("pick: {tags: [chat]}", "pick: {tag: [chat]}", ["routes.auto.pick.tag"]),
+        ("pick: {tags: [chat]}", "pick: {}", ["routes.auto.pick"]),
+        ("pick: {tags: [chat]}", "pick: m", ["routes.auto.pick"]),
+        ("pick: {tags: [chat]}, ", "", ["routes.auto"]),
+        ("require: {region: [cn]}", "require: {region: cn}", ["routes.auto.require.region"]),
+        ("require: {region: [cn]}", "require: {region: [[cn]]}", ["routes.auto.require.region.0"]),
+        ("require: {region: [cn]}", "require: {region: [us]}", ["routes.auto.require.region"]),
+        ("plan: p, ", "", ["tenants.t"]),
+        ("plan: p, ", "plan: [p], ", ["tenants.t.plan"]),
+        ("plans:", "plan:", ["plan"]),
+        ("tenants:\n  t: {", "tenants:\n  t: 5 #", ["tenants.t"]),
+        ("rpm: 60", "rpm: 60, allow: [[m], mm]", ["plans.p.allow.0", "plans.p.allow.1"]),
+        (
+            "tags: [chat]}\n",
+            "tags: [[chat]]}\naliases: {x: [m], y: mm}\n",
+            ["aliases.x", "aliases.y", "models.m.tags.0"],
+        ),
+    ],
+)
+def test_what_follows_from_a_problem_is_none(tmp_path: Path, old: str, new: str, paths: list[str]) -> None:
+    assert old in GOOD
+    assert sorted(path for _, path, _ in problems(tmp_path, GOOD.replace(old, new, 1))) == paths
+
+
+def test_an_include_that_is_not_there_is_blamed_alone(tmp_path: Path) -> None:
+    text = "version: 1\ninclude: [none.yaml]\n" + MODELS.replace(", output: 8", "") + PLANS
+    assert [path for _, path, _ in problems(tmp_path, text)] == ["include", "models.m.price"]
 
 
 def test_a_pasted_secret_is_refused_and_not_repeated(tmp_path: Path) -> None:
@@ -291,6 +411,29 @@ def test_all_files_together_are_bounded(tmp_path: Path) -> None:
     assert caught.value.problems[0].line == 2
 
 
+def test_values_of_all_files_together_are_bounded(tmp_path: Path) -> None:
+    values = "a: [" + "[]," * 60_000 + "]"
+    path = written(tmp_path, routes="version: 1\ninclude: [a.yaml, b.yaml]\n", a=values, b=values)
+    with pytest.raises(ConfigError, match=r"b\.yaml:1 .: more than 100,000 values"):
+        load(path)
+
+
+def test_a_pipe_is_read(tmp_path: Path) -> None:
+    """`moma check -c <(make-routes)`"""
+    path = tmp_path / "routes.yaml"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(GOOD,))
+    writer.start()
+    assert set(load(path).models) == {"m"}
+    writer.join()
+
+
+def test_after_many_problems_none_is_advised_on(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD + "".join(f"backend{number}: 1\n" for number in range(60)))
+    assert sum("did you mean backends?" in text for _, _, text in found) == 50
+    assert len(found) == 60
+
+
 def test_the_published_schema_is_current() -> None:
     """`python -m gateway.config.json_schema > docs/routes.schema.json` makes it."""
     assert (ROOT / "docs/routes.schema.json").read_text() == document()
@@ -318,6 +461,10 @@ def test_what_is_good_is_good_for_the_published_schema(path: str) -> None:
         ("via: [a]", "via: []"),
         ("credits: 1M", "credits: 1 M"),
         ("http://10.0.0.1/v1", "10.0.0.1"),
+        ("region: cn,", "headers: {Content-Length: x},"),
+        ("region: cn,", "headers: {authorization: x},"),
+        ("region: cn,", 'headers: {"bad name": x},'),
+        ("region: cn,", 'headers: {x-org: "密"},'),
     ],
 )
 def test_what_is_bad_is_bad_for_the_published_schema(old: str, new: str) -> None:

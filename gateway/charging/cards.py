@@ -1,0 +1,42 @@
+"""The versions of a rate card: appended, never changed, so that each charge recomputes from the version it names."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from gateway.charging.schema import insert_sql, select_sql
+
+CARD: Final = "standard"
+UNKEPT: Final = 1  # what every record named before versions were kept, whatever its rates were
+Rates = Mapping[str, Mapping[str, int]]  # by model and usage bucket: micro-credits per unit
+
+
+def in_force(connection: sqlite3.Connection, rates: Rates | None, now_ms: int) -> int:
+    """The version that charges from now on: the last one, or a new one when `rates` differ from it.
+
+    None, of whoever has no configuration, takes the last one. A new one becomes durable with the caller's transaction.
+    """
+    sql = f"{select_sql('rate_cards')} WHERE card = ? ORDER BY version DESC LIMIT 1"
+    _, version, _, kept = connection.execute(sql, (CARD,)).fetchone() or (CARD, 0, 0, None)
+    if rates is None:
+        return version or UNKEPT
+    text = orjson.dumps(rates, option=orjson.OPT_SORT_KEYS).decode()
+    if text != kept:
+        if not version and connection.execute("SELECT 1 FROM records LIMIT 1").fetchone():
+            version = UNKEPT  # a file of before: nobody knows by which rates its records were charged
+        version += 1
+        connection.execute(insert_sql("rate_cards", "INSERT"), (CARD, version, now_ms, text))
+    return int(version)
+
+
+def kept(connection: sqlite3.Connection) -> dict[tuple[str, int], dict[str, dict[str, int]]]:
+    """All versions by card and number; none where the file is older than the table."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'rate_cards'").fetchone():
+        return {}
+    return {
+        (card, version): orjson.loads(rates) for card, version, _, rates in connection.execute(select_sql("rate_cards"))
+    }

@@ -1,0 +1,182 @@
+"""What `moma check` prints for people. No name is cut or broken: where they are long, the lines are longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = Sequence[str]
+NONE = "-"
+GAP = 2
+
+
+def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
+    """From the outside in: what can be called, what serves it, who may call it, what limits it."""
+    _say(f"{_counts(facts)}; listens on {facts['listen']}, ledger {facts['ledger']}, timezone {facts['timezone']}")
+    _models(facts)
+    _backends(facts)
+    _routes(facts)
+    _aliases(facts)
+    _plans(facts)
+    _tenants(facts)
+    _limits(facts)
+    if warnings:
+        _say("")
+    for warning in warnings:
+        _say(Text.assemble(("warning ", "yellow"), warning))
+
+
+def _counts(facts: dict[str, Any]) -> str:
+    counts = ((len(facts[noun + "s"]), noun) for noun in ("model", "backend", "route", "plan", "tenant"))
+    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+
+
+def _models(facts: dict[str, Any]) -> None:
+    rows = []
+    for model in facts["models"]:
+        price, rates = model["price"], model["rates"]
+        costs = (f"{price[b]} ({rates[b]})" for b in ("input", "output"))
+        via = ", ".join(_via(model["name"], via) for via in model["backends"])
+        further = [_further(price, rates, b) for b in dict.fromkeys((*price, *rates)) if b not in ("input", "output")]
+        rows.append((model["name"], _number(model["context"]), _number(model["max_output"]), *costs, via))
+        rows += [("", "", "", "", "", line) for line in further]
+    title = f"Models: price in {facts['currency']} per 1M tokens (credits per token)"
+    _table(title, ("model", "context", "output", "price in", "price out", "backends; other prices"), rows)
+
+
+def _via(model: str, via: dict[str, Any]) -> str:
+    notes = [f"as {via['as']}"] if via["as"] != model else []
+    notes += [f"weight {via['weight']}"] if via["weight"] != 1 else []
+    return f"{via['backend']} ({', '.join(notes)})" if notes else via["backend"]
+
+
+def _further(price: dict[str, str], rates: dict[str, str], bucket: str) -> str:
+    """A bucket with a price or rate of its own; the other is its family's."""
+    family = bucket.partition("_")[0]
+    shown = (values.get(bucket, values.get(family, "0")) for values in (price, rates))
+    return "{} {} ({})".format(bucket, *shown)
+
+
+def _backends(facts: dict[str, Any]) -> None:
+    rows = [
+        (
+            b["name"],
+            b["kind"],
+            b["region"] or NONE,
+            b["chip"] or NONE,
+            str(b["keys"]),
+            _listed(b["tags"], b["base_url"]),
+        )
+        for b in facts["backends"]
+    ]
+    _table("Backends", ("backend", "kind", "region", "chip", "keys", "address, tags"), rows)
+
+
+def _routes(facts: dict[str, Any]) -> None:
+    rows = []
+    for route in facts["routes"]:
+        require = "; ".join(f"{key} {' or '.join(words)}" for key, words in route["require"].items())
+        lines = [("picks", _targets(route["pick"])), ("requires", require)]
+        lines += [(f"on {kind}", _targets(targets)) for kind, targets in route["fallback"].items()]
+        names = [route["name"], route["policy"]]
+        for what, text in lines:
+            if text:
+                rows.append((*names, what, text))
+                names = ["", ""]
+    _table("Routes: model (backends that satisfy the route)", ("route", "policy", "", "models"), rows)
+
+
+def _targets(targets: Iterable[dict[str, Any]]) -> str:
+    return ", ".join(f"{target['model']} ({', '.join(target['backends']) or 'none'})" for target in targets)
+
+
+def _aliases(facts: dict[str, Any]) -> None:
+    _table("Aliases", ("alias", "stands for"), list(facts["aliases"].items()))
+
+
+def _plans(facts: dict[str, Any]) -> None:
+    rows = []
+    for plan in facts["plans"]:
+        first, *others = [f"{_credits(g['credits'])} {_every(g['every'])}" for g in plan["grants"]] or [NONE]
+        limits = (_number(plan["limits"][kind]) for kind in ("rpm", "tpm", "concurrency"))
+        allowed = "everything" if plan["allow"] is None else ", ".join(plan["allow"]) or "nothing"
+        rows.append((plan["name"], first, *limits, _number(plan["max_output"]), plan["exhausted"], allowed))
+        rows += [("", grant, *[""] * 6) for grant in others]
+    _table("Plans", ("plan", "credits", "rpm", "tpm", "at once", "output", "exhausted", "may use"), rows)
+
+
+def _credits(text: str) -> str:
+    return _number(int(text)) if text.isdigit() else text
+
+
+def _every(period: str | None) -> str:
+    return f"each {period}" if period else "once"
+
+
+def _tenants(facts: dict[str, Any]) -> None:
+    rows = [(tenant["name"], str(tenant["keys"]), tenant["plan"]) for tenant in facts["tenants"]]
+    _table("Tenants of this file (others, and further keys, are in the ledger)", ("tenant", "keys", "plan"), rows)
+
+
+def _limits(facts: dict[str, Any]) -> None:
+    """A row for each plan or backend that has a limit, one line for all that have none."""
+    rows, free = [], []
+    every = len(facts["models"]) + len(facts["aliases"]) + len(facts["routes"])
+    for limit in facts["limits"]:
+        name, kinds = f"{limit['of']} {limit['name']}", [limit[kind] for kind in ("rpm", "tpm", "concurrency")]
+        if any(kinds):
+            binds = [*limit["binds"], *(f"{route} (fallback)" for route in limit["binds_fallback_of"])]
+            rows.append((name, limit["counted_for"], *map(_number, kinds), _binds(binds, every)))
+        else:
+            free.append(name)
+    _table("Limits", ("limit of", "counted for", "rpm", "tpm", "at once", "binds"), rows)
+    if free:
+        _table("Without limits", ("",), [(", ".join(free),)])
+
+
+def _binds(names: Sequence[str], every: int) -> str:
+    return "every name" if len(names) == every > 1 else ", ".join(names) or "nothing"
+
+
+def _table(title: str, headings: Row, rows: Sequence[Row]) -> None:
+    """The last column may take several lines, broken between words; the others are as wide as they need to be."""
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim", show_header=any(headings))
+    columns = [[heading, *(row[at] for row in rows)] for at, heading in enumerate(headings)]
+    widths = [max(map(cell_len, column)) for column in columns[:-1]]
+    widths.append(max(cell_len(word) for cell in columns[-1] for word in cell.split() or [""]))
+    for heading, width in zip(headings[:-1], widths[:-1], strict=True):
+        right = heading in ("rpm", "tpm", "at once", "context", "output", "keys")
+        table.add_column(heading, justify="right" if right else "left", min_width=width, no_wrap=True)
+    table.add_column(headings[-1], min_width=widths[-1])
+    for row in rows:
+        table.add_row(*row)
+    _say(Text(f"\n{title}", style="bold"))
+    _say(table, least=sum(widths) + GAP * len(widths))
+
+
+def _say(what: Any, least: int = 0) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=not least)
+    if least > console.width:
+        console = Console(highlight=False, markup=False, width=least)
+    console.print(what)
+
+
+def _listed(words: Iterable[str], first: str) -> str:
+    return ", ".join((first, *words))
+
+
+def _number(value: int | None) -> str:
+    """As routes.yaml writes it, where that is exact."""
+    if value is None:
+        return NONE
+    for factor, unit in ((1_000_000, "M"), (1_000, "k")):
+        if value % factor == 0:
+            return f"{value // factor}{unit}"
+    return f"{value:,}"
