@@ -28,7 +28,7 @@ from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
-from gateway.routing.health import Health
+from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.server import Gateway
 from gateway.tenants import Caller, Tenants
@@ -107,17 +107,16 @@ class App:
         tenants = directory(config, self.ledger)
         for warning in without_plan(config, self.ledger):
             _log.warning("%s", warning)
-        health = Health(clock)
-        dispatcher = self._dispatcher(clock, rng, health)
+        live = Live(config.breaker)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
-        self._show(dispatcher, health, recorder)
+        self._show(clock, live, recorder)
         pipeline = Pipeline(
             config=config,
             generation=1,
             tenants=tenants,
             gates=Gates(clock),
-            router=Router(config, rng),
-            dispatcher=dispatcher,
+            router=Router(config, rng, live),
+            dispatcher=self._dispatcher(clock, rng, live),
             ledger=self.ledger,
             tokenizer=self._tokenizer,
             recorder=recorder,
@@ -140,12 +139,12 @@ class App:
             next_id=ids("req"),
         )
 
-    def _show(self, dispatcher: Dispatcher, health: Health, recorder: Recorder) -> None:
+    def _show(self, clock: Clock, live: Live, recorder: Recorder) -> None:
         """What only a look at the running parts can tell."""
         keys = [(via.backend, model.name) for model in self._config.models.values() for via in model.via]
 
         def targets() -> list[TargetState]:
-            return [TargetState(*key, dispatcher.in_flight[key], health.available(key)) for key in keys]
+            return [TargetState(*key, live.of(key).in_flight, live.state(key, clock.now())) for key in keys]
 
         def tenants() -> list[tuple[str, int]]:
             names = [account.id for account in self.ledger.tenants()] if self.ledger.healthy else []
@@ -154,7 +153,7 @@ class App:
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.ledger.on_expired = recorder.expired
 
-    def _dispatcher(self, clock: Clock, rng: random.Random, health: Health) -> Dispatcher:
+    def _dispatcher(self, clock: Clock, rng: random.Random, live: Live) -> Dispatcher:
         keys = {
             name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
             for name, backend in self._config.backends.items()
@@ -162,7 +161,7 @@ class App:
         return Dispatcher(
             client=self._client,
             keys=keys,
-            health=health,
+            live=live,
             gates=Gates(clock),
             timeout=self._config.timeout,
             retry=self._config.retry,

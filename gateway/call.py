@@ -70,6 +70,8 @@ class Call:
     media_parts: int  # images and files, whose bytes say nothing about tokens
     needs: frozenset[str]  # capabilities: tools, json, vision
     deadline_s: float | None  # the client's own
+    session: str = ""  # x-session-id
+    prefer: str = ""  # x-moma-prefer: cost, latency, quality, balanced
     debug: bool = False
 
 

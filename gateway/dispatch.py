@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from gateway.config.model import Retry, Timeout
 from gateway.deadline import Deadline
 from gateway.errors import AttemptFailed, NoBackend, RateLimited
 from gateway.limits import Gates, Permit
-from gateway.routing.health import Health
+from gateway.routing.live import Live
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision
 from gateway.routing.turns import Turns
@@ -39,6 +38,7 @@ class Delivery:
     tail: bytes = b""
     waited_s: float = 0.0
     attempt_at: float = 0.0
+    reader_s: float = 0.0  # of the last attempt: spent on waiting for the client to read
     first_token_s: float | None = None
 
 
@@ -71,14 +71,14 @@ class RetryBudget:
 
 
 class Dispatcher:
-    """Everything live about backends: health, keys, limits, the retry budget."""
+    """Attempts against backends: what they need is here, what is learnt from them goes to `live`."""
 
     def __init__(
         self,
         *,
         client: Client,
         keys: dict[str, Keys],
-        health: Health,
+        live: Live,
         gates: Gates,
         timeout: Timeout,
         retry: Retry,
@@ -88,7 +88,7 @@ class Dispatcher:
     ) -> None:
         self._client = client
         self._keys = keys
-        self._health = health
+        self._live = live
         self._gates = gates
         self._timeout = timeout
         self._retry = retry
@@ -96,7 +96,6 @@ class Dispatcher:
         self._rng = rng
         self._attempted = attempted
         self._budget = RetryBudget()
-        self.in_flight: Counter[tuple[str, str]] = Counter()
 
     async def run(self, job: Job, sink: Sink, delivery: Delivery) -> None:
         """Fills `delivery`; a stream's chunks go to `sink`, all but the last. Raises the error the client shall see."""
@@ -115,9 +114,9 @@ class Dispatcher:
 
     async def _next(self, job: Job, turns: Turns, failure: AttemptFailed | None) -> tuple[Target, Permit]:
         """The next target with room, after the wait it takes. Raises what the client hears when there is none."""
-        fresh = turns.fresh(self._health)
+        fresh = turns.fresh(self._live, self._clock.now())
         if failure is None:
-            return self._take(job, turns, fresh or turns.next_round(self._health, self._clock.now()))
+            return self._take(job, turns, fresh or turns.next_round(self._live, self._clock.now()))
         if turns.over:
             raise public(failure)
         wait_s = 0.0 if fresh else self._wait_s(turns)  # another target: no need to wait for this one
@@ -129,7 +128,7 @@ class Dispatcher:
             raise public(failure)
         if wait_s:
             await self._clock.sleep(wait_s)
-        return self._take(job, turns, fresh or turns.next_round(self._health, self._clock.now()))
+        return self._take(job, turns, fresh or turns.next_round(self._live, self._clock.now()))
 
     def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit]:
         """The first of these targets whose backend has room. Raises NoBackend."""
@@ -150,35 +149,58 @@ class Dispatcher:
     def _wait_s(self, turns: Turns) -> float:
         """Before all targets are asked again: doubled with each round, jittered, and as long as the backends wish."""
         backoff_s = min(self._retry.backoff_min_s * 2.0 ** (turns.rounds - 1), self._retry.backoff_max_s)
-        return max(self._rng.uniform(0.5, 1.0) * backoff_s, turns.rest_s(self._health, self._clock.now()))
+        return max(self._rng.uniform(0.5, 1.0) * backoff_s, turns.rest_s(self._live, self._clock.now()))
 
     async def _try(
         self, job: Job, turns: Turns, target: Target, permit: Permit, sink: Sink, delivery: Delivery
     ) -> AttemptFailed | None:
         """One attempt with all that is booked for it; returns how it failed."""
         delivery.attempts += 1
-        delivery.attempt_at = self._clock.now()
-        self.in_flight[target.key] += 1
+        began = delivery.attempt_at = ended = self._clock.now()
+        delivery.reader_s = 0.0
+        probe = self._live.began(target.key, began)
         try:
             await self._attempt(job, target, self._patience_s(job, turns), sink, delivery)
         except AttemptFailed as error:
-            self._failed(target, error)
-            turns.failed(self._clock.now(), error.retry_after_s or 0.0, for_good=hopeless(error))
+            ended = self._clock.now()
+            self._failed(target, error, began, ended)
+            turns.failed(ended, error.retry_after_s or 0.0, for_good=hopeless(error))
             return error
         finally:
-            self.in_flight[target.key] -= 1
-            delivery.waited_s += self._clock.now() - delivery.attempt_at
+            self._live.ended(target.key, probe)
+            ended = self._clock.now()
+            delivery.waited_s += ended - began
             usage = delivery.usage
             permit.release(usage.rated_tokens if usage is not None else None)
-        self._health.succeeded(target.key)
-        self._attempted(target.backend.name, "ok")
+        self._served(job, target, delivery, began, ended)
         return None
+
+    def _served(self, job: Job, target: Target, delivery: Delivery, began: float, ended: float) -> None:
+        """What an answer tells of its target, its route and its conversation."""
+        usage, decision = delivery.usage, job.decision
+        output = None if usage is None else usage.output_tokens / job.call.choices
+        first_s = delivery.first_token_s
+        if first_s is not None:  # it counts from the first attempt
+            first_s -= delivery.waited_s - (ended - began)
+        self._live.succeeded(
+            target.key,
+            began=began,
+            now=ended,
+            first_token_s=first_s,
+            took_s=ended - began - delivery.reader_s,
+            output=output,
+        )
+        if output is not None:
+            self._live.wrote(decision.route, output)
+        if decision.conversation:
+            self._live.affinity.keep(decision.conversation, target.key, ended)
+        self._attempted(target.backend.name, "ok")
 
     def _patience_s(self, job: Job, turns: Turns) -> float:
         """Nothing is heard of a whole answer before its end: it gets an even share of what is left of the deadline."""
         if job.call.stream or job.call.endpoint == "embeddings":
             return self._timeout.first_token_s
-        untried = len(turns.fresh(self._health)) if len(turns.targets) > 1 else 0
+        untried = len(turns.fresh(self._live, self._clock.now())) if len(turns.targets) > 1 else 0
         return max(self._timeout.first_token_s, job.deadline.left_s / (1 + untried))
 
     async def _attempt(self, job: Job, target: Target, patience_s: float, sink: Sink, delivery: Delivery) -> None:
@@ -261,7 +283,9 @@ class Dispatcher:
                 if not sink.begun:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
+                offered_at = self._clock.now()
                 await sink.write(ready)
+                delivery.reader_s += self._clock.now() - offered_at
             if reader.started:  # before that only the first token counts, no sign of life
                 job.deadline.expect(self._timeout.idle_s)
         if not (reader.done or reader.complete_at_eof()):
@@ -276,10 +300,10 @@ class Dispatcher:
             return Turns(targets)
         raise passed_on(failure)
 
-    def _failed(self, target: Target, failure: AttemptFailed) -> None:
+    def _failed(self, target: Target, failure: AttemptFailed, began: float, now: float) -> None:
         self._attempted(target.backend.name, failure.kind)
         if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
-            self._health.failed(target.key)
+            self._live.failed(target.key, began=began, now=now)
 
 
 def _output_limit(job: Job, target: Target) -> int | None:

@@ -183,7 +183,7 @@ class TargetState:
     backend: str
     model: str
     in_flight: int
-    available: bool
+    breaker: int  # 0 closed, 1 half-open, 2 open
 
 
 class LiveGauges(Collector):
@@ -204,13 +204,15 @@ class LiveGauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = ("backend", "model")
         in_flight = GaugeMetricFamily("moma_backend_in_flight", "Attempts under way", labels=labels)
-        available = GaugeMetricFamily("moma_backend_available", "1: may be asked; 0: ejected", labels=labels)
+        available = GaugeMetricFamily(
+            "moma_backend_available", "1: may be asked; 0: its breaker is open", labels=labels
+        )
         breaker = GaugeMetricFamily("moma_breaker_state", "0 closed, 1 half-open, 2 open", labels=labels)
         for target in self._targets():
             key = (target.backend, target.model)
             in_flight.add_metric(key, target.in_flight)
-            available.add_metric(key, float(target.available))
-            breaker.add_metric(key, 0 if target.available else 2)
+            available.add_metric(key, float(target.breaker < 2))
+            breaker.add_metric(key, target.breaker)
         yield from (in_flight, available, breaker)
         credits_left = GaugeMetricFamily("moma_tenant_available_credits", "Credits left", labels=("tenant",))
         for label, uc in self._tenants():

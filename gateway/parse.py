@@ -27,6 +27,7 @@ MAX_TOKEN_ID: Final = 2**31
 # under another name would cost more than was held.
 OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
 CHOICES: Final = ("n", "n_cmpl")
+PREFER: Final = ("cost", "latency", "quality", "balanced")
 
 _MEDIA: Final = frozenset(
     {"image_url", "input_image", "image", "input_audio", "audio_url", "file", "input_file", "video_url"}
@@ -71,6 +72,8 @@ def parse_call(request: Request) -> Call:
         media_parts=media,
         needs=_needs(body, images),
         deadline_s=_deadline_s(request.headers),
+        session=request.headers.get("x-session-id", ""),
+        prefer=_prefer(request.headers),
         debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
     )
 
@@ -261,6 +264,15 @@ def _needs(body: JSON, images: int) -> frozenset[str]:
     if images:
         needs.add("vision")
     return frozenset(needs)
+
+
+def _prefer(headers: Mapping[str, str]) -> str:
+    prefer = headers.get("x-moma-prefer")
+    if prefer is None:
+        return ""
+    if prefer not in PREFER:
+        raise InvalidValue(f"'x-moma-prefer' must be one of {', '.join(PREFER)}.", param="x-moma-prefer")
+    return prefer
 
 
 def _deadline_s(headers: Mapping[str, str]) -> float | None:

@@ -23,7 +23,8 @@ from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.limits import Gate, Gates, Permit
 from gateway.parse import parse_call
 from gateway.recorder import Finished, Recorder
-from gateway.routing.router import Decision, Router, estimated_input, needed_context
+from gateway.routing.estimate import estimated_input, needed_context
+from gateway.routing.router import Decision, Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
 
@@ -90,7 +91,8 @@ class Pipeline:
             needed = needed_context(call)
             if self._router.near_limit(call.model, needed):
                 needed = await self._counted_input(call, needed)
-            decision = life.decision = self._router.route(call, caller.plan, needed)
+            now = self._clock.now()
+            decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
             life.charge_id = self._next_charge_id()
             deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
             max_tokens = await self._reserve(life, caller, call, decision)

@@ -21,7 +21,7 @@ from gateway.limits import Gates
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
-from gateway.routing.health import Health
+from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
@@ -38,7 +38,11 @@ CONFIG = config(
         model("huge", "a", context=1_000_000),
         model("per_call", "a", rates=dict.fromkeys(BUCKETS, 1_000_000) | {"calls": 5_000_000}),
     ],
-    [route("both", "m", "n"), route("tiny_or_m", "tiny", "m")],
+    [
+        route("both", "m", "n"),
+        route("tiny_or_m", "tiny", "m"),
+        route("even", "m", "n", policy="balanced", affinity="prefix"),
+    ],
     timeout=Timeout(3, 30, 30, 300),
     retry=Retry(3, 0.2, 5.0),
     plan=PLAN,
@@ -61,6 +65,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         rng = random.Random(self.seed)
+        self.live = Live(CONFIG.breaker)
         self.client = FakeClient(self.clock, self.script)
         self.metrics = Metrics()
         self.gates = Gates(self.clock)
@@ -69,11 +74,11 @@ class Stage:
             generation=1,
             tenants=Tenants(),
             gates=self.gates,
-            router=Router(CONFIG, rng),
+            router=Router(CONFIG, rng, self.live),
             dispatcher=Dispatcher(
                 client=self.client,
                 keys={name: Keys(self.keys, self.clock) for name in CONFIG.backends},
-                health=Health(self.clock),
+                live=self.live,
                 gates=Gates(self.clock),
                 timeout=CONFIG.timeout,
                 retry=CONFIG.retry,

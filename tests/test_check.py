@@ -13,6 +13,7 @@ import pytest
 from gateway.cli import main
 from gateway.config.load import load
 from gateway.config.model import Plan
+from gateway.routing.live import Live
 from gateway.routing.router import Router
 from tests.virtual import call
 
@@ -150,7 +151,8 @@ def test_which_limits_bind_where(check: Checked) -> None:
 
 def test_what_is_said_of_routes_is_what_the_router_does(check: Checked, tmp_path: Path) -> None:
     facts = by_name(check.json(GOOD)["understood"]["routes"])
-    router = Router(load(tmp_path / "routes.yaml"), random.Random(1))
+    config = load(tmp_path / "routes.yaml")
+    router = Router(config, random.Random(1), Live(config.breaker))
     for name, route in facts.items():
         decision = router.route(call(model=name), Plan("any"))
         done = {(target.model.name, target.backend.name) for target in decision.targets}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from gateway.backends.keys import REST_S, Keys
-from gateway.config.model import Limits, Plan, Retry, Timeout
+from gateway.config.model import Config, Limits, Plan, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import RETRY_FLOOR, Delivery, Dispatcher, Job, RetryBudget
 from gateway.errors import AttemptFailed, GatewayError
 from gateway.limits import Gates
-from gateway.routing.health import FAILURES_TO_EJECT, Health
-from gateway.routing.router import Router
+from gateway.routing.breaker import FAILURES_IN_A_ROW
+from gateway.routing.live import Live
+from gateway.routing.router import Decision, Router
 from tests.virtual import (
     BROKEN,
     CONNECT,
@@ -64,6 +65,7 @@ class Bench:
     retry: Retry = RETRY
     limits: Limits = NO_LIMITS
     seed: int = 1
+    settings: Config | None = None
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
@@ -77,14 +79,14 @@ class Bench:
             route("long", "one", fallback_context=("big",)),
             route("safe", "ma", fallback_error=("mb",)),
         ]
-        self.config = config(backends, models, routes, timeout=self.timeout, retry=self.retry)
-        self.health = Health(self.clock)
+        self.config = self.settings or config(backends, models, routes, timeout=self.timeout, retry=self.retry)
+        self.live = Live(self.config.breaker)
         self.gates = Gates(self.clock)
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.dispatcher = Dispatcher(
             client=self.client,
             keys={name: Keys(self.keys.get(name, ()), self.clock) for name in names},
-            health=self.health,
+            live=self.live,
             gates=self.gates,
             timeout=self.timeout,
             retry=self.retry,
@@ -92,28 +94,42 @@ class Bench:
             rng=random.Random(self.seed),
             attempted=lambda name, outcome: self.attempts.update([(name, outcome)]),
         )
-        self.router = Router(self.config, random.Random(self.seed))
+        self.router = Router(self.config, random.Random(self.seed), self.live)
         self.delivery = Delivery()
         self.sink = ListSink()
         self.reached: list[str] = []
 
-    def _sending(self) -> None:
-        assert self.delivery.target is not None
-        self.reached.append(self.delivery.target.backend.name)
+    def fails(self, key: tuple[str, str]) -> None:
+        """An attempt that begins and fails now."""
+        now = self.clock.now()
+        self.live.ended(key, self.live.began(key, now))
+        self.live.failed(key, began=now, now=now)
 
-    async def run(self, total_s: float | None = None, **body: Any) -> Delivery:
+    def decide(self, **body: Any) -> Decision:
+        return self.router.route(call(**body), Plan("p"), now=self.clock.now())
+
+    def start(self, total_s: float | None = None, sink: ListSink | None = None, **body: Any) -> Awaitable[None]:
         asked = call(**{"model": "one", **body})
-        self.delivery, self.sink = Delivery(), ListSink()
+        delivery = self.delivery = Delivery()
+        self.sink = sink or ListSink()
+
+        def sending() -> None:
+            assert delivery.target is not None
+            self.reached.append(delivery.target.backend.name)
+
         deadline = Deadlines(self.clock).start(self.timeout.total_s if total_s is None else total_s)
         job = Job(
             asked,
-            self.router.route(asked, Plan("p")),
+            self.router.route(asked, Plan("p"), now=self.clock.now()),
             100,
             deadline,
-            self._sending,
+            sending,
             lambda delivery: {"x-moma-attempts": str(delivery.attempts)},
         )
-        await drive(self.clock, self.dispatcher.run(job, self.sink, self.delivery))
+        return self.dispatcher.run(job, self.sink, self.delivery)
+
+    async def run(self, total_s: float | None = None, sink: ListSink | None = None, **body: Any) -> Delivery:
+        await drive(self.clock, self.start(total_s, sink, **body))
         return self.delivery
 
     async def fail(self, **asked: Any) -> GatewayError:
@@ -161,7 +177,7 @@ async def test_a_refusal_is_passed_on_and_never_tried_again(status: int) -> None
     bench = Bench([refused(status, "their_code")])
     error = await bench.fail(model="m")
     assert (error.status, error.code, bench.backends) == (status, "their_code", ["a"])
-    assert bench.health.back_in_s(("a", "ma")) == 0
+    assert bench.live.back_in_s(("a", "ma"), bench.clock.now()) == 0
 
 
 @pytest.mark.parametrize(
@@ -300,16 +316,16 @@ async def test_a_target_that_asked_for_time_is_not_asked_again_before_it() -> No
 
 async def test_an_ejected_target_does_not_make_another_be_asked_twice_in_a_row() -> None:
     bench = Bench([BROKEN, OK])
-    for _ in range(FAILURES_TO_EJECT):
-        bench.health.failed(("a", "ma"))
+    for _ in range(FAILURES_IN_A_ROW):
+        bench.fails(("a", "ma"))
     await bench.run(model="m")
     assert bench.backends == ["b", "c"]
 
 
 async def test_a_lone_healthy_target_is_asked_again_after_a_wait() -> None:
     bench = Bench([BROKEN, OK])
-    for _ in range(FAILURES_TO_EJECT):
-        bench.health.failed(("a", "ma"))
+    for _ in range(FAILURES_IN_A_ROW):
+        bench.fails(("a", "ma"))
     await bench.run(model="two")
     assert bench.backends == ["b", "b"]
     assert bench.times[1] >= 0.1
@@ -317,12 +333,12 @@ async def test_a_lone_healthy_target_is_asked_again_after_a_wait() -> None:
 
 async def test_all_ejected_the_one_that_is_back_soonest_is_tried() -> None:
     bench = Bench([OK])
-    for _ in range(FAILURES_TO_EJECT + 1):
-        bench.health.failed(("b", "mb"))
+    for _ in range(FAILURES_IN_A_ROW + 1):
+        bench.fails(("b", "mb"))
     bench.clock.advance(2)
     for name in ("a", "c"):
-        for _ in range(FAILURES_TO_EJECT):
-            bench.health.failed((name, f"m{name}"))
+        for _ in range(FAILURES_IN_A_ROW):
+            bench.fails((name, f"m{name}"))
     await bench.run(model="m")
     assert bench.backends == ["b"]
 
@@ -375,7 +391,6 @@ async def test_a_storm_of_failures_is_retried_ten_times_and_then_by_a_tenth() ->
     bench = Bench(lambda _: refused(500), retry=Retry(2, 0.01, 0.02))
     calls = 200
     for _ in range(calls):
-        bench.health.succeeded(("a", "one"))
         await bench.fail()
     assert calls * 1.1 <= len(bench.client.sent) <= calls * 1.1 + RETRY_FLOOR
 
@@ -551,16 +566,16 @@ async def test_a_target_that_hangs_on_a_whole_answer_leaves_time_for_the_next() 
 
 async def test_a_client_in_a_hurry_does_not_get_backends_ejected() -> None:
     bench = Bench(lambda _: Said(pieces=STREAM, before=1.0))
-    for _ in range(FAILURES_TO_EJECT + 1):
+    for _ in range(FAILURES_IN_A_ROW + 1):
         assert (await bench.fail(total_s=0.5, stream=True)).status == 504
-    assert bench.health.available(("a", "one"))
+    assert bench.live.available(("a", "one"), bench.clock.now())
 
 
 async def test_a_backend_that_hangs_is_ejected() -> None:
     bench = Bench(lambda _: Said(before=FOREVER), retry=Retry(1, 0.1, 0.2))
-    for _ in range(FAILURES_TO_EJECT):
+    for _ in range(FAILURES_IN_A_ROW):
         await bench.fail(stream=True)
-    assert not bench.health.available(("a", "one"))
+    assert not bench.live.available(("a", "one"), bench.clock.now())
 
 
 class SlowSink(ListSink):
@@ -589,14 +604,14 @@ async def test_a_reader_slower_than_the_whole_deadline_ejects_nobody() -> None:
     pairs: list[Piece] = [0.1, WORD] * 9
     words: list[Piece] = [WORD, *pairs, STOP, DONE]
     bench = Bench(lambda _: Said(pieces=words))
-    for number in range(FAILURES_TO_EJECT):
+    for number in range(FAILURES_IN_A_ROW):
         asked = call(model="one", stream=True)
         decision = bench.router.route(asked, Plan("p"))
         job = Job(asked, decision, 100, Deadlines(bench.clock).start(100), lambda: None, lambda _: {})
         with pytest.raises(GatewayError):
             await drive(bench.clock, bench.dispatcher.run(job, SlowSink(bench.clock), Delivery()))
         assert bench.attempts == {("a", "deadline"): number + 1}
-    assert bench.health.available(("a", "one"))
+    assert bench.live.available(("a", "one"), bench.clock.now())
 
 
 async def test_two_keys_are_no_way_round_the_retry_budget() -> None:

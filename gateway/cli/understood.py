@@ -12,6 +12,7 @@ from typing import Any
 from gateway.call import BUCKETS
 from gateway.charging.rating import credits_text
 from gateway.config.model import Backend, Config, Fallback, Limits, Model, Plan, Require, Route
+from gateway.routing.live import Live
 from gateway.routing.router import Router
 
 Facts = dict[str, Any]
@@ -129,7 +130,7 @@ def _limits(limits: Limits) -> dict[str, int | None]:
 
 def _limits_of_plans(config: Config) -> Iterable[Facts]:
     """A plan's limits are counted for each of its tenants, over all that the tenant may call."""
-    router = Router(config, random.Random())
+    router = Router(config, random.Random(), Live(config.breaker))
     for plan in config.plans.values():
         names = router.names(plan)
         yield _binding("plan", plan.name, plan.limits, "each tenant", names, ())

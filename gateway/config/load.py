@@ -160,6 +160,7 @@ def _route(name: str, value: Values, values: Values) -> Route:
         fallback_error=resolved(fallback.get("error", ())),
         fallback_context=resolved(fallback.get("context", ())),
         cache=value.get("cache"),
+        affinity=value.get("affinity", "none" if value.get("policy", "ordered") == "ordered" else "prefix"),
     )
 
 
@@ -190,11 +191,11 @@ def _later(structure: Structure) -> Iterable[str]:
 
 
 def _warnings(values: Values) -> Iterable[str]:
-    """Values that run as another one until this version knows them."""
+    """Values that run as another one until this version knows them, and what decides nothing."""
     for name, route in values.get("routes", {}).items():
         policy = route.get("policy", "ordered")
-        if policy not in ("ordered", "weighted"):
-            yield f"policy {policy} of route {name} runs as ordered in this version"
+        if "weigh" in route and policy != "balanced":
+            yield f"weigh of route {name} decides nothing, as its policy is {policy}"
     for name, backend in values.get("backends", {}).items():
         if backend["kind"] != "openai":
             yield f"kind {backend['kind']} of backend {name} is spoken to as openai in this version"

@@ -144,6 +144,7 @@ class Route:
     fallback_error: tuple[Fallback, ...] = ()
     fallback_context: tuple[Fallback, ...] = ()
     cache: str | None = None
+    affinity: str = "none"  # session | prefix | none
 
 
 @dataclass(frozen=True)

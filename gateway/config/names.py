@@ -98,6 +98,9 @@ def _route(source: Source, values: Values, name: str, route: Values) -> None:
             if target == name:
                 source.problem(at, "falls back on itself")
     _known(source, (*path, "cache"), route.get("cache"), values.get("cache", {}), "cache")
+    weigh = route.get("weigh")
+    if weigh and not any(weigh.values()):
+        source.problem((*path, "weigh"), "has no weight above 0")
     _require(source, values, path, route)
 
 

@@ -80,7 +80,6 @@ _DEFAULTS: Final = Keys(
             }
         ),
     },
-    later=("breaker",),
 )
 _BACKEND: Final = Keys(
     {
@@ -117,7 +116,7 @@ _MODEL: Final = Keys(
         "tokenizer": kinds.TEXT,
     },
     required=("via", "context", "max_output", "price"),
-    later=("quality", "tokenizer"),
+    later=("tokenizer",),
 )
 _ROUTE: Final = Keys(
     {
@@ -131,7 +130,7 @@ _ROUTE: Final = Keys(
         "when": kinds.ANYTHING,
     },
     required=("pick",),
-    later=("weigh", "cache", "affinity", "when"),
+    later=("cache", "when"),
 )
 _CACHE: Final = Keys(
     {

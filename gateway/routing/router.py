@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from gateway.call import Call
 from gateway.config.model import Config, Model, Plan, Route
 from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
-from gateway.routing.policies import Ordered, Policy, Target, Weighted
+from gateway.routing.affinity import conversation
+from gateway.routing.estimate import needed_context
+from gateway.routing.live import Live
+from gateway.routing.policies import Policy, Target, policy_of
 from gateway.routing.shortlist import Ceiling, Removed, Shortlist, shortlist, within
 
 
@@ -17,11 +20,14 @@ from gateway.routing.shortlist import Ceiling, Removed, Shortlist, shortlist, wi
 class Decision:
     """`targets` in the order to try; the fallbacks follow on an error, or when a backend finds the context too long.
 
-    `needed` is the context that the input takes, in tokens.
+    `needed` is the context that the input takes, in tokens; `why` what decided the order; `conversation` under what
+    its next turn will be looked up (0: under nothing).
     """
 
     route: str
     policy: str
+    why: str
+    conversation: int
     targets: Sequence[Target]
     on_error: Sequence[Target]
     on_context: Sequence[Target]
@@ -35,7 +41,7 @@ class Decision:
 
     @property
     def reason(self) -> str:
-        return f"{self.policy};removed={len(self.removed)}" if self.removed else self.policy
+        return f"{self.why};removed={len(self.removed)}" if self.removed else self.why
 
 
 class Router:
@@ -44,13 +50,14 @@ class Router:
     State: the shortlists that were asked for so far, by route, endpoint and needs: there are few of each.
     """
 
-    def __init__(self, config: Config, rng: random.Random) -> None:
+    def __init__(self, config: Config, rng: random.Random, live: Live) -> None:
         self._config = config
+        self._rng = rng
+        self._live = live
         self._targets = {name: _targets_of(config, model) for name, model in config.models.items()}
-        self._policies: dict[str, Policy] = {"weighted": Weighted(rng)}
-        self._ordered = Ordered()
-        self._routes = {name: Route(name=name, pick=(name,), policy="weighted") for name in config.models}
+        self._routes = {name: Route(name, (name,), "weighted", affinity="prefix") for name in config.models}
         self._routes |= config.routes
+        self._policies = {name: policy_of(route, live, rng) for name, route in self._routes.items()}
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
         self._shortlists: dict[tuple[str, str, frozenset[str]], Shortlist] = {}
 
@@ -66,8 +73,10 @@ class Router:
             return False
         return any([tokens <= context * 2 and context <= tokens * 2 for context in contexts])
 
-    def route(self, call: Call, plan: Plan, needed: int | None = None) -> Decision:
-        """`needed` is the number of the input's tokens; without it, it is estimated."""
+    def route(
+        self, call: Call, plan: Plan, needed: int | None = None, *, tenant: str = "", now: float = 0.0
+    ) -> Decision:
+        """`needed` is the number of the input's tokens; without it, it is estimated. `now` in monotonic seconds."""
         name = self._config.aliases.get(call.model, call.model)
         route = self._routes.get(name)
         if route is None or not self._allowed(call.model, plan):
@@ -80,17 +89,43 @@ class Router:
         if lists is None:
             raise _why_none(short, call, needed)
         targets, on_error, on_context = lists
-        policy = self._policies.get(route.policy, self._ordered)
+        talk, went_on = conversation(call, tenant, name, route.affinity) if len(targets) > 1 else (0, False)
+        kept = self._live.affinity.find(talk, now) if went_on else None
+        order, why = self._ordered(self._policies[name], targets, call, now, kept)
         return Decision(
             route=name,
-            policy="weighted" if policy is not self._ordered else "ordered",
-            targets=policy.order(targets),
+            policy=route.policy,
+            why=why,
+            conversation=talk,
+            targets=order,
             on_error=on_error,
             on_context=on_context,
             removed=short.removed,
             needed=needed,
             ceiling=short.ceiling,
         )
+
+    def _ordered(
+        self, policy: Policy, targets: Sequence[Target], call: Call, now: float, kept: tuple[str, str] | None
+    ) -> tuple[Sequence[Target], str]:
+        """The policy's order over those that are up, then those that start slowly, then those that are down.
+
+        `kept` is the target that served the conversation last, if that is known.
+        """
+        held: Sequence[Target] = ()
+        down: Sequence[Target] = ()
+        if self._live.troubled:
+            good, held, down = self._live.parted(targets, now, self._rng)
+            if not good:
+                good, held = held, ()
+            if not good:
+                good, down = down, ()
+            targets = good
+        warm = None if kept is None else _place(kept, targets)
+        order, why = policy.order(targets, call, now, warm)
+        if down or held:
+            return [*order, *held, *down], f"{why};held={len(held)};down={len(down)}"
+        return order, why
 
     def _shortlist(self, route: Route, call: Call) -> Shortlist:
         key = (route.name, call.endpoint, call.needs)
@@ -110,21 +145,11 @@ class Router:
         return model is not None and not plan.allow.isdisjoint(model.tags)
 
 
-def estimated_input(call: Call) -> int:
-    """All tokens of a call by the usual four bytes a token: for limits, never for charges."""
-    return call.input_bound // 4
-
-
-def needed_context(call: Call) -> int:
-    """The same of its longest prompt: each prompt of a batch, and each text to embed, has the context to itself."""
-    prompts = call.body.get("input" if call.endpoint == "embeddings" else "prompt") if call.endpoint != "chat" else None
-    if not isinstance(prompts, list):
-        return estimated_input(call)
-    if isinstance(prompts[0], int):
-        return len(prompts)
-    if isinstance(prompts[0], list):
-        return max(map(len, prompts))
-    return max(len(text.encode()) for text in prompts) // 4
+def _place(key: tuple[str, str], targets: Sequence[Target]) -> int | None:
+    for place, target in enumerate(targets):
+        if target.key == key:
+            return place
+    return None
 
 
 def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.routing.health import Health
+from gateway.routing.live import Live
 from gateway.routing.policies import Target
 
 
@@ -27,24 +27,24 @@ class Turns:
         """Nobody is left who might answer if asked again."""
         return not self._left
 
-    def fresh(self, health: Health) -> list[int]:
+    def fresh(self, live: Live, now: float) -> list[int]:
         """Those that can be asked at once: healthy, and not asked in this round."""
-        healthy = self._healthy(health)
+        healthy = self._healthy(live, now)
         return [place for place in healthy if place not in self._asked] if self._asked else healthy
 
-    def next_round(self, health: Health, now: float) -> list[int]:
+    def next_round(self, live: Live, now: float) -> list[int]:
         """All healthy ones again, those that wish to rest last; all ejected: the one that is back soonest first."""
         if self._asked:
             self.rounds += 1
             self._asked.clear()
-        healthy = self._healthy(health)
+        healthy = self._healthy(live, now)
         if healthy:
             return sorted(healthy, key=lambda place: max(now, self._rests[place]))
-        return sorted(self._left, key=lambda place: health.back_in_s(self.targets[place].key))
+        return sorted(self._left, key=lambda place: live.back_in_s(self.targets[place].key, now))
 
-    def rest_s(self, health: Health, now: float) -> float:
+    def rest_s(self, live: Live, now: float) -> float:
         """Until the first of them may be asked again."""
-        places = self._healthy(health) or self._left
+        places = self._healthy(live, now) or self._left
         return max(0.0, min(self._rests[place] for place in places) - now)
 
     def ask(self, place: int) -> None:
@@ -57,5 +57,7 @@ class Turns:
         if for_good:
             self._left.remove(self._asked[-1])
 
-    def _healthy(self, health: Health) -> list[int]:
-        return [place for place in self._left if health.available(self.targets[place].key)]
+    def _healthy(self, live: Live, now: float) -> list[int]:
+        if not live.troubled:
+            return list(self._left)
+        return [place for place in self._left if live.available(self.targets[place].key, now)]

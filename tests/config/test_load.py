@@ -53,7 +53,7 @@ def test_values_are_exact(tmp_path: Path) -> None:
     assert (model.rates["input"], model.rates["calls"]) == (1_000_000, 0)
     assert config.routes["auto"].pick == ("m",)
     assert config.plans["p"].grants[0].credits_uc == 10**12
-    assert config.warnings == ("policy balanced of route auto runs as ordered in this version",)
+    assert config.warnings == ()
 
 
 def test_names_of_headers_are_in_lower_case(tmp_path: Path) -> None:
@@ -129,6 +129,7 @@ def test_the_example_at_the_root_loads() -> None:
         ("region: cn,", 'region: cn, hours: [{from: "25:00", to: "8"}],', 3, "backends.a.hours.0.from", "08:30"),
         ("kind: openai, ", "", 3, "backends.a", "has no kind"),
         ("via: [a]", "via: []", 5, "models.m.via", "at least 1"),
+        ("policy: balanced", "policy: balanced, weigh: {cost: 0}", 7, "routes.auto.weigh", "no weight above 0"),
         ("via: [a]", "via: [{backend: a, weight: 0}]", 5, "models.m.via.0.weight", "from 1"),
         ("via: [a]", "via: [{backend: a, was: x}]", 5, "models.m.via.0.was", "did you mean as?"),
         ("via: [a]", "via: [{as: x}]", 5, "models.m.via.0", "has no backend"),
@@ -284,9 +285,9 @@ backends:
   a: {kind: anthropic, base_url: "http://h/v1", on_disconnect: drain, hours: [{from: "00:00", to: "08:00"}]}
 models:
   m1: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5, tokenizer: o200k}
-  m2: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5}
-  m3: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5}
-  m4: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5}
+  m2: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5, tokenizer: o200k}
+  m3: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5, tokenizer: o200k}
+  m4: {via: [a], context: 8k, max_output: 1k, price: {input: 2, output: 8}, quality: 0.5, tokenizer: o200k}
 routes:
   r: {pick: [m1], policy: cheapest, weigh: {cost: 1}, cache: c, affinity: session, when: {any: thing}}
 cache:
@@ -298,15 +299,13 @@ plans:
     assert sorted(load(path).warnings) == sorted(
         [
             "admin_listen" + later,
-            "breaker" + later,
             "hours of backend a" + later,
-            "quality of 4 models (m1, m2, m3, ...)" + later,
-            "tokenizer of model m1" + later,
-            *(f"{key} of route r{later}" for key in ("weigh", "cache", "affinity", "when")),
+            "tokenizer of 4 models (m1, m2, m3, ...)" + later,
+            *(f"{key} of route r{later}" for key in ("cache", "when")),
             "cache" + later,
             "priority of plan p" + later,
             "weight of plan p" + later,
-            "policy cheapest of route r runs as ordered in this version",
+            "weigh of route r decides nothing, as its policy is cheapest",
             "kind anthropic of backend a is spoken to as openai in this version",
             "on_disconnect drain of backend a runs as estimate in this version",
             "exhausted payg of plan p runs as block in this version",

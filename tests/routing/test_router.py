@@ -12,7 +12,9 @@ import pytest
 from gateway.config.load import load
 from gateway.config.model import Config, Plan
 from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
-from gateway.routing.router import Decision, Router, estimated_input, needed_context
+from gateway.routing.estimate import estimated_input, needed_context
+from gateway.routing.live import Live
+from gateway.routing.router import Decision, Router
 from tests.virtual import backend, call, config, model, require, route
 
 ANY = Plan("p")
@@ -49,7 +51,7 @@ WORLD = config(
 
 
 def decide(name: str, plan: Plan = ANY, world: Config = WORLD, **body: Any) -> Decision:
-    return Router(world, random.Random(1)).route(call(model=name, **body), plan)
+    return Router(world, random.Random(1), Live(world.breaker)).route(call(model=name, **body), plan)
 
 
 def backends(decision: Decision) -> list[str]:
@@ -76,7 +78,7 @@ def test_ordered_is_as_written() -> None:
 
 def test_a_model_by_name_is_weighted_over_its_backends() -> None:
     world = config([backend("a"), backend("b")], [model("m", ("a", 1), ("b", 3))])
-    router = Router(world, random.Random(7))
+    router = Router(world, random.Random(7), Live(world.breaker))
     firsts = Counter(router.route(call(), ANY).targets[0].backend.name for _ in range(20_000))
     assert 14_700 < firsts["b"] < 15_300
 
@@ -155,7 +157,9 @@ def test_what_a_model_can_is_not_judged_when_not_stated() -> None:
 def test_an_endpoint_that_the_model_lacks_is_the_clients_error() -> None:
     assert refused("vectors").param == "model"
     with pytest.raises(InvalidValue):
-        Router(WORLD, random.Random(1)).route(call(endpoint="embeddings", model="plain", input="x"), ANY)
+        Router(WORLD, random.Random(1), Live(WORLD.breaker)).route(
+            call(endpoint="embeddings", model="plain", input="x"), ANY
+        )
 
 
 def of_tokens(number: int) -> list[dict[str, str]]:
@@ -205,7 +209,7 @@ def test_each_prompt_of_a_batch_has_the_context_to_itself(endpoint: str, body: d
     for context, fits in ((needed - 1, False), (needed + 20, True)):  # a lone text counts with its template
         endpoints = frozenset({"chat", "completions", "embeddings"})
         world = config([backend("a")], [model("m", "a", context=context, endpoints=endpoints)])
-        router = Router(world, random.Random(1))
+        router = Router(world, random.Random(1), Live(world.breaker))
         if fits:
             assert router.route(call(endpoint=endpoint, **body), ANY).needed in range(needed, needed + 11)
         else:
@@ -214,7 +218,7 @@ def test_each_prompt_of_a_batch_has_the_context_to_itself(endpoint: str, body: d
 
 
 def test_an_exact_count_beats_the_estimate() -> None:
-    router = Router(WORLD, random.Random(1))
+    router = Router(WORLD, random.Random(1), Live(WORLD.breaker))
     asked = call(model="short", messages=of_tokens(150))
     assert [target.backend.name for target in router.route(asked, ANY, 100).targets] == ["north"]
     with pytest.raises(ContextTooLong):
@@ -224,7 +228,7 @@ def test_an_exact_count_beats_the_estimate() -> None:
 @pytest.mark.parametrize(("tokens", "near"), [(49, False), (50, True), (200, True), (201, False)])
 def test_near_the_limit_is_a_factor_of_two(tokens: int, near: bool) -> None:
     asked = call(model="short", messages=of_tokens(tokens))
-    assert Router(WORLD, random.Random(1)).near_limit(asked.model, needed_context(asked)) == near
+    assert Router(WORLD, random.Random(1), Live(WORLD.breaker)).near_limit(asked.model, needed_context(asked)) == near
 
 
 @pytest.mark.parametrize("asked", ["gpt-4o-mini", "best"])
@@ -235,7 +239,9 @@ def test_an_alias_is_what_it_stands_for(asked: str) -> None:
 @pytest.mark.parametrize("name", ["", "nope", "Plain", "plain ", "x" * 256])
 def test_an_unknown_name_is_not_found_and_not_repeated_at_length(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        Router(WORLD, random.Random(1)).route(call(model="x") if not name else call(model=name), ANY)
+        Router(WORLD, random.Random(1), Live(WORLD.breaker)).route(
+            call(model="x") if not name else call(model=name), ANY
+        )
     assert (caught.value.status, caught.value.param) == (404, "model")
     assert len(caught.value.message) < 200
 
@@ -254,7 +260,7 @@ def test_an_unknown_name_is_not_found_and_not_repeated_at_length(name: str) -> N
 )
 def test_a_plan_lists_exactly_what_it_serves(allow: set[str] | None, reachable: set[str]) -> None:
     plan = Plan("p", allow=None if allow is None else frozenset(allow))
-    router = Router(WORLD, random.Random(1))
+    router = Router(WORLD, random.Random(1), Live(WORLD.breaker))
     assert set(router.names(plan)) == reachable
     for name in (*WORLD.models, *WORLD.aliases, *WORLD.routes):
         try:
@@ -268,7 +274,11 @@ def test_a_plan_lists_exactly_what_it_serves(allow: set[str] | None, reachable: 
 
 
 def test_names_are_in_the_order_of_the_file() -> None:
-    assert Router(WORLD, random.Random(1)).names(ANY) == [*WORLD.models, *WORLD.aliases, *WORLD.routes]
+    assert Router(WORLD, random.Random(1), Live(WORLD.breaker)).names(ANY) == [
+        *WORLD.models,
+        *WORLD.aliases,
+        *WORLD.routes,
+    ]
 
 
 ROUTES = """

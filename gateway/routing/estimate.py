@@ -1,0 +1,40 @@
+"""What a call is expected to take: tokens in and out, and what they cost us."""
+
+from __future__ import annotations
+
+from gateway.call import Call
+from gateway.config.model import Model
+
+
+def estimated_input(call: Call) -> int:
+    """All tokens of a call by the usual four bytes a token: for limits and policies, never for charges."""
+    return call.input_bound // 4
+
+
+def needed_context(call: Call) -> int:
+    """The same of its longest prompt: each prompt of a batch, and each text to embed, has the context to itself."""
+    prompts = call.body.get("input" if call.endpoint == "embeddings" else "prompt") if call.endpoint != "chat" else None
+    if not isinstance(prompts, list):
+        return estimated_input(call)
+    if isinstance(prompts[0], int):
+        return len(prompts)
+    if isinstance(prompts[0], list):
+        return max(map(len, prompts))
+    return max(len(text.encode()) for text in prompts) // 4
+
+
+def expected_output(call: Call, average: float) -> float:
+    """Tokens of each choice: what answers of the route have on average, and never more than was asked for."""
+    if call.endpoint == "embeddings":
+        return 0.0
+    return average if call.max_tokens is None or average < call.max_tokens else call.max_tokens
+
+
+def expected_cost(model: Model, read: int, written: float, choices: int) -> float:
+    """In micro-units of currency, of `read` tokens and so many `written` for each choice.
+
+    Images are left out, as all targets read the same ones.
+    """
+    price, most = model.price, model.max_output
+    output = (written if written < most else most) * choices
+    return (read * price["input"] + output * price["output"] + price["calls"]) / 1_000_000
