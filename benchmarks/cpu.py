@@ -9,8 +9,8 @@ import uvloop
 from benchmarks import load, processes
 
 CONNECTIONS = 32
-ROUNDS = 25  # short ones: neighbours of the machine come and go within seconds
-CALLS = {"W1": 2_000, "W2": 1_200}
+ROUNDS = 15  # in turns, because neighbours of the machine come and go within seconds
+CALLS = {"W1": 4_000, "W2": 2_000}
 BOUND = {"W1": 1.4, "W2": 1.6}
 
 
