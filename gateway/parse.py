@@ -57,7 +57,7 @@ def parse_call(request: Request) -> Call:
     model = _model(body)
     stream = request.endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
-    _check_integers(body)
+    max_tokens = _integers(body)
     prompts, bound, media, images = _input(request.endpoint, body)
     return Call(
         request_id=request.request_id,
@@ -66,7 +66,7 @@ def parse_call(request: Request) -> Call:
         body=body,
         stream=stream,
         wants_usage=stream and wants_usage,
-        max_tokens=_max_tokens(body),
+        max_tokens=max_tokens,
         choices=prompts * _choices(body),
         input_bound=bound + TEMPLATE_TOKENS + _other_bytes(body),
         media_parts=media,
@@ -126,13 +126,17 @@ def _boolean(body: JSON, name: str) -> bool:
     raise InvalidValue(f"'{name}' must be true or false.", param=name)
 
 
-def _check_integers(body: JSON) -> None:
-    """Null is an absent one; True, 1.0 and "1" are none."""
-    for name, (low, high) in _INTEGERS.items():
-        if name in body:
-            value = body[name]
-            if value is not None and (type(value) is not int or not low <= value <= high):
+def _integers(body: JSON) -> int | None:
+    """Checks all that are bounded; returns the least output limit. Null is none given; True, 1.0 and "1" are none."""
+    least = None
+    for name, value in body.items():
+        if name in _INTEGERS and value is not None:
+            low, high = _INTEGERS[name]
+            if type(value) is not int or not low <= value <= high:
                 raise InvalidValue(f"'{name}' must be an integer from {low} to {high}.", param=name)
+            if name in OUTPUT_LIMITS and (least is None or value < least):
+                least = value
+    return least
 
 
 def _wants_usage(body: JSON) -> bool:
@@ -147,10 +151,6 @@ def _wants_usage(body: JSON) -> bool:
             "'stream_options.include_usage' must be true or false.", param="stream_options.include_usage"
         )
     return bool(wanted)
-
-
-def _max_tokens(body: JSON) -> int | None:
-    return min([value for name in OUTPUT_LIMITS if (value := body.get(name)) is not None], default=None)
 
 
 def _choices(body: JSON) -> int:
@@ -179,11 +179,13 @@ def _messages(body: JSON) -> tuple[int, int, int, int]:
         if not isinstance(message, dict):
             raise InvalidValue("A message must be an object.", param=f"messages[{place}]")
         for name, value in message.items():
-            if name == "content" and isinstance(value, list):
+            if isinstance(value, str):
+                bound += len(value) if value.isascii() else len(value.encode())
+            elif name == "content" and isinstance(value, list):
                 text, found, seen = _parts(value)
                 bound, media, images = bound + text, media + found, images + seen
             else:
-                bound += _text_bytes(value) if isinstance(value, str) else _json_bytes(value)
+                bound += _json_bytes(value)
         bound += MESSAGE_TOKENS
     return 1, bound, media, images
 
