@@ -23,9 +23,9 @@ from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
 
 CONCURRENT = (1, 8, 64, 256)
-ROUNDS = 3
+ROUNDS = 11  # in turns: what else the machine does comes and goes within seconds
 BOUND = 0.8
-SECONDS = 2.0
+SECONDS = 0.8
 _RATES = dict.fromkeys(BUCKETS, 1)
 _PLAN = Plan("p", grants=(PlanGrant(10**15, None),))
 

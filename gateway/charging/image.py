@@ -6,9 +6,9 @@ Nothing here suspends, and every step leaves granted = available + reserved + sp
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -24,7 +24,8 @@ from gateway.charging.grants import (
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
 
-CLOSED_KEPT: Final = 10_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
+CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
+FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is new would cost more than to know it
 
 
 @dataclass(slots=True)
@@ -58,8 +59,8 @@ class Image:
         self.keys: dict[str, Key] = {}
         self.keys_by_hash: dict[str, Key] = {}
         self.holds: dict[str, Hold] = {}
-        self.closed: dict[str, Receipt] = {}
-        self._closed_order: deque[str] = deque()
+        self.young: dict[str, Hold] = {}  # those that have no row yet, the oldest first
+        self.closed: dict[str, Receipt] = {}  # the last CLOSED_KEPT and up to FORGOTTEN_AT_ONCE more, the oldest first
         self.changes = Changes()
         self.next_seq = 1
         self.card_version = 0  # of the rate card, known with the file
@@ -262,10 +263,11 @@ class Image:
 
     def close(self, hold: Hold, receipt: Receipt, now_ms: int, *, numbered: bool) -> None:
         """Take the hold out, and queue its record."""
-        hold.open = False
         del self.holds[hold.charge_id]
         if hold.stored:
             self.changes.holds[hold.charge_id] = None
+        else:
+            del self.young[hold.charge_id]
         if numbered:
             self.changes.closings.append((receipt, hold, now_ms))
         else:
@@ -274,9 +276,9 @@ class Image:
 
     def remember(self, charge_id: str, receipt: Receipt) -> None:
         self.closed[charge_id] = receipt
-        self._closed_order.append(charge_id)
-        if len(self._closed_order) > CLOSED_KEPT:
-            self.closed.pop(self._closed_order.popleft(), None)
+        if len(self.closed) >= CLOSED_KEPT + FORGOTTEN_AT_ONCE:
+            for old in list(islice(self.closed, FORGOTTEN_AT_ONCE)):
+                del self.closed[old]
 
     # -- batches ------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ No decision suspends, so each is atomic on the loop; `settle` returns a future t
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -48,7 +48,7 @@ async def open_ledger(
 
 
 class Ledger:
-    """One per process, on one loop. State: image, plans, the deque of young holds with its timer, `broken`."""
+    """One per process, on one loop. State: image, plans, the timer of young holds, `broken`."""
 
     def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
         self.on_commit: Callable[[float, int], None] | None = None  # seconds, charges in the batch
@@ -59,7 +59,6 @@ class Ledger:
         self._applied: dict[str, Plan] = {}  # by account: what the configuration says, whatever became of the file
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._young: deque[Hold] = deque()
         self._young_timer: Timer | None = None
         self._broken = False
         self._closing = False
@@ -97,8 +96,7 @@ class Ledger:
         parts = image.hold_parts(burn, need_uc)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
         hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)
-        image.holds[charge_id] = hold
-        self._young.append(hold)
+        image.holds[charge_id] = image.young[charge_id] = hold
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
@@ -334,19 +332,18 @@ class Ledger:
         return future
 
     def _write_young(self) -> None:
-        """Queue the holds that have become old enough; one timer serves the whole deque."""
+        """Queue the holds that have become old enough; one timer serves all."""
         now = self._clock.now()
-        young, changes = self._young, self._image.changes
+        young, changes = self._image.young, self._image.changes
         self._young_timer = None
-        queued = False
-        while young and (not young[0].open or young[0].due <= now):
-            hold = young.popleft()
-            if hold.open:
-                hold.stored = queued = True
-                changes.holds[hold.charge_id] = hold
+        due = list(itertools.takewhile(lambda hold: hold.due <= now, young.values()))
+        for hold in due:
+            hold.stored = True
+            changes.holds[hold.charge_id] = hold
+            del young[hold.charge_id]
         if young:
-            self._young_timer = self._clock.call_at(young[0].due, self._write_young)
-        if queued:
+            self._young_timer = self._clock.call_at(next(iter(young.values())).due, self._write_young)
+        if due:
             self._writer.kick()
 
     def _take(self) -> Any:
@@ -372,7 +369,7 @@ class Ledger:
         for future, _ in (*changes.waiters, *self._image.changes.waiters):
             _fail(future, StoreUnavailable("the charge could not be made durable", retry_after_s=RECOVERY_S))
         self._image.changes.waiters.clear()
-        self._young.clear()
+        self._image.young.clear()
         if not self._closing:
             self._recovery = self._loop.create_task(self._recover())
 

@@ -69,7 +69,6 @@ class Hold:
     parts: list[tuple[Grant, int]]
     opened_ms: int
     due: float  # monotonic: when the hold is old enough to be written, 50 ms after it was opened
-    open: bool = True
     dispatched: bool = False
     backend: str = ""
     model: str = ""

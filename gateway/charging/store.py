@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.charging import cards, loading
@@ -22,6 +22,7 @@ from gateway.charging.schema import DDL, RECORD_INSERTS, SCHEMA_VERSION, WRITES,
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
+CHECKPOINT_PAGES: Final = 4_000  # of 4 kB: a busy page is written back once for the many times that it changed
 log = logging.getLogger(__name__)
 
 
@@ -105,6 +106,7 @@ class Store:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             connection.executescript(DDL)
             versions = connection.execute("SELECT schema_version FROM meta").fetchall()
             if not versions:
