@@ -11,8 +11,6 @@ import resource
 import secrets
 from collections.abc import Callable
 
-from aiohttp import web
-
 from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
@@ -70,15 +68,11 @@ class App:
             stack.push_async_callback(chores.aclose)
             self._front = self._gateway(clock, deadlines)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
-            self._runner = web.ServerRunner(self._edge, shutdown_timeout=FAREWELL_S)
-            stack.push_async_callback(self._runner.cleanup)
-            await self._runner.setup()
-            site = web.TCPSite(
-                self._runner, host or config.server.host, config.server.port if port is None else port, backlog=1024
+            stack.push_async_callback(self._edge.aclose, FAREWELL_S)
+            self.port = await self._edge.listen(
+                host or config.server.host, config.server.port if port is None else port
             )
-            await site.start()
             self._parts = stack.pop_all()
-        self.port = self._runner.addresses[0][1]
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(self._tokenizer.load))

@@ -4,96 +4,141 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final, Protocol
-
-from aiohttp import HttpVersion, StreamReader, web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import RawRequestMessage
-from multidict import CIMultiDictProxy
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gateway.errors import InvalidValue, RequestTooLarge
 
+READ_AHEAD_BYTES: Final = 128 * 1024  # of a body that nobody has asked for yet
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_NO_KEY: Final = b"\0"  # what no header can hold
 
 
 class Connection(Protocol):
     """What a request needs of the connection it came on."""
 
-    transport: asyncio.Transport | None
+    writing_paused: bool
 
     @property
-    def writing_paused(self) -> bool: ...
+    def remote(self) -> str: ...
 
     def put(self, data: bytes) -> None: ...
 
     async def drained(self) -> None: ...
 
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Body:
+    """What follows the headers, as it comes.
+
+    State: the parts and their size, how many of its bytes are waited for, by whom, and whether it has ended or broken.
+    """
+
+    __slots__ = ("_connection", "_parts", "_size", "_waiter", "_wanted", "broken", "ended")
+
+    def __init__(self, connection: Connection) -> None:
+        self.ended = self.broken = False
+        self._connection = connection
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._wanted = READ_AHEAD_BYTES
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self, limit: int) -> bytes:
+        """All of it, refused as soon as it is longer than `limit`. Raises RequestTooLarge or InvalidValue."""
+        if not self.ended:
+            await self._until(limit)
+        if self._size > limit:
+            raise too_large(limit)
+        if self.broken:
+            raise InvalidValue("The body is not valid HTTP.")
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def discard(self, within_s: float) -> bool:
+        """Reads it off, for a moment; whether that was all."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not (self.ended or self.broken):
+                    self._parts.clear()
+                    self._size = 0
+                    await self._until(READ_AHEAD_BYTES)
+        except TimeoutError:
+            return False
+        return self.ended
+
+    async def _until(self, size: int) -> None:
+        """It has ended or broken, or there is more of it than `size`."""
+        self._wanted = size
+        self._connection.resume()
+        while not (self.ended or self.broken or self._size > size):
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    # -- the connection's side --------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > self._wanted:
+            self._connection.pause()
+            self._wake()
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def fail(self) -> None:
+        if not self.ended:
+            self.broken = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
 
 class HttpRequest:
-    """A request whose headers are there; names of headers are in lower case.
+    """A request whose headers are there; names of headers are in lower case. `path` is decoded, without the query.
 
     State: `keep_alive`, which whoever answers takes back when the end of the connection ends the answer.
     """
 
-    __slots__ = ("_connection", "_message", "headers", "keep_alive", "payload")
+    __slots__ = ("_connection", "_query", "content", "headers", "keep_alive", "method", "path", "version")
 
-    def __init__(self, connection: Connection, message: RawRequestMessage, payload: StreamReader) -> None:
-        self.headers = _lower(message.headers)
-        self.keep_alive = not message.should_close
+    def __init__(
+        self, connection: Connection, method: str, target: str, version: str, headers: dict[str, str], keep_alive: bool
+    ) -> None:
+        self.method = method
+        self.version = version
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.content = Body(connection)
         self._connection = connection
-        self._message = message
-        self.payload = payload
-
-    @property
-    def method(self) -> str:
-        return self._message.method
-
-    @property
-    def path(self) -> str:
-        """Decoded, without the query."""
-        return self._message.url.path
+        self.path, self._query = _split(target)
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(self._message.url.query)
-
-    @property
-    def version(self) -> HttpVersion:
-        return self._message.version
+        return dict(parse_qsl(self._query, keep_blank_values=True))
 
     @property
     def remote(self) -> str:
         """The client's address, or ""."""
-        transport = self._connection.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
-        return str(peer[0]) if peer else ""
+        return self._connection.remote
 
     async def body(self, limit: int) -> bytes:
         """All of it, refused before it is larger than `limit`. Raises RequestTooLarge or InvalidValue."""
-        headers, payload = self.headers, self.payload
+        headers, content = self.headers, self.content
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise InvalidValue("Compressed bodies are not accepted. Send the body as it is.")
         if int(headers.get("content-length", 0)) > limit:  # the parser has let nothing but digits pass
-            raise _too_large(limit)
+            raise too_large(limit)
         if headers.get("expect", "").lower() == "100-continue":
             self._connection.put(_CONTINUE)  # nothing of the answer can have gone out yet
-        try:
-            return await self._read(payload, limit)
-        except (HttpProcessingError, web.RequestPayloadError):
-            self.keep_alive = False
-            raise InvalidValue("The body is not valid HTTP.") from None
-
-    async def _read(self, payload: StreamReader, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            whole = payload.is_eof()
-            part = payload.read_nowait() if whole else await payload.readany()
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
-            if whole or not part:
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+        return await content.read(limit)
 
     def end(self, data: bytes) -> None:
         """Writes without a wait: nothing follows that the client could hold up. Raises as `write`."""
@@ -106,16 +151,25 @@ class HttpRequest:
             await self._connection.drained()
 
 
-def _too_large(limit: int) -> RequestTooLarge:
+def too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is larger than {limit} bytes, the limit of this gateway.")
 
 
-def _lower(sent: CIMultiDictProxy[str]) -> dict[str, str]:
-    """A credential that is sent twice is none."""
-    headers = {name.lower(): value for name, value in sent.items()}
-    if len(headers) < len(sent):  # something was sent twice
-        credentials = [len(sent.getall(name, ())) for name in ("authorization", "x-api-key")]
-        if max(credentials) > 1:
-            headers.pop("authorization", None)
-            headers.pop("x-api-key", None)
-    return headers
+def add_header(headers: dict[str, str], name: bytes, value: bytes) -> None:
+    """The last of a name counts, but a credential that is sent twice is none."""
+    key = name.lower().decode("ascii")
+    if key in headers and key in _CREDENTIALS:
+        value = _NO_KEY
+    headers[key] = value.decode("utf-8", "surrogateescape")
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Decoded path, and query. A proxy's form of a target has a scheme and a host in front."""
+    if not target.startswith("/"):
+        try:
+            parts = urlsplit(target)
+        except ValueError:  # an address in brackets that is none
+            return target, ""
+        return unquote(parts.path), parts.query
+    path, _, query = target.partition("?")
+    return unquote(path), query

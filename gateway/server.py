@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import quote
 
 import orjson
-from aiohttp import HttpVersion10, HttpVersion11
-from aiohttp.helpers import rfc822_formatted_time as _http_date
 
 from gateway.admin import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
@@ -22,6 +23,7 @@ from gateway.request import HttpRequest
 from gateway.tenants import Caller
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
+_VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -41,7 +43,7 @@ class HttpSink:
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
         self._head = b""
-        self._chunked = request.version >= HttpVersion11
+        self._chunked = request.version == "1.1"
         self.begun = self.streaming = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
@@ -74,7 +76,8 @@ class HttpSink:
             framing += "\r\nconnection: close"
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\ndate: {_http_date()}\r\n\r\n"
+        date = _http_date(int(time.time()))
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\ndate: {date}\r\n\r\n"
         self._head = head.encode("ascii")
         self.begun = True
 
@@ -84,6 +87,12 @@ class HttpSink:
             return data
         head, self._head = self._head, b""
         return head + data
+
+
+@lru_cache(maxsize=1)
+def _http_date(second: int) -> str:
+    """Kept, because a thousand answers of one second have the same."""
+    return formatdate(second, usegmt=True)
 
 
 def _escaped(value: str) -> str:
@@ -154,8 +163,8 @@ class Gateway:
 
     def _handler(self, http: HttpRequest) -> Handler:
         path = http.path
-        if http.version < HttpVersion10:
-            raise InvalidValue("HTTP/1.0 is the oldest version that is spoken here.")
+        if http.version not in _VERSIONS:
+            raise InvalidValue("HTTP/1.1 and HTTP/1.0 are spoken here.")
         if path.startswith("/admin/v1/"):
             return self._administer
         entry = self._table.get(path)

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from urllib.parse import unquote
 
 import pytest
-from aiohttp import web
 
 from gateway.call import Answer
+from gateway.connection import STEP_BYTES
 from gateway.demo.scripted import Reply
 from gateway.edge import Edge
 from gateway.pipeline import error_answer
-from gateway.request import HttpRequest
+from gateway.request import READ_AHEAD_BYTES, HttpRequest
 from gateway.server import HttpSink
 from tests.conftest import KEY, ROUTES, World
 from tests.faults.wire import ASKED, CHAT, HOST, request, send
@@ -26,6 +26,8 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class Bench:
     """An edge with room for two connections, whose calls wait for `go`."""
+
+    edge: Edge
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -72,17 +74,15 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
-    runner = web.ServerRunner(Edge(bench.handle, lambda error: error_answer(error, "req-1"), 2), shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0).start()
-    bench.port = runner.addresses[0][1]
+    edge = bench.edge = Edge(bench.handle, lambda error: error_answer(error, "req-1"), 2)
+    bench.port = await edge.listen(HOST, 0)
     yield bench
     bench.go.set()
     for writer in bench.writers:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    await runner.cleanup()
+    await edge.aclose(1)
 
 
 async def test_one_that_is_being_answered_makes_no_room(bench: Bench) -> None:
@@ -122,18 +122,114 @@ async def test_path_and_query_are_decoded(bench: Bench) -> None:
     assert b"x-query: {'c': 'd&'}\r\n" in got
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
 @pytest.mark.parametrize(
-    ("protocol", "kept"),
-    [("h2c", True), ("websocket", False)],  # aiohttp's parser stops for the second, which is not spoken here
+    ("framing", "sent"),
+    [
+        (b"Content-Length: 2", b"{}"),
+        (b"Transfer-Encoding: chunked", b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"),
+        (b"Content-Length: 29", b"GET /smuggled HTTP/1.1\r\na: b\r\n\r\n"[:29]),
+    ],
 )
-async def test_an_upgrade_is_not_taken_up(bench: Bench, protocol: str, kept: bool) -> None:
+@pytest.mark.parametrize("pause", [False, True])
+async def test_an_upgrade_is_not_taken_up(
+    bench: Bench, protocol: str, framing: bytes, sent: bytes, pause: bool
+) -> None:
     connection = await bench.connect()
-    upgrade = f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 2\r\n\r\n{{}}"
-    got = await ask(connection, b"POST /x HTTP/1.1\r\nHost: g\r\n" + upgrade.encode())
+    writer = connection[1]
+    writer.write(b"POST /x HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: " + protocol.encode() + b"\r\n")
+    writer.write(framing + b"\r\n\r\n")
+    if pause:
+        await asyncio.sleep(0.01)
+    got = await ask(connection, sent)
     assert got.startswith(b"HTTP/1.1 200")
-    assert got.endswith(b"{}")
-    again = await ask(connection, GET + b"\r\n")
-    assert again.startswith(b"HTTP/1.1 200") == kept
+    assert got.endswith(sent if len(sent) in (2, 29) else b"{}")
+    assert (await ask(connection, GET + b"\r\n")).startswith(b"HTTP/1.1 200")
+    assert bench.entered == 2
+
+
+async def test_an_upgrade_of_a_broken_body_is_refused(bench: Bench) -> None:
+    head = b"POST /x HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: gzip\r\n\r\n"
+    reader, _ = connection = await bench.connect()
+    assert await ask(connection, head + b"2\r\n{}\r\n0\r\n\r\n") == b""  # this bench has no answer for what it raises
+    assert await reader.read() == b""
+
+
+async def test_what_follows_a_connect_is_no_request(bench: Bench) -> None:
+    reader, _ = connection = await bench.connect()
+    got = await ask(connection, b"CONNECT g:1 HTTP/1.1\r\nHost: g\r\n\r\n" + GET + b"\r\n")
+    assert b"connection: close" in got
+    assert await reader.read() == b""
+    assert bench.entered == 1
+
+
+async def test_a_thousand_requests_at_once_are_answered_in_order(bench: Bench) -> None:
+    reader, writer = await bench.connect()
+    writer.write(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % n for n in range(1000)))
+    await asyncio.sleep(0.01)
+    [connection] = server_side = list(bench.edge.connections)
+    assert server_side
+    most = 0
+    for n in range(1000):
+        got = await answer(reader)
+        most = max(most, len(connection._requests))
+        assert b"x-path: /%d\r\n" % n in got
+    assert most < 2 * STEP_BYTES // len(b"GET / HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize("size", [1, 3, 4096, 5000, 300_000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_comes_whole_however_it_is_cut(bench: Bench, size: int, chunked: bool) -> None:
+    body = bytes(range(256)) * (2 if size < 5 else 3)
+    connection = await bench.connect()
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in (body[:7], body[7:300], body[300:])) + b"0\r\n\r\n"
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    data = b"POST /x HTTP/1.1\r\nHost: g\r\n" + framing + b"\r\n\r\n" + (framed if chunked else body)
+    for start in range(0, len(data), size):
+        connection[1].write(data[start : start + size])
+        await asyncio.sleep(0)
+    assert (await answer(connection[0])).endswith(b"\r\n\r\n" + body)
+    assert (await ask(connection, GET + b"\r\n")).endswith(b"ok")
+
+
+async def test_a_body_that_nobody_asks_for_is_not_taken_in(bench: Bench) -> None:
+    _, writer = await bench.connect()
+    writer.write(b"POST /wait HTTP/1.1\r\nHost: g\r\nContent-Length: 50000000\r\n\r\n")
+    writer.write(b"a" * 20_000_000)
+    await asyncio.sleep(0.3)
+    [connection] = bench.edge.connections
+    assert connection._request is not None
+    assert READ_AHEAD_BYTES < connection._request.content._size < READ_AHEAD_BYTES + 1_000_000
+
+
+@pytest.mark.parametrize(
+    "endless", [b"x-a: b\r\n", b"a", b"\r\n2;" + b"e" * 1000, b"\r\n0\r\nTrailer: a" + b"b" * 1000]
+)
+async def test_framing_without_end_is_refused(bench: Bench, endless: bytes) -> None:
+    reader, writer = await bench.connect()
+    head = b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+    writer.write(head + endless)
+    sent = 0
+    while not (reader._buffer or reader.at_eof() or reader.exception()) and sent < 1_000_000:  # type: ignore[attr-defined]
+        part = (endless if endless.startswith(b"x") else b"c" * 100) * 100
+        writer.write(part)
+        sent += len(part)
+        await asyncio.sleep(0.001)
+    assert sent < 500_000
+    assert bench.entered <= 1
+
+
+async def test_a_connection_that_is_kept_open_for_nothing_is_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, _ = connection = await bench.connect()
+    assert (await ask(connection, GET + b"\r\n")).endswith(b"ok")
+    bench.edge.sweep()
+    assert (await ask(connection, GET + b"\r\n")).endswith(b"ok")
+    monkeypatch.setattr("gateway.connection.KEEPALIVE_S", -1)
+    bench.edge.sweep()
+    assert await reader.read() == b""
+    assert not bench.edge.connections
 
 
 async def test_a_body_that_nobody_read_is_read_off(bench: Bench) -> None:

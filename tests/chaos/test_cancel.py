@@ -120,7 +120,7 @@ class Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         self.ledger = world.app.ledger
-        self.pipeline: Pipeline = world.app._edge.request_handler.__self__._pipeline  # type: ignore[attr-defined]
+        self.pipeline: Pipeline = world.app._edge.handle.__self__._pipeline  # type: ignore[attr-defined]
         self.dispatched: set[str] = set()
         self.complete: set[str] = set()
         self._numbers = itertools.count(1)

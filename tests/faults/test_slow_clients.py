@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway import edge
+from gateway import connection, edge
 from gateway.demo.scripted import Reply
 from tests.conftest import KEY, World
 from tests.faults.wire import CHAT, request
@@ -21,18 +21,18 @@ HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as a test may take; the bounds of production are asserted below."""
-    monkeypatch.setattr(edge, "HEADER_DEADLINE_S", 0.5)
-    monkeypatch.setattr(edge, "BODY_GRACE_S", 0.5)
-    monkeypatch.setattr(edge, "READ_IDLE_S", 0.5)
+    monkeypatch.setattr(connection, "HEADER_DEADLINE_S", 0.5)
+    monkeypatch.setattr(connection, "BODY_GRACE_S", 0.5)
+    monkeypatch.setattr(connection, "READ_IDLE_S", 0.5)
     monkeypatch.setattr("gateway.app.SWEEP_S", 0.1)
 
 
 def test_the_bounds_of_production(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert edge.HEADER_DEADLINE_S + edge.SWEEP_S <= 30
-    assert edge.BODY_GRACE_S + edge.SWEEP_S <= 30
-    assert edge.MIN_BODY_BYTES_PER_S > 1
-    assert 30 <= edge.READ_IDLE_S <= 60
+    assert connection.HEADER_DEADLINE_S + edge.SWEEP_S <= 30
+    assert connection.BODY_GRACE_S + edge.SWEEP_S <= 30
+    assert connection.MIN_BODY_BYTES_PER_S > 1
+    assert 30 <= connection.READ_IDLE_S <= 60
 
 
 async def closed_within(world: World, start: str, drip: bytes, within_s: float) -> bool:
@@ -160,7 +160,7 @@ async def test_who_never_reads_an_error_loses_its_connection_too(world: World) -
 async def test_a_stream_that_nobody_reads_ends_at_the_deadline_of_its_call(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge, "READ_IDLE_S", 30)
+    monkeypatch.setattr(connection, "READ_IDLE_S", 30)
     world.a.script([ENDLESS])
     body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": "x"}]}
     with asking(world.app.port, request(CHAT, body=body, headers="x-stainless-read-timeout: 1\r\n")) as client:
