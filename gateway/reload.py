@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from gateway.generation import Generation, Parts, made, taken_over, without_plan
 LOOK_S: Final = 1.0  # a change of a file is taken when two looks in a row have found it the same
 SETTLE_S: Final = 0.1  # what was read must still be the same then: a file may be half-written
 MAX_READS: Final = 20
+GIVE_WAY_S: Final = 0.0005
 LOGGED: Final = 100  # lines in the log for one reload
 REPORTED: Final = 1000  # problems or changes in the answer of the admin API
 _log = logging.getLogger("gateway.reload")
@@ -185,20 +188,31 @@ class Reloader:
 
 
 def _load(path: Path, started_with: Config, current: Generation) -> tuple[Loaded | ConfigError, Sources]:
-    """Off the loop, because a large file takes a while."""
-    try:
-        config = load(path)
+    """In a thread, because a large file takes a while."""
+    with _giving_way():
+        try:
+            config = load(path)
+        except ConfigError as error:
+            assert error.sources is not None
+            return error, error.sources
         secrets, sources = secrets_of(config), config.sources
         assert sources is not None
         if problems := secrets.problems(sources):
-            error = ConfigError(problems)
-            error.sources = sources
-            raise error
-    except ConfigError as error:
-        return error, error.sources or Sources(path)
-    found = [*changes(current.config, config), *turned(current.secrets, secrets, config)]
-    pending = [change for change in changes(started_with, config) if change.when == RESTART]
-    return Loaded(config, secrets, found, pending), sources
+            return ConfigError(problems), sources
+        found = [*changes(current.config, config), *turned(current.secrets, secrets, config)]
+        pending = [change for change in changes(started_with, config) if change.when == RESTART]
+        return Loaded(config, secrets, found, pending), sources
+
+
+@contextlib.contextmanager
+def _giving_way() -> Iterator[None]:
+    """The loop waits for the interpreter's lock at each of its steps, 5 ms by default: too long for streams."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(GIVE_WAY_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
 
 
 def _refused(error: ConfigError, path: Path, number: int) -> Outcome:

@@ -66,8 +66,8 @@ class Origin:
 class HttpClient:
     """HTTP/1.1 with kept connections: no redirects, no cookies, no proxy from the environment.
 
-    State: origins and the unchanging part of a request's head, by URL (there are as many as routes.yaml has), and
-    all open connections.
+    State: origins and the unchanging part of a request's head, by URL (there are as many as routes.yaml has), the
+    addresses that it has now, and all open connections.
     """
 
     def __init__(self, connect_s: float, clock: Clock, deadlines: Deadlines) -> None:
@@ -79,6 +79,7 @@ class HttpClient:
         self._origins: dict[tuple[str, str, int], Origin] = {}
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
+        self._wanted: set[tuple[str, str, int] | None] = set()  # empty until the first change of the configuration
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
         origin, start = self._targets.get(url) or self._target(url)
@@ -97,7 +98,8 @@ class HttpClient:
         """Other backends from now on. Connections to those that stay are kept, others are closed behind their calls."""
         self._connect_s = connect_s
         self._targets.clear()  # found again with the next call
-        for key in self._origins.keys() - {_address(url) for url in base_urls}:
+        self._wanted = {_address(url) for url in base_urls}
+        for key in self._origins.keys() - self._wanted:
             origin = self._origins.pop(key)
             origin.gone = True
             for connection in list(origin.idle):
@@ -116,6 +118,7 @@ class HttpClient:
             raise AttemptFailed("connect", "the base_url is not a URL")
         parts, (scheme, host, port) = urlsplit(url), address
         origin = self._origins.setdefault(address, Origin(host, port, tls=scheme == "https"))
+        origin.gone = bool(self._wanted) and address not in self._wanted  # a call that began before asks it once more
         path = quote(parts.path + (f"?{parts.query}" if parts.query else ""), safe=_SAFE)
         named = f"[{host}]" if ":" in host else host.encode("idna").decode()
         where = named if parts.port is None else f"{named}:{port}"

@@ -126,7 +126,8 @@ def _of_values(section: str, name: str, old: Values, new: Values, whom: str) -> 
         named = key if name else ".".join((_SECTIONS.get(section, section), *path))
         when = _LATER.get((section, *path), NOW)
         what = f"{about}{named} " if named else about
-        text = f"{what}{_difference(before, after)}{_unit(path)}{_for(whom)}{_SAID[when]}"
+        percent = "" if path == ("port",) else _percent(before, after)
+        text = f"{what}{_difference(before, after)}{percent}{_unit(path)}{_for(whom)}{_SAID[when]}"
         yield Change(section, name, key, _shown(before), _shown(after), when, whom, text)
 
 
@@ -157,7 +158,7 @@ def _difference(old: Value, new: Value) -> str:
     if isinstance(old, tuple) and isinstance(new, tuple) and set(old) != set(new):
         added, dropped = [w for w in new if w not in old], [w for w in old if w not in new]
         return _both([f"adds {_words(added)}"] if added else [], [f"drops {_words(dropped)}"] if dropped else [])
-    return f"{_shown(old) or 'none'} -> {_shown(new) or 'none'}{_percent(old, new)}"
+    return f"{_shown(old) or 'none'} -> {_shown(new) or 'none'}"
 
 
 def _both(gains: list[str], losses: list[str]) -> str:
