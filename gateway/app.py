@@ -40,7 +40,7 @@ FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
-LINGER_S = 1.0  # what connections without a call have for a last one, where new ones wait for the next process
+LINGER_S = 0.5  # what connections without a call have for a last one, where new ones wait for the next process
 LINGER_LOOK_S = 0.02
 BACKLOG = 1024
 
@@ -130,13 +130,16 @@ class App:
     async def _last_calls(self, drain_s: float) -> None:
         """A client that has just connected, or is about to use a connection again, must not find it closed."""
         now = self._parts.clock.now
-        began = now()
-        await self._edge.drain(drain_s)
-        while now() < began + min(LINGER_S, drain_s):
-            if self._hurried or not self._edge.connections:
+        quiet_since = now()
+        until = quiet_since + drain_s
+        while now() < until and not self._hurried:
+            began = now()
+            await self._edge.drain(until - began)
+            if now() - began > LINGER_LOOK_S / 2:  # there was a call
+                quiet_since = now()
+            if not self._edge.connections or now() - quiet_since >= LINGER_S:
                 break
             await asyncio.sleep(LINGER_LOOK_S)
-        await self._edge.drain(0.0 if self._hurried else began + drain_s - now())
 
     def _expire(self, wall_ms: int) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""

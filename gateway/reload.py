@@ -7,9 +7,10 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from gateway.changes.compare import RESTART, Change, changes, turned
 from gateway.config.load import ConfigError, Problem, load
@@ -25,6 +26,8 @@ MAX_READS: Final = 20
 GIVE_WAY_S: Final = 0.0005
 LOGGED: Final = 100  # lines in the log for one reload
 REPORTED: Final = 1000  # problems or changes in the answer of the admin API
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("gateway.reload")
 
 
@@ -39,6 +42,14 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """What is wrong with routes.yaml: the first `REPORTED` problems, and how many there are."""
+
+    problems: Sequence[Problem]
+    count: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """`error` is None when what routes.yaml says is in force: applied, or unchanged."""
 
@@ -47,7 +58,7 @@ class Outcome:
     changes: Sequence[Change] = ()
     pending: Sequence[Change] = ()
     warnings: Sequence[str] = ()
-    problems: Sequence[Problem] = ()
+    problems: Sequence[Problem] = ()  # the first of them
     error: GatewayError | None = None
 
     def value(self) -> dict[str, Any]:
@@ -83,6 +94,7 @@ class Reloader:
         self._turn: asyncio.Task[Outcome] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._thread = ThreadPoolExecutor(1, "reload")
         parts.metrics.generation.set(first.number)
         parts.metrics.reloaded.set(1)
 
@@ -114,6 +126,11 @@ class Reloader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _aside(self, work: Callable[[Unpack[Ts]], T], *given: *Ts) -> T:
+        """In the one thread of all reloads: each further one would keep the memory of a large load for itself."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -122,7 +139,7 @@ class Reloader:
         return task
 
     async def _look(self) -> None:
-        now = await asyncio.to_thread(self._sources.now)
+        now = await self._aside(self._sources.now)
         same, settled = now == self._sources.stamps, now == self._seen
         self._seen = None if same or settled else now
         if settled or (same and self._last.result == "failed"):
@@ -142,11 +159,11 @@ class Reloader:
         number = self._current.number
         try:
             loaded = await self._read()
+            if isinstance(loaded, Refusal):
+                return _refused(loaded, self._sources.path, number)
             if not loaded.changes:
                 return Outcome("unchanged", number, pending=loaded.pending, warnings=loaded.config.warnings)
             await self._apply(loaded)
-        except ConfigError as error:
-            return _refused(error, self._sources.path, number)
         except (StoreUnavailable, ShuttingDown) as error:
             return Outcome("failed", number, error=error)
         except Exception:
@@ -155,28 +172,25 @@ class Reloader:
         warnings = [*loaded.config.warnings, *without_plan(loaded.config, self._parts.ledger)]
         return Outcome("applied", self._current.number, loaded.changes, loaded.pending, warnings)
 
-    async def _read(self) -> Loaded:
-        """Once it has been the same for a moment. Raises ConfigError."""
+    async def _read(self) -> Loaded | Refusal:
+        """Once it has been the same for a moment."""
         clock, path = self._parts.clock, self._sources.path
         if not self._sources.readable_again:
-            raise ConfigError([Problem(str(path), 1, "", "is no file that could be read again")])
+            return Refusal([Problem(str(path), 1, "", "is no file that could be read again")], 1)
         for _ in range(MAX_READS):
             began = clock.now()
-            loaded, sources = await asyncio.to_thread(_load, path, self._started_with, self._current)
+            loaded, sources = await self._aside(_load, path, self._started_with, self._current)
             self._sources = sources
             await clock.sleep(max(0.0, began + SETTLE_S - clock.now()))
-            if await asyncio.to_thread(sources.changed):
-                continue
-            if isinstance(loaded, ConfigError):
-                raise loaded
-            return loaded
-        raise ConfigError([Problem(str(path), 1, "", "changes all the time", "rename a finished file over it")])
+            if not await self._aside(sources.changed):
+                return loaded
+        return Refusal([Problem(str(path), 1, "", "changes all the time", "rename a finished file over it")], 1)
 
     async def _apply(self, loaded: Loaded) -> None:
         """Raises StoreUnavailable or ShuttingDown before anything has changed."""
         config, parts, old = loaded.config, self._parts, self._current
         version = await parts.ledger.put_rates({name: model.rates for name, model in config.models.items()})
-        new = await asyncio.to_thread(made, old.number + 1, config, loaded.secrets, version, parts, old)
+        new = await self._aside(made, old.number + 1, config, loaded.secrets, version, parts, old)
         if self._closing:
             raise ShuttingDown("The gateway is shutting down.")
         # No await from here on: what is in force changes in one step of the loop.
@@ -187,18 +201,17 @@ class Reloader:
         parts.metrics.generation.set(new.number)
 
 
-def _load(path: Path, started_with: Config, current: Generation) -> tuple[Loaded | ConfigError, Sources]:
-    """In a thread, because a large file takes a while."""
+def _load(path: Path, started_with: Config, current: Generation) -> tuple[Loaded | Refusal, Sources]:
+    """Aside, because a large file takes a while."""
     with _giving_way():
         try:
             config = load(path)
         except ConfigError as error:
-            assert error.sources is not None
-            return error, error.sources
+            return Refusal(error.problems[:REPORTED], len(error.problems)), error.sources or Sources(path)
         secrets, sources = secrets_of(config), config.sources
         assert sources is not None
         if problems := secrets.problems(sources):
-            return ConfigError(problems), sources
+            return Refusal(problems[:REPORTED], len(problems)), sources
         found = [*changes(current.config, config), *turned(current.secrets, secrets, config)]
         pending = [change for change in changes(started_with, config) if change.when == RESTART]
         return Loaded(config, secrets, found, pending), sources
@@ -215,19 +228,17 @@ def _giving_way() -> Iterator[None]:
         sys.setswitchinterval(usual_s)
 
 
-def _refused(error: ConfigError, path: Path, number: int) -> Outcome:
-    shown = [asdict(problem) for problem in error.problems[:REPORTED]]
-    message = (
-        f"{path} has {_count(error.problems, 'problem')}, so nothing has changed: generation {number} is in force."
-    )
-    return Outcome("refused", number, problems=error.problems, error=ConfigRefused(message, problems=shown))
+def _refused(refusal: Refusal, path: Path, number: int) -> Outcome:
+    shown = [asdict(problem) for problem in refusal.problems]
+    message = f"{path} has {_count(refusal.count, 'problem')}; generation {number} stays in force."
+    return Outcome("refused", number, problems=refusal.problems, error=ConfigRefused(message, problems=shown))
 
 
 def _tell(outcome: Outcome, last: Outcome, path: Path) -> None:
     """In the log; what fails again for the same reason is not told again."""
     number = outcome.generation
     if outcome.result == "applied":
-        _log.info("generation %d of %s is in force: %s", number, path, _count(outcome.changes, "change"))
+        _log.info("generation %d of %s is in force: %s", number, path, _count(len(outcome.changes), "change"))
         _lines(logging.INFO, [change.text for change in outcome.changes])
         _lines(logging.WARNING, outcome.warnings)
     elif outcome.result == "unchanged":
@@ -244,5 +255,5 @@ def _lines(level: int, lines: Sequence[str]) -> None:
         _log.log(level, "and %d more", len(lines) - LOGGED)
 
 
-def _count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -34,17 +34,19 @@ _log = logging.getLogger("gateway.server")
 class HttpSink:
     """Writes an answer to the client as it comes.
 
-    State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet, and
-    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream).
+    State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet,
+    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream), and whether the
+    head has let it use the connection again.
     """
 
-    __slots__ = ("_chunked", "_generation", "_head", "_request", "begun", "streaming")
+    __slots__ = ("_chunked", "_generation", "_head", "_promised", "_request", "begun", "streaming")
 
     def __init__(self, request: HttpRequest, generation: int) -> None:
         self._request = request
         self._generation = generation
         self._head = b""
         self._chunked = request.version >= HttpVersion11
+        self._promised = False
         self.begun = self.streaming = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
@@ -59,6 +61,7 @@ class HttpSink:
 
     async def finish(self, last: bytes = b"") -> None:
         self.streaming = False
+        self._request.keep_alive = self._promised  # though a shutdown may have begun: the client does not know
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
         self._request.end(self._led(last))
@@ -73,7 +76,8 @@ class HttpSink:
         if not lines.isascii():
             lines = "\r\n".join(f"{name}: {_escaped(value)}" for name, value in headers.items())
         assert lines.count("\n") == len(headers) - 1, "a header of an answer holds a line break"
-        if not self._request.keep_alive:
+        self._promised = self._request.keep_alive
+        if not self._promised:
             framing += "\r\nconnection: close"
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
@@ -143,11 +147,11 @@ class Gateway:
             raise
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
-            http.keep_alive = False
             failed = error_answer(GatewayError(_UNFORESEEN), request_id)
             if sink.streaming:
                 await sink.finish(error_event(failed))
-            elif not sink.begun:
+            http.keep_alive = False
+            if not sink.begun:
                 await sink.send(failed)
 
     def refuse(self, error: GatewayError) -> Answer:

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ async def ready(world: World) -> tuple[int, dict[str, Any]]:
         return answer.status, await answer.json()
 
 
-def metric(world: World, name: str, labels: Mapping[str, str] | None = None) -> float | None:
+def metric(world: World, name: str, labels: dict[str, str] | None = None) -> float | None:
     return world.app.metrics.registry.get_sample_value(name, labels)
 
 
@@ -547,20 +547,15 @@ async def test_who_asked_and_left_does_not_end_it(world: World) -> None:
     await until(lambda: world.app._front.generation.number == 2)
 
 
-@pytest.fixture
-async def closing(world: World) -> AsyncIterator[World]:
-    yield world
-
-
-async def test_a_shutdown_ends_a_reload_under_way(closing: World) -> None:
-    edit(closing, ("rpm: 2", "rpm: 3"))
-    closing.app.reload_soon()
+async def test_a_shutdown_ends_a_reload_under_way(world: World) -> None:
+    edit(world, ("rpm: 2", "rpm: 3"))
+    world.app.reload_soon()
     await asyncio.sleep(SETTLE_S / 2)
-    front = closing.app._front
+    front = world.app._front
     config = dataclasses.replace(front.generation.config.server, drain_s=0.0)
     front.generation = dataclasses.replace(
         front.generation, config=dataclasses.replace(front.generation.config, server=config)
     )
-    await closing.app.aclose()
+    await world.app.aclose()
     assert front.generation.number == 1
-    assert closing.app._reloader._tasks == set()
+    assert world.app._reloader._tasks == set()

@@ -42,9 +42,12 @@ class ConfigError(Exception):
     """Every problem of a load in one report; `sources` is what was read, where that is known."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        super().__init__(problems)
         self.problems = problems
         self.sources: Sources | None = None
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 @dataclass
