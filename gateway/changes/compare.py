@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from gateway.changes.flat import Hidden, KeyHashes, Path, Value, Values, flat, item_text
+from gateway.changes.flat import Hidden, KeyHashes, Path, Value, Values, compact, flat, item_text
 from gateway.config.model import Config
 from gateway.config.secrets import Secrets
 from gateway.routing.live import Live
@@ -182,7 +182,9 @@ def _shown(value: Value) -> str | None:
         return str(len(value.hashes))
     if isinstance(value, tuple):
         return _words(value) or None
-    return f"{value:g}" if isinstance(value, float) else str(value)[:_MAX_CHARS]
+    if isinstance(value, bool | str):
+        return str(value)[:_MAX_CHARS]
+    return compact(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _words(words: Sequence[str]) -> str:

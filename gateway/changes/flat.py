@@ -65,6 +65,14 @@ def _fields(value: Any, path: Path) -> Values:
     return out
 
 
+def compact(number: int) -> str:
+    """As routes.yaml writes it, where that is exact."""
+    for factor, unit in ((1_000_000, "M"), (1_000, "k")):
+        if number and number % factor == 0:
+            return f"{number // factor}{unit}"
+    return str(number)
+
+
 def item_text(value: Any) -> str:
     """One of a list, or a value that is a name."""
     if isinstance(value, Secret):
@@ -72,7 +80,9 @@ def item_text(value: Any) -> str:
     if isinstance(value, Via):
         return f"{value.backend} as {value.as_name}" + (f" with weight {value.weight}" if value.weight != 1 else "")
     if isinstance(value, PlanGrant):
-        return f"{credits_text(value.credits_uc)} credits {f'each {value.every}' if value.every else 'once'}"
+        whole, left_uc = divmod(value.credits_uc, 1_000_000)
+        amount = credits_text(value.credits_uc) if left_uc else compact(whole)
+        return f"{amount} credits {f'each {value.every}' if value.every else 'once'}"
     if isinstance(value, Fallback):
         return value.model
     return str(value)

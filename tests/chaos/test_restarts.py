@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from gateway.charging.audit import audit
@@ -38,11 +39,17 @@ class Parent:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Returns when it answers; who asks before waits in the socket."""
+        self._process = self._spawn()
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/readyz") as answer:
+            assert answer.status == 200
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         fd = self.listener.fileno()
         environment = {**os.environ, "MOMA_TEST_ADMIN_KEY": ADMIN_KEY, "MOMA_TEST_BACKEND_KEY": "backend-secret"}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "gateway", "serve", "-c", str(self._routes), "--fd", str(fd)],
                 stdout=log, stderr=log, env=environment, pass_fds=[fd],
             )  # fmt: skip
@@ -82,14 +89,14 @@ async def parent(tmp_path: Path) -> AsyncIterator[tuple[Parent, Traffic, Gateway
 async def test_restarts_under_load(parent: tuple[Parent, Traffic, GatewayProcess], restarts: int) -> None:
     holder, traffic, gateway = parent
     running, rng, began = True, random.Random(8), time.monotonic()
-    holder.start()
+    await holder.start()
     load = [asyncio.create_task(traffic.streams(holder.url, lambda: running, kept=False)) for _ in range(STREAMS)]
     load.append(asyncio.create_task(traffic.calls(holder.url, CALLS_PER_S, lambda: running)))
     try:
         for _ in range(restarts):
-            await asyncio.sleep(rng.uniform(2.0, 5.0))
+            await asyncio.sleep(rng.uniform(1.0, 4.0))
             await holder.stop()
-            holder.start()
+            await holder.start()
         await asyncio.sleep(3.0)
     finally:
         running = False
@@ -113,12 +120,12 @@ async def test_who_uses_a_connection_at_once_again_is_served_over_it(
     """The head of the stream has allowed it, and was sent before anybody knew of a shutdown."""
     holder, traffic, gateway = parent
     traffic._stream_s, running = 1.0, True
-    holder.start()
+    await holder.start()
     load = [asyncio.create_task(traffic.streams(holder.url, lambda: running)) for _ in range(STREAMS)]
     for _ in range(2):
         await asyncio.sleep(2.3)
         await holder.stop()
-        holder.start()
+        await holder.start()
     await asyncio.sleep(2.0)
     running = False
     await asyncio.gather(*load)
@@ -134,7 +141,7 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_end_comes_in_time
     holder, traffic, gateway = parent
     traffic._stream_s = 30.0
     gateway.routes.write_text(gateway.routes.read_text().replace("drain: 5s", "drain: 500ms"))
-    holder.start()
+    await holder.start()
     stream = asyncio.create_task(traffic.streams(holder.url, lambda: not traffic.failed))
     await asyncio.sleep(2.0)
     await holder.stop()
@@ -149,12 +156,12 @@ async def test_connections_without_a_call_end_it_late_but_not_for_long(
 ) -> None:
     """Each may be about to send: it has a second for that."""
     holder, traffic, _ = parent
-    holder.start()
+    await holder.start()
     await traffic.calls(holder.url, 5, iter([True, True, False]).__next__)
     silent = await asyncio.open_connection(*holder.listener.getsockname())
     await asyncio.sleep(0.1)
     stop = asyncio.create_task(holder.stop())
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.1)
     silent[1].write(b"GET /readyz HTTP/1.1\r\nhost: g\r\n\r\n")
     last = await silent[0].read()
     assert last.startswith(b"HTTP/1.1 503")
