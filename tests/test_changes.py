@@ -189,6 +189,7 @@ KNOWN: dict[str, Any] = {  # names must be of something that there is
     "via": (Via("b", "x"),),
     "policy": "cheapest",
     "weigh": {"cost": 1.0},
+    "allow": frozenset({"small"}),
     "fallback_error": (Fallback("large"),),
     "fallback_context": (Fallback("large"),),
 }
