@@ -54,6 +54,7 @@ class App:
         self.metrics = Metrics()
         self.port = 0
         self._draining = self._hurried = False
+        self._reloader: Reloader | None = None
 
     async def start(
         self, host: str | None = None, port: int | None = None, listener: socket.socket | None = None
@@ -71,8 +72,9 @@ class App:
             stack.push_async_callback(parts.client.aclose)
             chores = self._chores = Chores(clock)
             stack.push_async_callback(chores.aclose)
-            self._front = self._served(parts)
-            stack.push_async_callback(self._reloader.aclose)
+            reloader = self._reloader = self._made_reloader(parts)
+            stack.push_async_callback(reloader.aclose)
+            self._front = self._served(parts, reloader)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
             self._runner = web.ServerRunner(self._edge, shutdown_timeout=FAREWELL_S)
             stack.push_async_callback(self._runner.cleanup)
@@ -82,7 +84,7 @@ class App:
         self.port = self._runner.addresses[0][1]
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
-        chores.every(LOOK_S, "watching routes.yaml", self._reloader.look)
+        chores.every(LOOK_S, "watching routes.yaml", reloader.look)
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
@@ -111,8 +113,9 @@ class App:
             self._edge.hurry()
 
     def reload_soon(self) -> None:
-        """For a signal."""
-        self._reloader.soon()
+        """For a signal. What is changed during the start is found by the first looks."""
+        if self._reloader is not None:
+            self._reloader.soon()
 
     async def _listen(self, host: str, port: int, listener: socket.socket | None) -> None:
         self._site: web.BaseSite = (
@@ -165,12 +168,15 @@ class App:
             next_charge_id=ids("ch"),
         )
 
-    def _served(self, parts: Parts) -> Gateway:
-        """The first generation, what replaces it, and all that is reached by a URL."""
+    def _made_reloader(self, parts: Parts) -> Reloader:
+        """With the first generation."""
         first = made(1, self._config, secrets_of(self._config), self.ledger.card_version, parts)
         for warning in without_plan(self._config, self.ledger):
             _log.warning("%s", warning)
-        reloader = self._reloader = Reloader(first, parts, self._swap)
+        return Reloader(first, parts, self._swap)
+
+    def _served(self, parts: Parts, reloader: Reloader) -> Gateway:
+        """All that is reached by a URL."""
 
         async def reload() -> dict[str, Any]:
             return (await reloader.reload()).value()
@@ -180,7 +186,7 @@ class App:
         )
         self._show(parts)
         return Gateway(
-            first,
+            reloader.generation,
             admin,
             self.metrics,
             reasons=self._not_ready,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -77,14 +78,14 @@ class Outcome:
 class Reloader:
     """One reload at a time; who asks while one runs shares the next, which sees all that was written before.
 
-    State: the generation in force; the reload that has yet to begin (`_turn`) and all tasks; the last outcome; the
+    State: the `generation` in force; the reload that has yet to begin (`_turn`) and all tasks; the last outcome; the
     files as they were last read (`_sources`), and what a look has found different in them (`_seen`).
     """
 
     def __init__(self, first: Generation, parts: Parts, swap: Callable[[Generation], None]) -> None:
         assert first.config.sources is not None, "it was not loaded from a file"
         self._started_with = first.config
-        self._current = first
+        self.generation = first
         self._parts = parts
         self._swap = swap
         self._sources = first.config.sources
@@ -101,7 +102,10 @@ class Reloader:
     @property
     def status(self) -> dict[str, Any]:
         """What /readyz shows to everybody: no names, and no lines of the file."""
-        shown: dict[str, Any] = {"generation": self._current.number, "last_reload_successful": self._last.error is None}
+        shown: dict[str, Any] = {
+            "generation": self.generation.number,
+            "last_reload_successful": self._last.error is None,
+        }
         if self._last.error is not None:
             shown["message"] = "The configuration before it is in force. The log, and POST /admin/v1/reload, say why."
         return shown
@@ -135,8 +139,13 @@ class Reloader:
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("routes.yaml could not be looked at", exc_info=error)
 
     async def _look(self) -> None:
         now = await self._aside(self._sources.now)
@@ -156,7 +165,7 @@ class Reloader:
             return outcome
 
     async def _outcome(self) -> Outcome:
-        number = self._current.number
+        number = self.generation.number
         try:
             loaded = await self._read()
             if isinstance(loaded, Refusal):
@@ -170,7 +179,7 @@ class Reloader:
             _log.exception("a reload failed unexpectedly")
             return Outcome("failed", number, error=ServiceError("The reload failed; the log says why."))
         warnings = [*loaded.config.warnings, *without_plan(loaded.config, self._parts.ledger)]
-        return Outcome("applied", self._current.number, loaded.changes, loaded.pending, warnings)
+        return Outcome("applied", self.generation.number, loaded.changes, loaded.pending, warnings)
 
     async def _read(self) -> Loaded | Refusal:
         """Once it has been the same for a moment."""
@@ -179,7 +188,7 @@ class Reloader:
             return Refusal([Problem(str(path), 1, "", "is no file that could be read again")], 1)
         for _ in range(MAX_READS):
             began = clock.now()
-            loaded, sources = await self._aside(_load, path, self._started_with, self._current)
+            loaded, sources = await self._aside(_load, path, self._started_with, self.generation)
             self._sources = sources
             await clock.sleep(max(0.0, began + SETTLE_S - clock.now()))
             if not await self._aside(sources.changed):
@@ -188,7 +197,7 @@ class Reloader:
 
     async def _apply(self, loaded: Loaded) -> None:
         """Raises StoreUnavailable or ShuttingDown before anything has changed."""
-        config, parts, old = loaded.config, self._parts, self._current
+        config, parts, old = loaded.config, self._parts, self.generation
         version = await parts.ledger.put_rates({name: model.rates for name, model in config.models.items()})
         new = await self._aside(made, old.number + 1, config, loaded.secrets, version, parts, old)
         if self._closing:
@@ -196,7 +205,7 @@ class Reloader:
         # No await from here on: what is in force changes in one step of the loop.
         parts.ledger.follow(config.plans, {tenant.name: tenant.plan for tenant in config.tenants.values()})
         taken_over(parts, old, new)
-        self._current = new
+        self.generation = new
         self._swap(new)
         parts.metrics.generation.set(new.number)
 
@@ -219,13 +228,19 @@ def _load(path: Path, started_with: Config, current: Generation) -> tuple[Loaded
 
 @contextlib.contextmanager
 def _giving_way() -> Iterator[None]:
-    """The loop waits for the interpreter's lock at each of its steps, 5 ms by default: too long for streams."""
-    usual_s = sys.getswitchinterval()
+    """The loop waits for the interpreter's lock at each of its steps, 5 ms by default: too long for streams.
+
+    And nobody gets it from a collection of garbage, of which a load makes none, however many objects it takes.
+    """
+    usual_s, collects = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(GIVE_WAY_S)
+    gc.disable()
     try:
         yield
     finally:
         sys.setswitchinterval(usual_s)
+        if collects:
+            gc.enable()
 
 
 def _refused(refusal: Refusal, path: Path, number: int) -> Outcome:

@@ -12,7 +12,7 @@ import pytest
 from gateway.admin import Admin, credits_uc
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, RateLimited
+from gateway.errors import ConfigRefused, GatewayError, InvalidKey, InvalidValue, RateLimited
 from gateway.tenants import Caller, Tenants, key_hash
 from tests.charging.fakes import quote, settle
 from tests.conftest import ADMIN_KEY, World
@@ -595,6 +595,25 @@ async def test_without_an_admin_key_nobody_enters(desk: Desk) -> None:
     for key in ("", "None", "null"):
         with pytest.raises(InvalidKey):
             desk.admin.authorise({"authorization": f"Bearer {key}"}, "x", None)
+
+
+# -- reload -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reload_says_what_became_of_it(desk: Desk) -> None:
+    problem = {
+        "file": "routes.yaml",
+        "line": 3,
+        "key_path": "bakends",
+        "message": "is not a known key",
+        "suggestion": "",
+    }
+    desk.reloads += [None, ConfigRefused("routes.yaml has 1 problem.", problems=[problem])]
+    assert await desk.ask("POST", "reload") == (200, {"result": "unchanged"})
+    status, error = await desk.ask("POST", "reload", {})
+    assert (status, error["code"], error["param"], error["problems"]) == (422, "invalid_config", None, [problem])
+    assert (await desk.ask("GET", "reload"))[0] == 405
+    assert (await desk.ask("POST", "reload", {"now": True}))[0] == 400
 
 
 # -- over HTTP ----------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ async def _serve(config: Config, args: argparse.Namespace, listener: socket.sock
     _raise_file_limit()
     with _call_log(args.log_calls) as log_call:
         app = App(config, log_call=log_call)
-        stop = _stop_signals(app)
+        stop = _signals(app)
         address = listener.getsockname()[0] if listener is not None else None
         try:
             await app.start(args.host, args.port, listener)
@@ -141,7 +141,6 @@ async def _serve(config: Config, args: argparse.Namespace, listener: socket.sock
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise CannotListen(f"Cannot listen on {host}:{port}: {why}.") from error
         tune_gc()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload_soon)
         host = args.host or config.server.host if address is None else address
         logging.getLogger("gateway").info("serving on http://%s:%d/v1", host, app.port)
         await stop.wait()
@@ -149,8 +148,8 @@ async def _serve(config: Config, args: argparse.Namespace, listener: socket.sock
     return 0
 
 
-def _stop_signals(app: App) -> asyncio.Event:
-    """Set by the first; the second finds it set."""
+def _signals(app: App) -> asyncio.Event:
+    """Set by the first that ends the gateway; the second finds it set."""
     stop = asyncio.Event()
 
     def stopped() -> None:
@@ -160,4 +159,5 @@ def _stop_signals(app: App) -> asyncio.Event:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload_soon)
     return stop

@@ -35,14 +35,14 @@ class Sources:
     @property
     def readable_again(self) -> bool:
         """Not what came through a pipe."""
-        return not self.path.exists() or self.path.is_file()
+        return not os.path.exists(self.path) or os.path.isfile(self.path)
 
     def changed(self) -> bool:
         return self.now() != self.stamps
 
 
 def matches(folder: Path, pattern: str) -> list[Path]:
-    return sorted(found for found in folder.glob(pattern) if found.is_file())
+    return sorted(found for found in folder.glob(pattern) if os.path.isfile(found))
 
 
 def stamp(status: os.stat_result) -> Stamp:
