@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
 
 import aiohttp
 import pytest
 
-from gateway.app import App
+from gateway.app import FAREWELL_S, LINGER_S, App
+from gateway.cli import main
 from gateway.cli.sockets import FIRST_FD, NoListener, inherited
 from gateway.config.load import load
+from gateway.config.model import Server
 from tests.test_app import READY_S, Process, moma, ready, url_of
 
 __all__ = ["moma"]
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -142,6 +148,23 @@ async def test_the_end_of_a_gateway_leaves_the_socket_to_others(moma: Process, l
     assert await answer == b"HTTP/1.1 200 OK\r\n"
     writer.close()
     await second.aclose()
+
+
+def test_the_units_start_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    units = {}
+    for name in ("moma.socket", "moma.service"):
+        units[name] = ConfigParser(interpolation=None, strict=False)
+        units[name].optionxform = str  # type: ignore[assignment,method-assign]
+        units[name].read_string((ROOT / "docs" / "systemd" / name).read_text())
+    service = units["moma.service"]["Service"]
+    program, *args = shlex.split(service["ExecStart"])
+    assert (Path(program).name, args) == ("moma", ["serve", "-c", "/etc/moma/routes.yaml"])
+    assert main([*args[:-1], "/none.yaml"]) == 1
+    assert "/none.yaml:1" in capsys.readouterr().err
+    assert service["ExecReload"].split()[1:] == ["-HUP", "$MAINPID"]
+    assert int(service["TimeoutStopSec"]) > Server().drain_s + FAREWELL_S + LINGER_S
+    assert units["moma.service"]["Unit"]["Requires"] == "moma.socket"
+    assert units["moma.socket"]["Socket"]["ListenStream"].endswith(":8080")
 
 
 async def test_sighup_reloads(moma: Process) -> None:
