@@ -17,7 +17,7 @@ from gateway.backends.keys import Keys
 from gateway.call import BUCKETS
 from gateway.config.model import Breaker, Config, Limits, Plan, Retry, Timeout
 from gateway.deadline import Deadlines
-from gateway.dispatch import Delivery, Dispatcher, Job
+from gateway.dispatch import Delivery, Dispatcher, Job, RetryBudget
 from gateway.errors import GatewayError
 from gateway.limits import Gates
 from gateway.routing.live import Live
@@ -117,6 +117,7 @@ class Simulation:
             keys={scripted.name: Keys((), self._clock) for scripted in BACKENDS},
             live=self._live,
             gates=Gates(self._clock),
+            budget=RetryBudget(),
             timeout=self._config.timeout,
             retry=self._config.retry,
             clock=self._clock,

@@ -1,4 +1,4 @@
-"""`/admin/v1`: tenants, keys, grants, usage, charges, statements. The admin key as Bearer; guesses are limited."""
+"""`/admin/v1`: tenants, keys, grants, usage, charges, statements, reload. Admin key as Bearer; guesses are limited."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hmac
 import math
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
 from gateway.limits import Gates
-from gateway.tenants import Caller, Tenants, credential, key_hash
+from gateway.tenants import credential, key_hash
 
 FAILED_LOGINS = Limits(rpm=10)
 MAX_REMOTES = 1024
@@ -33,29 +33,28 @@ _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 Listed = TypeVar("Listed", Account, Key)
+Plans = Callable[[], Mapping[str, Plan]]  # those that are in force
+Reload = Callable[[], Awaitable[dict[str, Any]]]  # raises a GatewayError when the old configuration stays in force
 
 
 class Admin:
     """State: failed logins by remote address, bounded."""
 
-    def __init__(
-        self, *, key: str | None, ledger: Ledger, tenants: Tenants, plans: Mapping[str, Plan], clock: Clock
-    ) -> None:
-        self._key = key
+    def __init__(self, *, ledger: Ledger, plans: Plans, reload: Reload, clock: Clock) -> None:
         self._ledger = ledger
-        self._tenants = tenants
         self._plans = plans
+        self._reload = reload
         self._clock = clock
         self._failures = Gates(clock)
         self._remotes: set[str] = set()
 
-    def authorise(self, headers: Mapping[str, str], remote: str) -> None:
+    def authorise(self, headers: Mapping[str, str], remote: str, key: str | None) -> None:
         """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
         try:
             sent = credential(headers)
         except InvalidKey:
             sent = ""
-        if self._key and hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), self._key.encode()):
+        if key and hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), key.encode()):
             return
         self._failures.of(self._remote(remote), FAILED_LOGINS).admit(0).release(None)
         raise InvalidKey("The admin key is missing or not valid.")
@@ -95,6 +94,10 @@ class Admin:
                 self._tenant(tenant)
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
+            case ["reload"]:
+                self._expect(method, "POST")
+                _object(body)
+                return 200, await self._reload()
         raise NotFound("There is no such admin path.")
 
     @staticmethod
@@ -115,8 +118,9 @@ class Admin:
         self._expect(method, "POST")
         asked = _object(body, "id", "plan", "parent", "tags")
         tenant, plan, parent, tags = _id(asked, "id"), asked.get("plan"), asked.get("parent"), asked.get("tags", [])
-        if not isinstance(plan, str) or plan not in self._plans:
-            raise InvalidValue(f"There is no such plan. Known: {', '.join(self._plans)}.", param="plan")
+        plans = self._plans()
+        if not isinstance(plan, str) or plan not in plans:
+            raise InvalidValue(f"There is no such plan. Known: {', '.join(plans)}.", param="plan")
         if parent is not None and not isinstance(parent, str):
             raise InvalidValue("parent is the id of a tenant.", param="parent")
         if not isinstance(tags, list) or len(tags) > MAX_TAGS or not all(_is_text(tag, MAX_TAG_CHARS) for tag in tags):
@@ -125,7 +129,6 @@ class Admin:
             )
         account, receipt = self._ledger.add_tenant(tenant, plan, parent, tags)
         await receipt
-        self._tenants.put(Caller(tenant, self._plans[plan], account.path))
         return 201, shown(account)
 
     async def _keys_of(
@@ -146,13 +149,11 @@ class Admin:
             raise InvalidValue("name is a string of at most 128 characters.", param="name")
         entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
         await receipt
-        self._tenants.put_key(key_hash(key), tenant, expires_ms)
         return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": _seconds(expires_ms)}
 
     async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
         self._tenant(tenant)
-        entry, receipt = self._ledger.revoke_key(tenant, key_id)
-        self._tenants.drop_key(entry.key_hash)  # before the commit: a key that is to go must not work meanwhile
+        _, receipt = self._ledger.revoke_key(tenant, key_id)  # it is refused from here on, not from the commit
         await receipt
         return 200, {"id": key_id, "deleted": True}
 
@@ -252,7 +253,7 @@ def _object(body: bytes, *known: str) -> dict[str, Any]:
         raise InvalidValue("The body is not a JSON object.")
     for field in value:
         if field not in known:
-            raise InvalidValue(f"There is no such field. Known: {', '.join(known)}.", param=field[:64])
+            raise InvalidValue(f"There is no such field. Known: {', '.join(known) or 'none'}.", param=field[:64])
     return value
 
 

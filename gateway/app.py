@@ -1,4 +1,4 @@
-"""Composition root: Config -> components -> a server that listens. Nothing else knows how the parts are made."""
+"""Composition root: Config -> parts that live long and a first generation -> a server that listens."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import logging
 import random
 import resource
 import secrets
+import socket
 from collections.abc import Callable
+from typing import Any
 
 from gateway.admin import Admin
 from gateway.backends.client import HttpClient
-from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
-from gateway.config.load import resolve
-from gateway.config.model import Config, Plan
+from gateway.config.model import Config
+from gateway.config.secrets import secrets_of
 from gateway.deadline import Deadlines
-from gateway.dispatch import Dispatcher
+from gateway.dispatch import RetryBudget
 from gateway.edge import SWEEP_S, Edge
+from gateway.generation import Generation, Parts, made, without_plan
 from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
-from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
+from gateway.reload import LOOK_S, Reloader
 from gateway.routing.live import Live
-from gateway.routing.router import Router
 from gateway.server import Gateway
-from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
 
 _log = logging.getLogger("gateway.app")
@@ -38,52 +38,69 @@ FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
-MAX_NAMED = 20  # tenants in one line of the log
+LINGER_S = 0.5  # what connections without a call have for a last one, where new ones wait for the next process
+LINGER_LOOK_S = 0.02
 
 
 class App:
     """A running gateway. `port` is known after `start`; `aclose` lets calls end within the drain time."""
 
     def __init__(self, config: Config, *, log_call: Callable[[bytes], None] | None = None) -> None:
-        self._config = config
+        self._config = config  # of the start; `_front.generation` has the one in force
         self._log_call = log_call
         self.metrics = Metrics()
         self.port = 0
         self._draining = self._hurried = False
+        self._reloader: Reloader | None = None
 
-    async def start(self, host: str | None = None, port: int | None = None) -> None:
-        """Raises LockHeld, StoreUnavailable, or OSError when it cannot listen; nothing is left open then."""
+    async def start(
+        self, host: str | None = None, port: int | None = None, listener: socket.socket | None = None
+    ) -> None:
+        """`listener` listens already, and will when this process has ended.
+
+        Raises LockHeld, StoreUnavailable, or OSError when it cannot listen; nothing is left open then.
+        """
         config, clock = self._config, LoopClock(asyncio.get_running_loop())
-        deadlines = self._deadlines = Deadlines(clock)
+        self._inherits = listener is not None
         async with contextlib.AsyncExitStack() as stack:
             self.ledger = await open_config_ledger(config, clock)
             stack.push_async_callback(self.ledger.aclose)
-            self.ledger.on_commit = self.metrics.committed
-            self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
-            self.metrics.generation.set(1)
-            self._tokenizer = Tokenizer()
-            self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
-            stack.push_async_callback(self._client.aclose)
+            parts = self._parts = self._made(clock)
+            stack.push_async_callback(parts.client.aclose)
             chores = self._chores = Chores(clock)
             stack.push_async_callback(chores.aclose)
-            self._front = self._gateway(clock, deadlines)
+            reloader = self._reloader = self._made_reloader(parts)
+            stack.push_async_callback(reloader.aclose)
+            self._front = self._served(parts, reloader)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
             stack.push_async_callback(self._edge.aclose, FAREWELL_S)
             self.port = await self._edge.listen(
-                host or config.server.host, config.server.port if port is None else port
+                host or config.server.host, config.server.port if port is None else port, listener
             )
-            self._parts = stack.pop_all()
+            self._open = stack.pop_all()
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
-        chores.once("loading the tokenizer", lambda: asyncio.to_thread(self._tokenizer.load))
+        chores.every(LOOK_S, "watching routes.yaml", reloader.look)
+        chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
-        """Idempotent. Until calls have ended, readiness, metrics and refusals are still served."""
-        self._draining = self._front.draining = True
-        await self._edge.drain(0.0 if self._hurried else self._config.server.drain_s)
-        self._deadlines.end()  # what is left hears that we shut down
+        """Idempotent. Until calls have ended, readiness and metrics are still served, and new calls refused.
+
+        With a listener that was handed in, new connections wait in it for the next process, and those that are open get
+        a last call each.
+        """
+        self._draining = True
+        drain_s = 0.0 if self._hurried else self._front.generation.config.server.drain_s
+        if self._inherits:
+            self._edge.stop_listening()
+            await self._last_calls(drain_s)
+        else:
+            self._front.draining = True
+            await self._edge.drain(drain_s)
+        self._front.draining = True
+        self._parts.deadlines.end()  # what is left hears that we shut down
         await self._edge.drain(FAREWELL_S)
-        await self._parts.aclose()  # in the reverse order: the listener first, the ledger last
+        await self._open.aclose()  # in the reverse order: the listener first, the ledger last
 
     def hurry(self) -> None:
         """An `aclose` under way, or the next one, waits for no call."""
@@ -91,78 +108,95 @@ class App:
         if self._draining:
             self._edge.hurry()
 
+    def reload_soon(self) -> None:
+        """For a signal. What is changed during the start is found by the first looks."""
+        if self._reloader is not None:
+            self._reloader.soon()
+
+    async def _last_calls(self, drain_s: float) -> None:
+        """A client that has just connected, or is about to use a connection again, must not find it closed."""
+        now = self._parts.clock.now
+        quiet_since = now()
+        until = quiet_since + drain_s
+        while now() < until and not self._hurried:
+            began = now()
+            await self._edge.drain(until - began)
+            if now() - began > LINGER_LOOK_S / 2:  # there was a call
+                quiet_since = now()
+            if not self._edge.connections or now() - quiet_since >= LINGER_S:
+                break
+            await asyncio.sleep(LINGER_LOOK_S)
+
     def _expire(self, wall_ms: int) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""
         if self.ledger.healthy:
             self.ledger.expire_overdue(wall_ms - EXPIRE_GRACE_MS)
 
-    def _gateway(self, clock: Clock, deadlines: Deadlines) -> Gateway:
-        config, rng = self._config, random.Random()
-        tenants = directory(config, self.ledger)
-        for warning in without_plan(config, self.ledger):
-            _log.warning("%s", warning)
-        live = Live(config.breaker)
-        recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
-        self._show(clock, live, recorder)
-        pipeline = Pipeline(
-            config=config,
-            generation=1,
-            tenants=tenants,
-            gates=Gates(clock),
-            router=Router(config, rng, live),
-            dispatcher=self._dispatcher(clock, rng, live),
-            ledger=self.ledger,
-            tokenizer=self._tokenizer,
-            recorder=recorder,
+    def _made(self, clock: Clock) -> Parts:
+        """What lives as long as the process."""
+        config, deadlines = self._config, Deadlines(clock)
+        return Parts(
             clock=clock,
+            rng=random.Random(),
             deadlines=deadlines,
+            metrics=self.metrics,
+            ledger=self.ledger,
+            client=HttpClient(config.timeout.connect_s, clock, deadlines),
+            live=Live(config.breaker),
+            tenant_gates=Gates(clock),
+            backend_gates=Gates(clock),
+            retry_budget=RetryBudget(),
+            tokenizer=Tokenizer(),
+            recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
             next_charge_id=ids("ch"),
         )
-        key = config.server.admin_key
+
+    def _made_reloader(self, parts: Parts) -> Reloader:
+        """With the first generation."""
+        first = made(1, self._config, secrets_of(self._config), self.ledger.card_version, parts)
+        for warning in without_plan(self._config, self.ledger):
+            _log.warning("%s", warning)
+        return Reloader(first, parts, self._swap)
+
+    def _served(self, parts: Parts, reloader: Reloader) -> Gateway:
+        """All that is reached by a URL."""
+
+        async def reload() -> dict[str, Any]:
+            return (await reloader.reload()).value()
+
         admin = Admin(
-            key=resolve(key) if key else None, ledger=self.ledger, tenants=tenants, plans=config.plans, clock=clock
+            ledger=self.ledger, plans=lambda: self._front.generation.config.plans, reload=reload, clock=parts.clock
         )
-        metrics_key = config.server.metrics_key
+        self._show(parts)
         return Gateway(
-            pipeline,
+            reloader.generation,
             admin,
             self.metrics,
-            max_body=config.server.max_body,
-            metrics_key=resolve(metrics_key) if metrics_key else None,
             reasons=self._not_ready,
+            reloads=lambda: reloader.status,
             next_id=ids("req"),
         )
 
-    def _show(self, clock: Clock, live: Live, recorder: Recorder) -> None:
+    def _swap(self, generation: Generation) -> None:
+        self._front.generation = generation
+
+    def _show(self, parts: Parts) -> None:
         """What only a look at the running parts can tell."""
-        keys = [(via.backend, model.name) for model in self._config.models.values() for via in model.via]
+        live, recorder = parts.live, parts.recorder
 
         def targets() -> list[TargetState]:
-            return [TargetState(*key, live.of(key).in_flight, live.state(key, clock.now())) for key in keys]
+            now = parts.clock.now()
+            keys = self._front.generation.targets
+            return [TargetState(*key, live.of(key).in_flight, live.state(key, now)) for key in keys]
 
         def tenants() -> list[tuple[str, int]]:
             names = [account.id for account in self.ledger.tenants()] if self.ledger.healthy else []
             return [(label, self.ledger.available_uc(*of)) for label, of in recorder.by_label(names).items()]
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
+        self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
+        self.ledger.on_commit = self.metrics.committed
         self.ledger.on_expired = recorder.expired
-
-    def _dispatcher(self, clock: Clock, rng: random.Random, live: Live) -> Dispatcher:
-        keys = {
-            name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
-            for name, backend in self._config.backends.items()
-        }
-        return Dispatcher(
-            client=self._client,
-            keys=keys,
-            live=live,
-            gates=Gates(clock),
-            timeout=self._config.timeout,
-            retry=self._config.retry,
-            clock=clock,
-            rng=rng,
-            attempted=self.metrics.attempted,
-        )
 
     def _not_ready(self) -> list[str]:
         reasons = [] if self.ledger.healthy else ["the ledger store is not available"]
@@ -189,32 +223,3 @@ async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger
-
-
-def directory(config: Config, ledger: Ledger) -> Tenants:
-    """Tenants and keys of the ledger and of routes.yaml. Whoever has no plan any more may call nothing."""
-    tenants = Tenants()
-    for account in ledger.tenants():
-        plan = config.plans.get(account.plan) or Plan(account.plan, allow=frozenset(), gone=True)
-        tenants.put(Caller(account.id, plan, account.path))
-        for key in ledger.keys(account.id):
-            if key.revoked_ms is None:
-                tenants.put_key(key.key_hash, key.tenant, key.expires_ms)
-    for static in config.tenants.values():
-        for hashed in static.key_hashes:
-            tenants.put_key(hashed, static.name)
-    return tenants
-
-
-def without_plan(config: Config, ledger: Ledger) -> list[str]:
-    """A warning for each plan that tenants of the ledger have and routes.yaml has not."""
-    left: dict[str, list[str]] = {}
-    for account in ledger.tenants():
-        if account.plan not in config.plans:
-            left.setdefault(account.plan, []).append(account.id)
-    return [
-        f"plan {plan} is not in routes.yaml, so its tenants may call nothing: {', '.join(names[:MAX_NAMED])}"
-        f"{f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''}. Put the plan back, or list the"
-        " tenants there with another."
-        for plan, names in left.items()
-    ]

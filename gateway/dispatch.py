@@ -85,6 +85,7 @@ class Dispatcher:
         clock: Clock,
         rng: random.Random,
         attempted: Callable[[str, str], None],
+        budget: RetryBudget,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -95,7 +96,7 @@ class Dispatcher:
         self._clock = clock
         self._rng = rng
         self._attempted = attempted
-        self._budget = RetryBudget()
+        self._budget = budget
 
     async def run(self, job: Job, sink: Sink, delivery: Delivery) -> None:
         """Fills `delivery`; a stream's chunks go to `sink`, all but the last. Raises the error the client shall see."""

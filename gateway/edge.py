@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from gateway.call import Answer
 from gateway.connection import Connection
@@ -36,11 +37,20 @@ class Edge:
         self._loop = asyncio.get_running_loop()
         self._listener: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> int:
-        """Returns the port, which is chosen when it is 0. Raises OSError."""
-        listener = await self._loop.create_server(lambda: Connection(self, self._loop), host, port, backlog=BACKLOG)
-        self._listener = listener
-        return int(listener.sockets[0].getsockname()[1])
+    async def listen(self, host: str, port: int, listener: socket.socket | None = None) -> int:
+        """Returns the port, which is chosen when it is 0. A `listener` that was handed in is used instead.
+
+        Raises OSError.
+        """
+        where: dict[str, Any] = {"host": host, "port": port} if listener is None else {"sock": listener}
+        server = await self._loop.create_server(lambda: Connection(self, self._loop), **where, backlog=BACKLOG)
+        self._listener = server
+        return int(server.sockets[0].getsockname()[1])
+
+    def stop_listening(self) -> None:
+        """Closes our end of the socket; it is not shut down, for others may have it too."""
+        if self._listener is not None:
+            self._listener.close()
 
     def opened(self, connection: Connection) -> bool:
         """Whether there is room for it: one that waits between two requests makes room, if there is any."""
@@ -72,8 +82,7 @@ class Edge:
 
     async def aclose(self, within_s: float) -> None:
         """Listens no longer, and ends all connections, each after the synchronous end of its call."""
-        if self._listener is not None:
-            self._listener.close()
+        self.stop_listening()
         tasks = [task for connection in list(self.connections) if (task := connection.end()) is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)

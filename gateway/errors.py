@@ -5,6 +5,7 @@ GatewayError
     InvalidKey 401             NotFound 404            ModelNotFound 404   MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
+    ConfigRefused 422
   ServiceError                 ours or theirs, as the client sees it
     BackendFailed 502          NoBackend 503            BackendOverloaded 429
     DeadlineExceeded 504       StoreUnavailable 503     ShuttingDown 503
@@ -89,6 +90,13 @@ class Conflict(CallRejected):
 class RequestTooLarge(CallRejected):
     status = 413
     code = "request_too_large"
+
+
+class ConfigRefused(CallRejected):
+    """A reload that changes nothing; `extra` carries the problems of routes.yaml."""
+
+    status = 422
+    code = "invalid_config"
 
 
 class ContextTooLong(CallRejected):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from gateway.clock import Clock
 from gateway.config.model import Limits
 from gateway.errors import RateLimited
@@ -30,6 +32,12 @@ class Bucket:
             level = self.level + (now - self._at) * self.capacity / _MINUTE_S
             self.level = level if level < self.capacity else self.capacity
             self._at = now
+
+    def resize(self, capacity: int) -> None:
+        """As full as before."""
+        self.level *= capacity / self.capacity
+        self.capacity = capacity
+        self.shown = str(capacity)
 
     def wait_s(self, amount: float) -> float:
         """How long until `amount` is there; more than a full bucket waits for a full one."""
@@ -60,17 +68,34 @@ class Permit:
 
 
 class Gate:
-    """The limits of one tenant or backend. State: the two buckets and `in_flight`."""
+    """The limits of one tenant or backend. State: `limits`, the two buckets and `in_flight`."""
 
-    __slots__ = ("_clock", "concurrency", "in_flight", "rpm", "tpm")
+    __slots__ = ("_clock", "concurrency", "in_flight", "limits", "rpm", "tpm")
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self._clock = clock
-        now = clock.now()
-        self.rpm = Bucket(limits.rpm, now) if limits.rpm else None
-        self.tpm = Bucket(limits.tpm, now) if limits.tpm else None
-        self.concurrency = limits.concurrency
+        self.rpm: Bucket | None = None
+        self.tpm: Bucket | None = None
         self.in_flight = 0
+        self.change(limits)
+
+    def change(self, limits: Limits) -> None:
+        """Other limits from now on. Buckets stay as full as they are, so that nobody gains by a reload."""
+        self.limits = limits
+        self.rpm = self._changed(self.rpm, limits.rpm)
+        self.tpm = self._changed(self.tpm, limits.tpm)
+        self.concurrency = limits.concurrency
+
+    def _changed(self, bucket: Bucket | None, capacity: int | None) -> Bucket | None:
+        now = self._clock.now()
+        if not capacity:
+            return None
+        if bucket is None:
+            return Bucket(capacity, now)
+        if bucket.capacity != capacity:
+            bucket.refill(now)
+            bucket.resize(capacity)
+        return bucket
 
     def admit(self, tokens: int) -> Permit:
         """All limits in one synchronous step: nothing is taken unless everything is. Raises RateLimited."""
@@ -131,4 +156,10 @@ class Gates:
         gate = self._gates.get(name)
         if gate is None:
             gate = self._gates[name] = Gate(limits, self._clock)
+        elif gate.limits is not limits:  # those of another generation of routes.yaml
+            gate.change(limits)
         return gate
+
+    def keep(self, names: Container[str]) -> None:
+        """Forgets all others that no call is in."""
+        self._gates = {name: gate for name, gate in self._gates.items() if name in names or gate.in_flight}

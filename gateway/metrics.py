@@ -158,6 +158,12 @@ class Metrics:
         self.batch_size = Distributions(r, "moma_ledger_batch_size", "Rows in a group commit", (), _BATCH)
         self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)
         self.generation = Gauge("moma_config_generation", "Generation of routes.yaml in force", registry=r)
+        self.reloaded = Gauge(
+            "moma_config_last_reload_successful",
+            "0: the one before it is in force",
+            registry=r,
+        )
+        self.reloads = Counts(r, "moma_config_reloads", "Times that routes.yaml was read again", ("outcome",))
         self.build = Gauge("moma_build_info", "Version of the gateway", ("version",), registry=r)
         self.build.labels(__version__).set(1)
 

@@ -54,7 +54,7 @@ class Pipeline:
         self,
         *,
         config: Config,
-        generation: int,
+        card_version: int,
         tenants: Tenants,
         gates: Gates,
         router: Router,
@@ -67,7 +67,7 @@ class Pipeline:
         next_charge_id: Callable[[], str],
     ) -> None:
         self._config = config
-        self._generation = generation
+        self._card_version = card_version  # of the rates in `config`
         self._tenants = tenants
         self._gates = gates
         self._router = router
@@ -158,7 +158,7 @@ class Pipeline:
             endpoint=call.endpoint,
             model_requested=call.model,
             card=CARD,
-            card_version=self._ledger.card_version,
+            card_version=self._card_version,
             input_uc=bound * ceiling.input_rate + ceiling.call_rate,
             output_uc_per_token=ceiling.output_rate * call.choices,
             max_tokens=self._max_tokens(caller, call, decision),
@@ -197,7 +197,6 @@ class Pipeline:
                 "x-moma-reason": decision.reason,
                 "x-moma-attempts": str(delivery.attempts),
                 "x-moma-cache": "bypass",
-                "x-moma-config": str(self._generation),
                 **gate.headers(),
             }
             if life.lowered_to is not None:

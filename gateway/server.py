@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -17,8 +18,9 @@ from gateway.admin import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
 from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, ShuttingDown
+from gateway.generation import Generation
 from gateway.metrics import Metrics
-from gateway.pipeline import Pipeline, error_answer, error_event
+from gateway.pipeline import error_answer, error_event
 from gateway.request import HttpRequest
 from gateway.tenants import Caller
 
@@ -34,16 +36,19 @@ _log = logging.getLogger("gateway.server")
 class HttpSink:
     """Writes an answer to the client as it comes.
 
-    State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet, and
-    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream).
+    State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet,
+    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream), and whether the
+    head has let it use the connection again.
     """
 
-    __slots__ = ("_chunked", "_head", "_request", "begun", "streaming")
+    __slots__ = ("_chunked", "_generation", "_head", "_promised", "_request", "begun", "streaming")
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, generation: int) -> None:
         self._request = request
+        self._generation = generation
         self._head = b""
         self._chunked = request.version == "1.1"
+        self._promised = False
         self.begun = self.streaming = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
@@ -58,6 +63,7 @@ class HttpSink:
 
     async def finish(self, last: bytes = b"") -> None:
         self.streaming = False
+        self._request.keep_alive = self._promised  # though a shutdown may have begun: the client does not know
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
         self._request.end(self._led(last))
@@ -72,12 +78,13 @@ class HttpSink:
         if not lines.isascii():
             lines = "\r\n".join(f"{name}: {_escaped(value)}" for name, value in headers.items())
         assert lines.count("\n") == len(headers) - 1, "a header of an answer holds a line break"
-        if not self._request.keep_alive:
+        self._promised = self._request.keep_alive
+        if not self._promised:
             framing += "\r\nconnection: close"
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
-        date = _http_date(int(time.time()))
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\ndate: {date}\r\n\r\n"
+        own = f"x-moma-config: {self._generation}\r\ndate: {_http_date(int(time.time()))}"
+        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\n{own}\r\n\r\n"
         self._head = head.encode("ascii")
         self.begun = True
 
@@ -106,26 +113,25 @@ Handler = Callable[[HttpRequest, HttpSink, str], Awaitable[None]]
 class Gateway:
     """Every URL. Health and metrics are open (metrics with a key if one is set); all else needs a credential.
 
-    State: `draining`, from when on no new call is taken.
+    State: `draining`, from when on no new call is taken, and the `generation` that what comes now is served by.
+    `reloads` gives what /readyz says of them.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        generation: Generation,
         admin: Admin,
         metrics: Metrics,
         *,
-        max_body: int,
-        metrics_key: str | None,
         reasons: Callable[[], list[str]],
+        reloads: Callable[[], dict[str, Any]],
         next_id: Callable[[], str],
     ) -> None:
-        self._pipeline = pipeline
+        self.generation = generation
         self._admin = admin
         self._metrics = metrics
-        self._max_body = max_body
-        self._metrics_key = metrics_key
         self._reasons = reasons
+        self._reloads = reloads
         self._next_id = next_id
         self.draining = False
         self._table: dict[str, tuple[str, Handler]] = {
@@ -140,7 +146,7 @@ class Gateway:
     async def handle(self, http: HttpRequest) -> None:
         """The error boundary: whatever a handler raises becomes JSON of the one shape."""
         request_id = self._next_id()
-        sink = HttpSink(http)
+        sink = HttpSink(http, self.generation.number)
         try:
             await self._handler(http)(http, sink, request_id)
         except GatewayError as error:
@@ -149,17 +155,19 @@ class Gateway:
             raise
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
-            http.keep_alive = False
             failed = error_answer(GatewayError(_UNFORESEEN), request_id)
             if sink.streaming:
                 await sink.finish(error_event(failed))
-            elif not sink.begun:
+            http.keep_alive = False
+            if not sink.begun:
                 await sink.send(failed)
 
     def refuse(self, error: GatewayError) -> Answer:
         """The answer to what is no request, or finds no room; it may have been a call."""
         self._metrics.refused(error.status)
-        return error_answer(error, self._next_id())
+        answer = error_answer(error, self._next_id())
+        answer.headers["x-moma-config"] = str(self.generation.number)
+        return answer
 
     def _handler(self, http: HttpRequest) -> Handler:
         path = http.path
@@ -178,35 +186,40 @@ class Gateway:
         return handler
 
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        generation = self.generation  # until the end of the call, whatever comes meanwhile
         try:
-            caller, body = await self._admitted(http)
+            caller, body = await self._admitted(http, generation)
         except GatewayError as error:
             self._metrics.refused(error.status)
             raise
-        await self._pipeline.handle(caller, Request(request_id, _ENDPOINTS[http.path], http.headers, body), sink)
+        request = Request(request_id, _ENDPOINTS[http.path], http.headers, body)
+        await generation.pipeline.handle(caller, request, sink)
 
-    async def _admitted(self, http: HttpRequest) -> tuple[Caller, bytes]:
+    async def _admitted(self, http: HttpRequest, generation: Generation) -> tuple[Caller, bytes]:
         """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
         if self.draining:
             raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
-        caller = self._pipeline.authenticate(http.headers)
-        return caller, await http.body(self._max_body)
+        caller = generation.pipeline.authenticate(http.headers)
+        return caller, await http.body(generation.config.server.max_body)
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        data = self._pipeline.models(self._pipeline.authenticate(http.headers))
+        pipeline = self.generation.pipeline
+        data = pipeline.models(pipeline.authenticate(http.headers))
         await sink.send(_json({"object": "list", "data": data}, request_id))
 
     async def _model(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        caller = self._pipeline.authenticate(http.headers)
-        await sink.send(_json(self._pipeline.model(caller, http.path.removeprefix("/v1/models/")), request_id))
+        pipeline = self.generation.pipeline
+        caller = pipeline.authenticate(http.headers)
+        await sink.send(_json(pipeline.model(caller, http.path.removeprefix("/v1/models/")), request_id))
 
     async def _usage(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        caller = self._pipeline.authenticate(http.headers)
-        await sink.send(_json(self._pipeline.usage(caller), request_id))
+        pipeline = self.generation.pipeline
+        await sink.send(_json(pipeline.usage(pipeline.authenticate(http.headers)), request_id))
 
     async def _administer(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        self._admin.authorise(http.headers, http.remote)
-        body = await http.body(self._max_body) if http.method in ("POST", "PUT") else b""
+        generation = self.generation
+        self._admin.authorise(http.headers, http.remote, generation.admin_key)
+        body = await http.body(generation.config.server.max_body) if http.method in ("POST", "PUT") else b""
         status, value = await self._admin.handle(http.method, http.path, http.query, body)
         await sink.send(_json(value, request_id, status))
 
@@ -215,12 +228,14 @@ class Gateway:
 
     async def _readyz(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         reasons = self._reasons()
-        await sink.send(_json({"ready": not reasons, "reasons": reasons}, request_id, 503 if reasons else 200))
+        ready = {"ready": not reasons, "reasons": reasons, **self._reloads()}
+        await sink.send(_json(ready, request_id, 503 if reasons else 200))
 
     async def _scrape(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        if self._metrics_key is not None:
+        key = self.generation.metrics_key
+        if key is not None:
             sent = http.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(sent, f"Bearer {self._metrics_key}".encode()):
+            if not hmac.compare_digest(sent, f"Bearer {key}".encode()):
                 raise InvalidKey("The metrics key is missing or not valid.")
         headers = {"content-type": "text/plain; version=0.0.4; charset=utf-8", "x-request-id": request_id}
         await sink.send(Answer(200, headers, self._metrics.exposition()))

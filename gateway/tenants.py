@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.config.model import Plan
 from gateway.errors import InvalidKey
@@ -22,10 +23,31 @@ class Caller:
     account_path: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class KeyEntry:
-    tenant: str
-    expires_ms: int | None
+class Key(Protocol):
+    """What the ledger knows of a key."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    def valid(self, now_ms: int) -> bool: ...
+
+
+class Account(Protocol):
+    """What the ledger knows of a tenant."""
+
+    @property
+    def plan(self) -> str: ...
+
+    @property
+    def path(self) -> tuple[str, ...]: ...
+
+
+class Directory(Protocol):
+    """The ledger's tenants and keys, as they are now."""
+
+    def key(self, key_hash: str) -> Key | None: ...
+
+    def tenant(self, tenant: str) -> Account: ...
 
 
 def credential(headers: Mapping[str, str]) -> str:
@@ -45,24 +67,32 @@ def key_hash(key: str) -> str:
 
 
 class Tenants:
-    """Keys by hash. State: `_keys` and `_callers`, both replaced as the ledger's accounts change."""
+    """One generation of routes.yaml over the ledger, which is asked each time: a key that is revoked there is gone.
 
-    def __init__(self) -> None:
-        self._keys: dict[str, KeyEntry] = {}
+    `keys` are those of routes.yaml: tenants by hash. Whoever has no plan any more may call nothing.
+
+    State: the callers that were seen so far; there are as many as tenants.
+    """
+
+    def __init__(self, plans: Mapping[str, Plan], keys: Mapping[str, str], directory: Directory) -> None:
+        self._plans = plans
+        self._keys = keys
+        self._directory = directory
         self._callers: dict[str, Caller] = {}
-
-    def put(self, caller: Caller) -> None:
-        self._callers[caller.tenant] = caller
-
-    def put_key(self, hashed: str, tenant: str, expires_ms: int | None = None) -> None:
-        self._keys[hashed] = KeyEntry(tenant, expires_ms)
-
-    def drop_key(self, hashed: str) -> None:
-        self._keys.pop(hashed, None)
 
     def authenticate(self, headers: Mapping[str, str], now_ms: int) -> Caller:
         """Raises InvalidKey, always with the same words: a caller learns nothing from them."""
-        entry = self._keys.get(key_hash(credential(headers)))
-        if entry is None or (entry.expires_ms is not None and entry.expires_ms <= now_ms):
-            raise InvalidKey(_WRONG_KEY)
-        return self._callers[entry.tenant]
+        hashed = key_hash(credential(headers))
+        tenant = self._keys.get(hashed)
+        if tenant is None:
+            key = self._directory.key(hashed)
+            if key is None or not key.valid(now_ms):
+                raise InvalidKey(_WRONG_KEY)
+            tenant = key.tenant
+        return self._callers.get(tenant) or self._met(tenant)
+
+    def _met(self, tenant: str) -> Caller:
+        account = self._directory.tenant(tenant)
+        plan = self._plans.get(account.plan) or Plan(account.plan, allow=frozenset(), gone=True)
+        caller = self._callers[tenant] = Caller(tenant, plan, account.path)
+        return caller

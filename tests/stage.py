@@ -16,7 +16,7 @@ from gateway.call import BUCKETS
 from gateway.charging.ledger import Ledger
 from gateway.config.model import Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
-from gateway.dispatch import Dispatcher
+from gateway.dispatch import Dispatcher, RetryBudget
 from gateway.limits import Gates
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -71,8 +71,8 @@ class Stage:
         self.gates = Gates(self.clock)
         self.pipeline = Pipeline(
             config=CONFIG,
-            generation=1,
-            tenants=Tenants(),
+            card_version=1,
+            tenants=Tenants(CONFIG.plans, {}, self.ledger),
             gates=self.gates,
             router=Router(CONFIG, rng, self.live),
             dispatcher=Dispatcher(
@@ -85,6 +85,7 @@ class Stage:
                 clock=self.clock,
                 rng=rng,
                 attempted=self.metrics.attempted,
+                budget=RetryBudget(),
             ),
             ledger=self.ledger,
             tokenizer=self.tokenizer,

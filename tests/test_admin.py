@@ -12,7 +12,7 @@ import pytest
 from gateway.admin import Admin, credits_uc
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, RateLimited
+from gateway.errors import ConfigRefused, GatewayError, InvalidKey, InvalidValue, RateLimited
 from gateway.tenants import Caller, Tenants, key_hash
 from tests.charging.fakes import quote, settle
 from tests.conftest import ADMIN_KEY, World
@@ -27,8 +27,15 @@ class Desk:
     def __init__(self, ledger: Ledger, clock: VirtualClock) -> None:
         self.clock = clock
         self.ledger = ledger
-        self.tenants = Tenants()
-        self.admin = Admin(key=ADMIN_KEY, ledger=ledger, tenants=self.tenants, plans=PLANS, clock=clock)
+        self.tenants = Tenants(PLANS, {}, ledger)
+        self.reloads: list[GatewayError | None] = []
+        self.admin = Admin(ledger=ledger, plans=lambda: PLANS, reload=self.reload, clock=clock)
+
+    async def reload(self) -> dict[str, Any]:
+        error = self.reloads.pop(0)
+        if error is not None:
+            raise error
+        return {"result": "unchanged"}
 
     async def ask(self, method: str, path: str, body: Any = None, **query: str) -> tuple[int, Any]:
         data = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
@@ -560,35 +567,53 @@ async def test_a_body_that_is_no_object_is_refused(desk: Desk, path: str, body: 
 @pytest.mark.parametrize("headers", [{"authorization": f"Bearer {ADMIN_KEY}"}, {"x-api-key": ADMIN_KEY}])
 async def test_the_admin_key_opens(desk: Desk, headers: Mapping[str, str]) -> None:
     for _ in range(50):
-        desk.admin.authorise(headers, "1.2.3.4")
+        desk.admin.authorise(headers, "1.2.3.4", ADMIN_KEY)
 
 
 async def test_guesses_are_limited_by_address_and_do_not_shut_the_owner_out(desk: Desk) -> None:
     for _ in range(10):
         with pytest.raises(InvalidKey):
-            desk.admin.authorise({"x-api-key": "guess"}, "1.2.3.4")
+            desk.admin.authorise({"x-api-key": "guess"}, "1.2.3.4", ADMIN_KEY)
     with pytest.raises(RateLimited):
-        desk.admin.authorise({"x-api-key": "guess"}, "1.2.3.4")
+        desk.admin.authorise({"x-api-key": "guess"}, "1.2.3.4", ADMIN_KEY)
     with pytest.raises(InvalidKey):
-        desk.admin.authorise({"x-api-key": "guess"}, "5.6.7.8")
-    desk.admin.authorise({"x-api-key": ADMIN_KEY}, "1.2.3.4")
+        desk.admin.authorise({"x-api-key": "guess"}, "5.6.7.8", ADMIN_KEY)
+    desk.admin.authorise({"x-api-key": ADMIN_KEY}, "1.2.3.4", ADMIN_KEY)
     desk.clock.advance(6)
     with pytest.raises(InvalidKey):
-        desk.admin.authorise({}, "1.2.3.4")
+        desk.admin.authorise({}, "1.2.3.4", ADMIN_KEY)
 
 
 async def test_addresses_are_remembered_up_to_a_bound(desk: Desk) -> None:
     for number in range(3000):
         with pytest.raises((InvalidKey, RateLimited)):
-            desk.admin.authorise({}, f"10.0.{number // 256}.{number % 256}")
+            desk.admin.authorise({}, f"10.0.{number // 256}.{number % 256}", ADMIN_KEY)
     assert len(desk.admin._failures._gates) <= 1025
 
 
 async def test_without_an_admin_key_nobody_enters(desk: Desk) -> None:
-    admin = Admin(key=None, ledger=desk.ledger, tenants=desk.tenants, plans=PLANS, clock=desk.clock)
     for key in ("", "None", "null"):
         with pytest.raises(InvalidKey):
-            admin.authorise({"authorization": f"Bearer {key}"}, "x")
+            desk.admin.authorise({"authorization": f"Bearer {key}"}, "x", None)
+
+
+# -- reload -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reload_says_what_became_of_it(desk: Desk) -> None:
+    problem = {
+        "file": "routes.yaml",
+        "line": 3,
+        "key_path": "bakends",
+        "message": "is not a known key",
+        "suggestion": "",
+    }
+    desk.reloads += [None, ConfigRefused("routes.yaml has 1 problem.", problems=[problem])]
+    assert await desk.ask("POST", "reload") == (200, {"result": "unchanged"})
+    status, error = await desk.ask("POST", "reload", {})
+    assert (status, error["code"], error["param"], error["problems"]) == (422, "invalid_config", None, [problem])
+    assert (await desk.ask("GET", "reload"))[0] == 405
+    assert (await desk.ask("POST", "reload", {"now": True}))[0] == 400
 
 
 # -- over HTTP ----------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.app import App, ids, without_plan
+from gateway.app import App, ids
 from gateway.charging.ledger import open_ledger
 from gateway.charging.store import LockHeld
 from gateway.clock import LoopClock
 from gateway.config.load import load
 from gateway.config.model import Plan
 from gateway.demo.scripted import ScriptedBackend, refusal
+from gateway.generation import without_plan
 
 KEY = "sk-moma-key-of-this-test"
 SECRET = "backend-secret-of-this-test"

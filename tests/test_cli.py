@@ -349,6 +349,39 @@ async def test_by_the_running_gateway(shell: Shell, monkeypatch: pytest.MonkeyPa
     await app.aclose()
 
 
+async def test_reload_says_what_has_changed_or_what_is_wrong(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOMA_ADMIN_KEY", ADMIN_KEY)
+    run = asyncio.to_thread
+    assert await run(shell.run, "reload") == 2
+    assert f"No gateway answers at http://127.0.0.1:{shell.port}" in shell.err
+    assert not shell.ledger.exists()
+
+    app = App(load(shell.routes))
+    await app.start("127.0.0.1", shell.port)
+    good = shell.routes.read_text()
+    assert await run(shell.run, "reload") == 0
+    assert shell.out == "unchanged: generation 1 is in force.\n"
+    shell.routes.write_text(good.replace("credits: 1M", "credits: 2M").replace("sqlite:", "sqlite:x"))
+    assert await run(shell.run, "reload") == 0
+    assert shell.out.splitlines() == [
+        "applied: generation 2 is in force.",
+        f"  storage.ledger sqlite:{shell.ledger} -> sqlite:x{shell.ledger}, takes effect after a restart",
+        "  plan pro: grants adds 2M credits each month, drops 1M credits each month"
+        " (tenants demo and those of the ledger that have it), from each tenant's next period",
+        f"not yet: storage.ledger sqlite:{shell.ledger} -> sqlite:x{shell.ledger}, takes effect after a restart",
+    ]
+    shell.routes.write_text(good)
+    value = await run(shell.json, "reload")
+    assert (value["result"], value["generation"], value["after_restart"]) == ("applied", 3, [])
+    shell.routes.write_text(good.replace("empty: {}", "empty: {rmp: 1}"))
+    url = f"http://127.0.0.1:{shell.port}"
+    for args in ((), ("--url", url)):  # by this process, which looks for the address there; by the gateway
+        assert await run(shell.run, "reload", *args) == 1
+        assert f"{shell.routes}:11 plans.empty.rmp: is not a known key (did you mean rpm?)" in shell.err
+    assert "1 problem; generation 3 stays in force" in shell.err
+    await app.aclose()
+
+
 async def test_what_answers_may_not_be_a_gateway(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.readuntil(b"\r\n\r\n"))

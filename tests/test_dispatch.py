@@ -93,6 +93,7 @@ class Bench:
             clock=self.clock,
             rng=random.Random(self.seed),
             attempted=lambda name, outcome: self.attempts.update([(name, outcome)]),
+            budget=RetryBudget(),
         )
         self.router = Router(self.config, random.Random(self.seed), self.live)
         self.delivery = Delivery()
@@ -379,7 +380,7 @@ async def test_the_permit_of_a_backend_comes_back_from_a_cancelled_call() -> Non
 async def test_tpm_of_a_backend_is_corrected_by_what_was_used() -> None:
     bench = Bench([OK], limits=Limits(tpm=1000))
     await bench.run()
-    gate = bench.gates.of("a", Limits())
+    gate = bench.gates.of("a", Limits(tpm=1000))
     assert gate.tpm is not None
     assert gate.tpm.level == 1000 - 10
 

@@ -47,7 +47,7 @@ class Bench:
             raise
         if http.path == "/fail":
             raise ZeroDivisionError
-        await HttpSink(http).send(Answer(200, {"x-path": http.path, "x-query": str(http.query)}, body))
+        await HttpSink(http, 1).send(Answer(200, {"x-path": http.path, "x-query": str(http.query)}, body))
 
     async def connect(self) -> Connection:
         reader, writer = await asyncio.open_connection(HOST, self.port)

@@ -244,3 +244,70 @@ def test_a_gate_decides_like_its_model(limits: Limits, steps: list[tuple[str, in
             permit.release(actual)
             model.release(held, actual)
         assert limited.in_flight == model.in_flight
+
+
+# -- other limits in mid-flight ------------------------------------------------------------------------------------
+
+
+def test_a_bucket_of_another_size_is_as_full_as_before() -> None:
+    clock = VirtualClock()
+    limited = gate(clock, rpm=100, tpm=1000)
+    for _ in range(25):
+        limited.admit(20)
+    limited.change(Limits(rpm=200, tpm=100))
+    assert limited.rpm is not None
+    assert limited.tpm is not None
+    assert (limited.rpm.left, limited.tpm.left) == (150, 50)
+    assert limited.headers()["x-ratelimit-limit-requests"] == "200"
+    clock.advance(6)
+    assert limited.headers()["x-ratelimit-remaining-requests"] == "170"
+
+
+def test_time_passed_before_a_change_counts_at_the_old_rate() -> None:
+    clock = VirtualClock()
+    limited = gate(clock, rpm=60)
+    for _ in range(60):
+        limited.admit(0)
+    clock.advance(30)
+    limited.change(Limits(rpm=120))
+    assert limited.rpm is not None
+    assert limited.rpm.left == 60
+
+
+def test_limits_that_come_and_go_and_calls_that_are_in_flight() -> None:
+    limited = gate(VirtualClock(), concurrency=2)
+    permits = [limited.admit(0) for _ in range(2)]
+    limited.change(Limits(rpm=1, concurrency=1))
+    assert refusal(limited).kind == "concurrency"
+    permits[0].release(None)
+    assert refusal(limited).kind == "concurrency"
+    permits[1].release(None)
+    limited.admit(0)
+    limited.change(Limits())
+    assert (limited.in_flight, limited.headers()) == (1, {})
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 50)), max_size=20))
+def test_no_change_of_limits_fills_a_bucket(changes: list[tuple[int, int]]) -> None:
+    limited = gate(VirtualClock(), rpm=1)
+    limited.admit(0)
+    for rpm, times in changes:
+        limited.change(Limits(rpm=rpm))
+        for _ in range(times):
+            assert refusal(limited).kind == "rpm"
+
+
+def test_gates_take_the_limits_they_are_asked_with_and_forget_only_who_is_idle() -> None:
+    gates = Gates(VirtualClock())
+    permit = gates.of("a", Limits(rpm=10)).admit(0)
+    gates.of("b", Limits(rpm=10))
+    assert gates.of("a", Limits(rpm=20)).concurrency is None
+    rpm = gates.of("a", Limits(rpm=20)).rpm
+    assert rpm is not None
+    assert rpm.left == 18
+    gates.keep({"c"})
+    assert list(gates._gates) == ["a"]
+    permit.release(None)
+    gates.keep({"c"})
+    assert not gates._gates

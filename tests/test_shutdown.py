@@ -25,8 +25,10 @@ GET_READY = b"GET /readyz HTTP/1.1\r\nHost: g\r\n\r\n"
 
 
 def draining_in(world: World, seconds: float) -> asyncio.Task[None]:
-    config = world.app._config
-    world.app._config = dataclasses.replace(config, server=dataclasses.replace(config.server, drain_s=seconds))
+    front = world.app._front
+    config = front.generation.config
+    config = dataclasses.replace(config, server=dataclasses.replace(config.server, drain_s=seconds))
+    front.generation = dataclasses.replace(front.generation, config=config)
     return asyncio.create_task(world.app.aclose())
 
 
@@ -104,7 +106,7 @@ async def test_a_call_that_waits_for_nothing_known_is_cut_and_its_hold_given_bac
         finally:
             ended.append(world.app.ledger.healthy)
 
-    monkeypatch.setattr(world.app._front._pipeline, "handle", stuck)
+    monkeypatch.setattr(world.app._front.generation.pipeline, "handle", stuck)
     call = asyncio.create_task(world.chat())
     await asyncio.sleep(0.05)
     monkeypatch.setattr("gateway.app.FAREWELL_S", 0.1)

@@ -6,18 +6,30 @@ import hashlib
 
 import pytest
 
+from gateway.charging.records import Account, Key
 from gateway.config.model import Plan
 from gateway.errors import InvalidKey
-from gateway.tenants import MAX_KEY_CHARS, Caller, Tenants, credential, key_hash
+from gateway.tenants import MAX_KEY_CHARS, Tenants, credential, key_hash
 
 KEY = "sk-moma-abc"
 
 
+class Ledger:
+    """Two tenants, of which one has a key."""
+
+    def __init__(self, expires_ms: int | None = None) -> None:
+        self.accounts = {name: Account(name, "p", None, (name,), (), 0) for name in ("t", "static")}
+        self.found = Key("key_1", "t", key_hash(KEY), "", 0, expires_ms)
+
+    def key(self, hashed: str) -> Key | None:
+        return self.found if hashed == self.found.key_hash else None
+
+    def tenant(self, tenant: str) -> Account:
+        return self.accounts[tenant]
+
+
 def directory(expires_ms: int | None = None) -> Tenants:
-    tenants = Tenants()
-    tenants.put(Caller("t", Plan("p"), ("t",)))
-    tenants.put_key(key_hash(KEY), "t", expires_ms)
-    return tenants
+    return Tenants({"p": Plan("p")}, {}, Ledger(expires_ms))
 
 
 @pytest.mark.parametrize(
@@ -83,15 +95,26 @@ def test_a_key_ends_at_its_expiry(now_ms: int, good: bool) -> None:
             tenants.authenticate(headers, now_ms)
 
 
-def test_a_dropped_key_stops_at_once_and_dropping_twice_is_harmless() -> None:
-    tenants = directory()
-    tenants.drop_key(key_hash(KEY))
-    tenants.drop_key(key_hash(KEY))
+def test_a_revoked_key_stops_at_once() -> None:
+    ledger = Ledger()
+    tenants = Tenants({"p": Plan("p")}, {}, ledger)
+    assert tenants.authenticate({"x-api-key": KEY}, 0).tenant == "t"
+    ledger.found.revoked_ms = 0
     with pytest.raises(InvalidKey):
         tenants.authenticate({"x-api-key": KEY}, 0)
 
 
-def test_a_changed_plan_counts_from_the_next_call() -> None:
-    tenants = directory()
-    tenants.put(Caller("t", Plan("new"), ("t",)))
-    assert tenants.authenticate({"x-api-key": KEY}, 0).plan.name == "new"
+def test_keys_of_routes_yaml_and_plans_are_those_of_the_generation() -> None:
+    ledger, headers = Ledger(), {"x-api-key": "sk-static"}
+    old = Tenants({"p": Plan("p", max_output=1)}, {key_hash("sk-static"): "static"}, ledger)
+    assert (old.authenticate(headers, 0).tenant, old.authenticate(headers, 0).plan.max_output) == ("static", 1)
+    new = Tenants({"p": Plan("p", max_output=2)}, {}, ledger)
+    with pytest.raises(InvalidKey):
+        new.authenticate(headers, 0)
+    assert new.authenticate({"x-api-key": KEY}, 0).plan.max_output == 2
+    assert old.authenticate({"x-api-key": KEY}, 0).plan.max_output == 1
+
+
+def test_whoever_has_no_plan_any_more_may_call_nothing() -> None:
+    plan = Tenants({}, {}, Ledger()).authenticate({"x-api-key": KEY}, 0).plan
+    assert (plan.name, plan.allow, plan.gone) == ("p", frozenset(), True)

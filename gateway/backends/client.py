@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -51,22 +51,23 @@ class Client(Protocol):
 
 
 class Origin:
-    """A host and port. State: its idle connections, the one that was used last at the end."""
+    """A host and port. State: its idle connections, the one that was used last at the end, and whether it is `gone`."""
 
-    __slots__ = ("host", "idle", "port", "tls")
+    __slots__ = ("gone", "host", "idle", "port", "tls")
 
     def __init__(self, host: str, port: int, *, tls: bool) -> None:
         self.host = host
         self.port = port
         self.tls = tls
+        self.gone = False
         self.idle: dict[Connection, None] = {}
 
 
 class HttpClient:
     """HTTP/1.1 with kept connections: no redirects, no cookies, no proxy from the environment.
 
-    State: origins and the unchanging part of a request's head, by URL (there are as many as routes.yaml has), and
-    all open connections.
+    State: origins and the unchanging part of a request's head, by URL (there are as many as routes.yaml has), the
+    addresses that it has now, and all open connections.
     """
 
     def __init__(self, connect_s: float, clock: Clock, deadlines: Deadlines) -> None:
@@ -78,6 +79,7 @@ class HttpClient:
         self._origins: dict[tuple[str, str, int], Origin] = {}
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
+        self._wanted: set[tuple[str, str, int] | None] = set()  # empty until the first change of the configuration
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
         origin, start = self._targets.get(url) or self._target(url)
@@ -92,6 +94,17 @@ class HttpClient:
         except Stale as error:  # pragma: no cover - a new connection is never stale
             raise AttemptFailed("broken", "no answer") from error
 
+    def follow(self, connect_s: float, base_urls: Iterable[str]) -> None:
+        """Other backends from now on. Connections to those that stay are kept, others are closed behind their calls."""
+        self._connect_s = connect_s
+        self._targets.clear()  # found again with the next call
+        self._wanted = {_address(url) for url in base_urls}
+        for key in self._origins.keys() - self._wanted:
+            origin = self._origins.pop(key)
+            origin.gone = True
+            for connection in list(origin.idle):
+                connection.abort()
+
     async def aclose(self) -> None:
         for connection in list(self._open):
             connection.abort()
@@ -100,15 +113,12 @@ class HttpClient:
 
     def _target(self, url: str) -> tuple[Origin, str]:
         """Raises AttemptFailed("connect") for what is not an http(s) URL."""
-        try:
-            parts = urlsplit(url)
-            tls, host = parts.scheme == "https", parts.hostname
-            port = parts.port or (443 if tls else 80)
-        except ValueError:
-            host = None
-        if not host:
+        address = _address(url)
+        if address is None:
             raise AttemptFailed("connect", "the base_url is not a URL")
-        origin = self._origins.setdefault((parts.scheme, host, port), Origin(host, port, tls=tls))
+        parts, (scheme, host, port) = urlsplit(url), address
+        origin = self._origins.setdefault(address, Origin(host, port, tls=scheme == "https"))
+        origin.gone = bool(self._wanted) and address not in self._wanted  # a call that began before asks it once more
         path = quote(parts.path + (f"?{parts.query}" if parts.query else ""), safe=_SAFE)
         named = f"[{host}]" if ":" in host else host.encode("idna").decode()
         where = named if parts.port is None else f"{named}:{port}"
@@ -127,6 +137,9 @@ class HttpClient:
 
     async def _connect(self, origin: Origin) -> Connection:
         def released(connection: Connection) -> None:
+            if origin.gone:
+                connection.abort()
+                return
             now = connection.idle_since = self._clock.now()
             origin.idle[connection] = None
             oldest = next(iter(origin.idle))
@@ -154,6 +167,16 @@ class HttpClient:
             raise AttemptFailed("connect", f"could not connect ({type(error).__name__})") from error
         self._open.add(connection)
         return connection
+
+
+def _address(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port; None for what is not an http(s) URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.hostname else None
 
 
 async def _exchange(connection: Connection, message: bytes, sending: Callable[[], None]) -> HttpExchange:

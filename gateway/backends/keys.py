@@ -18,6 +18,17 @@ class Keys:
         self._rests = [0.0] * len(values)
         self._at = 0
 
+    def renewed(self, values: tuple[str, ...]) -> Keys:
+        """For other values: those that stay rest as long as they were to, and the one in use stays in use."""
+        if values == self._values:
+            return self
+        new = Keys(values, self._clock)
+        rests = dict(zip(self._values, self._rests, strict=True))
+        new._rests = [rests.get(value, 0.0) for value in values]
+        if self._values and self._values[self._at] in values:
+            new._at = values.index(self._values[self._at])
+        return new
+
     def __len__(self) -> int:
         return len(self._values)
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import orjson
 
-from gateway.charging.schema import insert_sql, select_sql
+from gateway.charging.records import CardVersion, rates_text
+from gateway.charging.schema import WRITES, select_sql
 
 CARD: Final = "standard"
 UNKEPT: Final = 1  # what every record named before versions were kept, whatever its rates were
@@ -24,12 +25,11 @@ def in_force(connection: sqlite3.Connection, rates: Rates | None, now_ms: int) -
     _, version, _, kept = connection.execute(sql, (CARD,)).fetchone() or (CARD, 0, 0, None)
     if rates is None:
         return version or UNKEPT
-    text = orjson.dumps(rates, option=orjson.OPT_SORT_KEYS).decode()
-    if text != kept:
+    if rates_text(rates) != kept:
         if not version and connection.execute("SELECT 1 FROM records LIMIT 1").fetchone():
             version = UNKEPT  # a file of before: nobody knows by which rates its records were charged
         version += 1
-        connection.execute(insert_sql("rate_cards", "INSERT"), (CARD, version, now_ms, text))
+        connection.execute(WRITES["rate_cards"], CardVersion(CARD, version, now_ms, rates).row)
     return int(version)
 
 

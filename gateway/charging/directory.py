@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.charging.grants import Grant
@@ -42,6 +43,22 @@ def apply_plan(image: Image, name: str, plan: Plan, now_ms: int) -> Account:
         image.changes.accounts[name] = node
         image.upgrade(node, now_ms)
     return node
+
+
+def follow(
+    image: Image, plans: dict[str, Plan], new: Mapping[str, Plan], tenants: Mapping[str, str], now_ms: int
+) -> None:
+    """`plans`, which the image reads at each renewal, become the new ones, and static tenants get theirs."""
+    edited = {name for name in {*new, *plans} if new.get(name) != plans.get(name)}
+    plans.clear()
+    plans.update(new)
+    for account in image.accounts.values() if edited else ():
+        if account.plan in edited:
+            account.next_event_ms = 0
+    for name, plan in tenants.items():
+        known = image.accounts.get(name)
+        if known is None or known.plan != plan:
+            apply_plan(image, name, new[plan], now_ms)
 
 
 def _new_account(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -21,7 +21,7 @@ from gateway.charging.grants import (
     period_number,
     prorated,
 )
-from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
+from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
 
 CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
@@ -39,6 +39,7 @@ class Changes:
     closings: list[tuple[Receipt, Hold, int]] = field(default_factory=list)
     entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
     waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
+    cards: list[CardVersion] = field(default_factory=list)  # somebody waits for each
 
     @property
     def any(self) -> bool:
@@ -273,6 +274,15 @@ class Image:
         else:
             receipt.durable = True
         self.remember(hold.charge_id, receipt)
+
+    def store_old(self, now: float) -> bool:
+        """Queues the holds that have become old enough to be written; whether there are any."""
+        due = list(takewhile(lambda hold: hold.due <= now, self.young.values()))
+        for hold in due:
+            hold.stored = True
+            self.changes.holds[hold.charge_id] = hold
+            del self.young[hold.charge_id]
+        return bool(due)
 
     def remember(self, charge_id: str, receipt: Receipt) -> None:
         self.closed[charge_id] = receipt

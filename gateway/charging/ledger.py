@@ -6,24 +6,24 @@ No decision suspends, so each is atomic on the loop; `settle` returns a future t
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, statements, views
-from gateway.charging.cards import Rates
+from gateway.charging.affording import burn_list, exhausted
+from gateway.charging.cards import CARD, Rates
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
 from gateway.charging.rating import Quote, cost_uc, provider_cost
-from gateway.charging.records import Account, Hold, Key, Receipt
+from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
 from gateway.config.model import Plan
-from gateway.errors import Conflict, NotFound, QuotaExhausted, StoreUnavailable
+from gateway.errors import Conflict, StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
 RECOVERY_S: Final = 1.0
@@ -82,7 +82,7 @@ class Ledger:
         if charge_id in image.closed:
             raise Conflict(f"charge {charge_id} is already closed")
         now_ms = self._clock.wall_ms()
-        burn = self._burn_list(image, quote, now_ms)
+        burn = burn_list(image, quote, now_ms)
         available_uc = 0
         for grant in burn:
             available_uc += grant.available
@@ -91,7 +91,7 @@ class Ledger:
         if need_uc > available_uc:
             max_tokens = quote.affordable(available_uc) if clamp else 0
             if not max_tokens or max_tokens < quote.min_tokens:
-                raise self._exhausted(image, quote, now_ms, "the token package does not cover this call")
+                raise exhausted(image, quote, now_ms, "the token package does not cover this call")
             need_uc = quote.ceiling(max_tokens)
         parts = image.hold_parts(burn, need_uc)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
@@ -182,21 +182,6 @@ class Ledger:
         if hold.dispatched or hold.stored:
             self._writer.kick()
 
-    def _burn_list(self, image: Image, quote: Quote, now_ms: int) -> list[Grant]:
-        accounts = image.accounts
-        for name in quote.account_path:
-            account = accounts.get(name)
-            if account is None:
-                raise NotFound(f"no tenant {name!r}")
-            if account.debt_uc:
-                image.repay(account, now_ms)
-                if account.debt_uc:
-                    raise self._exhausted(image, quote, now_ms, f"{name} is in debt for an earlier call")
-        return image.burn_list(quote.account_path, now_ms)
-
-    def _exhausted(self, image: Image, quote: Quote, now_ms: int, why: str) -> QuotaExhausted:
-        return QuotaExhausted(f"You exceeded your current quota: {why}.", **views.quota(image, quote, now_ms))
-
     # -- tenants, keys and grants -------------------------------------------------------------------------------
 
     def add_tenant(
@@ -236,6 +221,29 @@ class Ledger:
         node = directory.apply_plan(image, account, plan, self._clock.wall_ms())
         self._writer.kick()
         return node
+
+    # -- a new generation of routes.yaml ------------------------------------------------------------------------
+
+    async def put_rates(self, rates: Rates) -> int:
+        """The version of the rate card with these rates: the one in force, or a new one, durable when this returns.
+
+        One at a time. Raises StoreUnavailable.
+        """
+        image = self._usable()
+        if rates != self._store.rates:
+            image.changes.cards.append(CardVersion(CARD, image.card_version + 1, self._clock.wall_ms(), rates))
+            await self._receipt_future(Receipt())
+        return self.card_version
+
+    def follow(self, plans: Mapping[str, Plan], tenants: Mapping[str, str]) -> None:
+        """The plans from now on, and the plan of each tenant of routes.yaml.
+
+        Grants of a running period stay as they are; what an edited plan offers beside them is due as after a restart.
+        """
+        image, now_ms = self._usable(), self._clock.wall_ms()
+        directory.follow(image, self._plans, plans, tenants, now_ms)
+        self._applied = {name: plans[plan] for name, plan in tenants.items()}
+        self._writer.kick()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -333,24 +341,19 @@ class Ledger:
 
     def _write_young(self) -> None:
         """Queue the holds that have become old enough; one timer serves all."""
-        now = self._clock.now()
-        young, changes = self._image.young, self._image.changes
         self._young_timer = None
-        due = list(itertools.takewhile(lambda hold: hold.due <= now, young.values()))
-        for hold in due:
-            hold.stored = True
-            changes.holds[hold.charge_id] = hold
-            del young[hold.charge_id]
-        if young:
-            self._young_timer = self._clock.call_at(next(iter(young.values())).due, self._write_young)
-        if due:
+        if self._image.store_old(self._clock.now()):
             self._writer.kick()
+        if young := self._image.young:
+            self._young_timer = self._clock.call_at(next(iter(young.values())).due, self._write_young)
 
     def _take(self) -> Any:
         # What a lost image still had to write does not fit the file that was read again.
         return self._image.take() if self._image.changes.any and not self._broken else None
 
     def _committed(self, changes: Any, seconds: float) -> None:
+        for card in changes.cards:
+            self._store.rates, self._image.card_version = card.rates, card.version
         for receipt, _, _ in changes.closings:
             receipt.durable = True
         for future, receipt in changes.waiters:

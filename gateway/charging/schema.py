@@ -74,6 +74,7 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 WRITES: Final = {table: insert_sql(table, "REPLACE") for table in ("accounts", "keys", "grants", "holds")} | {
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
     "entries": insert_sql("entries", "INSERT"),
+    "rate_cards": insert_sql("rate_cards", "INSERT"),
 }
 # By the number of rows, less one. Each run of a statement gives the interpreter's lock away and waits for it again,
 # which costs more than the row: a batch shall be few of them. OR FAIL, because the transaction is rolled back anyhow,
@@ -105,6 +106,7 @@ def rows_of(changes: Changes) -> dict[str, list[Row]]:
         "holds": [_hold_row(hold) for hold in changes.holds.values() if hold is not None],
         "holds_gone": [(charge_id,) for charge_id, hold in changes.holds.items() if hold is None],
         "entries": changes.entries,
+        "rate_cards": [card.row for card in changes.cards],
     }  # fmt: skip
 
 

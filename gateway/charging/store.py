@@ -31,7 +31,7 @@ class LockHeld(GatewayError):
 
 
 class Store:
-    """State: the flock, the writing connection (None while broken) and one that keeps the WAL open.
+    """State: the flock, the writing connection (None while broken), one that keeps the WAL open, and `rates`.
 
     `rates` are those of the configuration; each open finds, or appends, the version of the card that has them.
 
@@ -40,7 +40,7 @@ class Store:
 
     def __init__(self, path: str, rates: cards.Rates | None = None) -> None:
         self.path = real_path(path)
-        self._rates = rates
+        self.rates = rates
         self._connection: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
         self._lock_file = _take_lock(f"{self.path}.lock")
@@ -53,7 +53,7 @@ class Store:
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
                 image = loading.load(self._connection, plans, zone)
-                image.card_version = cards.in_force(self._connection, self._rates, now_ms)
+                image.card_version = cards.in_force(self._connection, self.rates, now_ms)
                 loading.close_orphans(self._connection, image, now_ms)
                 changes, records = image.take()
                 self._execute(self._connection, records, rows_of(changes))

@@ -10,7 +10,8 @@ from typing import Any
 
 from gateway.cli.summary import summary
 from gateway.cli.understood import never_asked, understood
-from gateway.config.load import ConfigError, load, unset_secrets
+from gateway.config.load import ConfigError, load
+from gateway.config.secrets import secrets_of
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"problems": [asdict(p) for p in error.problems]}) if args.json else error)
         return 1
     facts = understood(config)
-    unset = (f"secret {name} is not set" for name in unset_secrets(config))
+    unset = (f"secret {name} is not set" for name in secrets_of(config).unset)
     warnings = [*config.warnings, *never_asked(facts), *unset]
     if args.json:
         said = {"problems": [], "warnings": warnings, "models": list(config.models), "understood": facts}

@@ -15,12 +15,13 @@ from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from gateway.admin import Admin, listed, shown, shown_key
-from gateway.app import directory, open_config_ledger
+from gateway.app import open_config_ledger
 from gateway.charging import statements
 from gateway.charging.records import Account
 from gateway.charging.store import LockHeld, real_path
 from gateway.clock import LoopClock
 from gateway.config.model import Config
+from gateway.config.yaml_source import Problem
 from gateway.errors import GatewayError, NotFound, StoreUnavailable
 
 ANSWER_S = 10.0
@@ -52,25 +53,33 @@ def answer(config: Config, url: str | None, asked: Asked) -> Any:
     try:
         # Who may open the file may read it; a change has to go through the gateway, which has the lock.
         if url is not None or key or not reads:
-            value = _by_gateway(url or _own_url(config), asked, key)
+            value = _by_gateway(url or own_url(config), asked, key)
             if value is not None:
                 return value
             if url is not None:
                 raise CommandFailed(f"No gateway answers at {url}.", WRONG_USE)
         return _by_reading(config, asked) if reads else asyncio.run(_by_writing(config, asked))
     except LockHeld as error:
-        where = url or _own_url(config)
+        where = url or own_url(config)
         raise CommandFailed(f"{error} None answers at {where}: use --url to say where it is.", WRONG_USE) from error
     except GatewayError as error:
         raise CommandFailed(error.message, _exit_code(error.status)) from error
 
 
+def ask_gateway(url: str, asked: Asked) -> Any:
+    """What the admin API of a gateway that runs says. Raises CommandFailed."""
+    value = _by_gateway(url, asked, os.environ.get("MOMA_ADMIN_KEY", ""))
+    if value is None:
+        raise CommandFailed(f"No gateway answers at {url}: use --url to say where it is.", WRONG_USE)
+    return value
+
+
 def _exit_code(status: int) -> int:
-    """Unknown or existing already: no. Values that are wrong, a wrong key, a store or gateway that fails: 2."""
-    return NO if status in (404, 409) else WRONG_USE
+    """Unknown or existing already, a routes.yaml that is refused: no. Wrong values or keys, what fails itself: 2."""
+    return NO if status in (404, 409, 422) else WRONG_USE
 
 
-def _own_url(config: Config) -> str:
+def own_url(config: Config) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.server.host, config.server.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
 
@@ -111,8 +120,9 @@ def _by_gateway(url: str, asked: Asked, key: str) -> Any:
 
 def _refused(url: str, status: int, body: bytes, key: str) -> CommandFailed:
     try:
-        message = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        error = json.loads(body)["error"]
+        message = "\n".join([str(error["message"]), *(str(Problem(**p)) for p in error.get("problems", ()))])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return CommandFailed(f"What answers at {url} is not a gateway (status {status}).", WRONG_USE)
     if status == 401:
         advice = "It is not the one" if key else "Set MOMA_ADMIN_KEY to the one"
@@ -125,12 +135,16 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
     clock = LoopClock(asyncio.get_running_loop())
     ledger = await open_config_ledger(config, clock)
     try:
-        admin = Admin(key=None, ledger=ledger, tenants=directory(config, ledger), plans=config.plans, clock=clock)
+        admin = Admin(ledger=ledger, plans=lambda: config.plans, reload=_nothing_runs, clock=clock)
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
         return value
     finally:
         await ledger.aclose()
+
+
+async def _nothing_runs() -> dict[str, Any]:
+    raise NotFound("No gateway runs, so there is nothing to reload.")
 
 
 def _by_reading(config: Config, asked: Asked) -> Any:

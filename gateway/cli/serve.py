@@ -1,4 +1,4 @@
-"""`moma serve`: the gateway until SIGINT or SIGTERM; a second one ends the calls in flight at once."""
+"""`moma serve`: the gateway until SIGINT or SIGTERM; a second one ends the calls in flight at once. SIGHUP: reload."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,10 @@ import uvloop
 from gateway.app import App
 from gateway.charging.store import LockHeld
 from gateway.cli.lines import LineHandler, LineWriter
-from gateway.config.load import ConfigError, load, unset_secrets
+from gateway.cli.sockets import NoListener, inherited
+from gateway.config.load import ConfigError, load
 from gateway.config.model import Config
+from gateway.config.secrets import secrets_of
 from gateway.errors import StoreUnavailable
 
 STDOUT: Final = 1
@@ -38,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
     parser.add_argument("--host")
     parser.add_argument("--port", type=_port)
+    parser.add_argument("--fd", type=int, metavar="N", help="take this listening socket, which outlives the process")
     parser.add_argument("--log-calls", action="store_true", help="one JSON line per call on standard output")
     parser.set_defaults(func=run)
 
@@ -48,20 +52,32 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    if unset := unset_secrets(config):
+    if unset := secrets_of(config).unset:
         print("\n".join(f"secret is not set: {name}" for name in unset), file=sys.stderr)
         return 1
+    try:
+        listener = _listener(args)
+    except NoListener as error:
+        print(error, file=sys.stderr)
+        return 2
     with _log():
         for warning in config.warnings:
             logging.getLogger("gateway").warning("%s", warning)
         try:
-            return uvloop.run(_serve(config, args))
+            return uvloop.run(_serve(config, args, listener))
         except (LockHeld, StoreUnavailable) as error:
             said = str(error)
         except CannotListen as error:
             said = f"{error} --port takes another port."
     print(said, file=sys.stderr)
     return 2
+
+
+def _listener(args: argparse.Namespace) -> socket.socket | None:
+    listener = inherited(args.fd, os.environ, os.getpid())
+    if listener is not None and (args.host is not None or args.port is not None):
+        raise NoListener("A socket that is handed in has a host and port already: leave out --host and --port.")
+    return listener
 
 
 @contextlib.contextmanager
@@ -112,26 +128,28 @@ def tune_gc() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def _serve(config: Config, args: argparse.Namespace) -> int:
+async def _serve(config: Config, args: argparse.Namespace, listener: socket.socket | None) -> int:
     _raise_file_limit()
     with _call_log(args.log_calls) as log_call:
         app = App(config, log_call=log_call)
-        stop = _stop_signals(app)
+        stop = _signals(app)
+        address = listener.getsockname()[0] if listener is not None else None
         try:
-            await app.start(args.host, args.port)
+            await app.start(args.host, args.port, listener)
         except OSError as error:
             host, port = args.host or config.server.host, config.server.port if args.port is None else args.port
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise CannotListen(f"Cannot listen on {host}:{port}: {why}.") from error
         tune_gc()
-        logging.getLogger("gateway").info("serving on http://%s:%d/v1", args.host or config.server.host, app.port)
+        host = args.host or config.server.host if address is None else address
+        logging.getLogger("gateway").info("serving on http://%s:%d/v1", host, app.port)
         await stop.wait()
         await app.aclose()
     return 0
 
 
-def _stop_signals(app: App) -> asyncio.Event:
-    """Set by the first; the second finds it set."""
+def _signals(app: App) -> asyncio.Event:
+    """Set by the first that ends the gateway; the second finds it set."""
     stop = asyncio.Event()
 
     def stopped() -> None:
@@ -141,4 +159,5 @@ def _stop_signals(app: App) -> asyncio.Event:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload_soon)
     return stop

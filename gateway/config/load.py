@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,43 +28,48 @@ from gateway.config.model import (
     Via,
 )
 from gateway.config.schema import SCHEMA
+from gateway.config.sources import Sources
 from gateway.config.structure import Structure
-from gateway.config.yaml_source import ConfigError, Problem, read
+from gateway.config.yaml_source import ConfigError, KeyPath, Problem, Source, read
 
-__all__ = ["ConfigError", "Problem", "load", "resolve", "unset_secrets"]
+__all__ = ["ConfigError", "Problem", "load"]
 Values = Mapping[str, Any]
 T = TypeVar("T")
 
 
 def load(path: Path) -> Config:
     """Raises ConfigError with all problems."""
-    source = read(path)
-    structure = Structure(source)
-    values = structure.read(source.value, SCHEMA)
-    names.check(source, values)
-    if source.problems:
-        raise ConfigError(source.problems)
-    return _config(values, (*_later(structure), *_warnings(values)))
-
-
-def resolve(secret: Secret) -> str | None:
-    """The value of a secret; None when it is not set."""
-    scheme, _, name = secret.reference.partition(":")
-    if scheme == "env":
-        return os.environ.get(name) or None
+    sources = Sources(path)
     try:
-        return Path(name).read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
+        source = read(path, sources)
+        structure = Structure(source)
+        values = structure.read(source.value, SCHEMA)
+        names.check(source, values)
+        if source.problems:
+            raise ConfigError(source.problems)
+    except ConfigError as error:
+        error.sources = sources
+        raise
+    config = _config(values, (*_later(structure), *_warnings(values)), sources)
+    _place_secrets(source, sources, config)
+    return config
 
 
-def unset_secrets(config: Config) -> list[str]:
-    secrets = [secret for backend in config.backends.values() for secret in backend.keys]
-    secrets += [s for s in (config.server.admin_key, config.server.metrics_key) if s is not None]
-    return sorted({secret.reference for secret in secrets if resolve(secret) is None})
+def _place_secrets(source: Source, sources: Sources, config: Config) -> None:
+    """For the report on one that is not set."""
+    paths: list[tuple[Secret, KeyPath]] = [
+        (secret, ("backends", name, "keys", str(index)))
+        for name, backend in config.backends.items()
+        for index, secret in enumerate(backend.keys)
+    ]
+    server = config.server
+    named = {"admin_key": server.admin_key, "metrics_key": server.metrics_key}
+    paths += [(secret, ("server", key)) for key, secret in named.items() if secret is not None]
+    for secret, path in paths:
+        sources.secrets.setdefault(secret.reference, source.place(path))
 
 
-def _config(values: Values, warnings: tuple[str, ...]) -> Config:
+def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Config:
     models = values.get("models", {})
     defaults = values.get("defaults", {})
     return Config(
@@ -87,6 +91,7 @@ def _config(values: Values, warnings: tuple[str, ...]) -> Config:
         },
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
         warnings=warnings,
+        sources=sources,
     )
 
 

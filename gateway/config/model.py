@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.config.sources import Sources
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -190,3 +192,4 @@ class Config:
     tenants: Mapping[str, Tenant]
     tenant_label_top: int = 50
     warnings: tuple[str, ...] = ()
+    sources: Sources | None = field(default=None, compare=False, repr=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from gateway.config.sources import Sources, matches, stamp
 
 MAX_BYTES: Final = 1_000_000  # 300 models are 60 kB; of all files together
 MAX_VALUES: Final = 100_000  # keys count as well, and 300 models have 8,000; each takes memory and time, empty or not
@@ -36,11 +39,15 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """Every problem of a load in one report."""
+    """Every problem of a load in one report; `sources` is what was read, where that is known."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        super().__init__(problems)
         self.problems = problems
+        self.sources: Sources | None = None
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 @dataclass
@@ -92,7 +99,7 @@ class _Refused(Exception):
         self.line = line
 
 
-def read(path: Path) -> Source:
+def read(path: Path, sources: Sources) -> Source:
     """A file with all that it includes. Raises ConfigError when one cannot be read at all."""
     source = Source(str(path))
     room = _Room()
@@ -100,13 +107,13 @@ def read(path: Path) -> Source:
     while waiting:
         file, wanted_at = waiting.pop(0)
         part = Source(str(file))
-        _read_file(part, file, room, wanted_at)
+        _read_file(part, file, room, wanted_at, sources)
         included = part.value.pop("include", None)
         source.problems += part.problems
         for lost in part.lost:
             source.lose(lost)
         _merge(source, part, source.value, part.value, (), _by_head(part.places))
-        for found, at in _included(source, part, file, included):
+        for found, at in _included(source, part, file, included, sources):
             if found.resolve() not in seen:  # also what ends a circle
                 seen.add(found.resolve())
                 waiting.append((found, at))
@@ -115,7 +122,7 @@ def read(path: Path) -> Source:
     return source
 
 
-def _included(source: Source, part: Source, file: Path, value: Any) -> list[tuple[Path, Place]]:
+def _included(source: Source, part: Source, file: Path, value: Any, sources: Sources) -> list[tuple[Path, Place]]:
     """Files by name or pattern, from the folder of the file that names them."""
     names = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -131,7 +138,8 @@ def _included(source: Source, part: Source, file: Path, value: Any) -> list[tupl
             if pattern.is_absolute()
             else (file.parent, pattern)
         )
-        found = sorted(found for found in base.glob(str(relative)) if found.is_file())
+        sources.patterns[str(base), str(relative)] = None
+        found = matches(base, str(relative))
         if not found:
             source.problems.append(Problem(*at, "include", f"matches no file: {name}", f"looked in {base}"))
             source.lose(())
@@ -167,10 +175,12 @@ def _merge(
             )
 
 
-def _read_file(source: Source, path: Path, room: _Room, wanted_at: Place) -> None:
+def _read_file(source: Source, path: Path, room: _Room, wanted_at: Place, sources: Sources) -> None:
     place = (str(path), 1)
+    sources.stamps[str(path)] = None
     try:
         with path.open("rb") as file:
+            sources.stamps[str(path)] = stamp(os.fstat(file.fileno()))
             data = file.read(room.size + 1)  # not by the size that is said: that of a pipe or a device is 0
         room.size -= len(data)
         if room.size < 0:

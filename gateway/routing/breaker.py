@@ -29,10 +29,11 @@ class Breaker:
         "_settings", "_since", "_until", "recovered_at",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, since: float = float("-inf")) -> None:
+        """Attempts that began before `since` say nothing of the target."""
         self._settings = settings
         self._until: float | None = None
-        self._since = float("-inf")
+        self._since = since
         self._openings = 0
         self._probing = False
         self.recovered_at: float | None = None
@@ -40,6 +41,10 @@ class Breaker:
         self._in_a_row = 0
         self._calls, self._calls_before = 0, 0
         self._errors, self._errors_before = 0, 0
+
+    def follow(self, settings: Settings) -> None:
+        """Other settings for all that comes; what has been counted stays, and a cooldown under way as well."""
+        self._settings = settings
 
     def state(self, now: float) -> int:
         if self._until is None:

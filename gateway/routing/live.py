@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from gateway.config.model import Breaker as Settings
@@ -97,6 +97,24 @@ class Live:
     def output(self, route: str) -> float:
         """Tokens that an answer of this route has on average, each choice by itself."""
         return self._outputs.get(route, FIRST_OUTPUT)
+
+    def follow(
+        self, settings: Settings, targets: Collection[Key], anew: Collection[Key], routes: Collection[str], now: float
+    ) -> None:
+        """Another generation of routes.yaml: forgets the targets that are gone and idle, and what was learnt of those
+        that are reached in another way (`anew`)."""
+        self._settings = settings
+        self._measures = {key: one for key, one in self._measures.items() if key in targets or one.in_flight}
+        for key, measures in self._measures.items():
+            measures.breaker.follow(settings)
+            if key in anew:
+                measures.breaker = Breaker(settings, now)
+                measures.forget()
+                self.troubled.discard(key)
+        self.troubled &= self._measures.keys()
+        backends = {backend for backend, _ in self._measures}
+        self.in_flight = {name: calls for name, calls in self.in_flight.items() if calls or name in backends}
+        self._outputs = {route: output for route, output in self._outputs.items() if route in routes}
 
     # -- what dispatch tells --------------------------------------------------------------------------------------
 

@@ -53,3 +53,21 @@ def test_a_single_key_is_used_whatever_is_said_of_it() -> None:
 
 def test_values_are_not_shown() -> None:
     assert "secret" not in repr(Keys(("secret",), VirtualClock()))
+
+
+def test_other_values_keep_what_is_known_of_those_that_stay() -> None:
+    clock = VirtualClock()
+    keys = Keys(("k0", "k1", "k2"), clock)
+    keys.refused(0)
+    keys.refused(1, 100.0)
+    assert keys.renewed(("k0", "k1", "k2")) is keys
+    fresh = keys.renewed(("k1", "k3", "k2", "k0"))
+    assert fresh.current() == (2, "k2")  # still the one in use
+    fresh.refused(2)
+    assert fresh.current() == (1, "k3")  # k0 rests as before
+    clock.advance(50.0)
+    fresh.refused(1)
+    assert fresh.current() in ((2, "k2"), (3, "k0"))  # and k1 rests longer
+    assert keys.renewed(()).current() is None
+    assert keys.renewed(("new",)).current() == (0, "new")
+    assert Keys((), clock).renewed(("first",)).current() == (0, "first")

@@ -29,11 +29,11 @@ class GatewayProcess:
         self.ledger = f"{folder}/moma.db"
         self.port = _free_port()
         self.starts_s: list[float] = []
-        self._routes = folder / "routes.yaml"
+        self.routes = folder / "routes.yaml"
         self._log = folder / "gateway.log"
         key_hash = hashlib.sha256(KEY.encode()).hexdigest()
         text = ROUTES.format(ledger=self.ledger, a=a, b=b, key_hash=key_hash).replace("credits: 1M", "credits: 900000M")
-        self._routes.write_text(text)
+        self.routes.write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,7 +51,7 @@ class GatewayProcess:
         self.starts_s.append(time.perf_counter() - started)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "gateway", "serve", "-c", str(self._routes), "--port", str(self.port)]
+        command = [sys.executable, "-m", "gateway", "serve", "-c", str(self.routes), "--port", str(self.port)]
         if self._files is not None:
             command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(self._files), *command]
         environment = {**os.environ, "MOMA_TEST_ADMIN_KEY": ADMIN_KEY, "MOMA_TEST_BACKEND_KEY": "backend-secret"}
@@ -71,6 +71,11 @@ class GatewayProcess:
         ):
             shown: dict[str, Any] = await answer.json()
             return shown
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         """SIGKILL, of this process alone; returns when it is gone."""

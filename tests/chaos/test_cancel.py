@@ -120,7 +120,7 @@ class Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         self.ledger = world.app.ledger
-        self.pipeline: Pipeline = world.app._edge.handle.__self__._pipeline  # type: ignore[attr-defined]
+        self.pipeline: Pipeline = world.app._front.generation.pipeline
         self.dispatched: set[str] = set()
         self.complete: set[str] = set()
         self._numbers = itertools.count(1)
@@ -189,7 +189,7 @@ def gates_in_use(gates: Gates) -> int:
 
 @pytest.fixture
 async def bench(world: World) -> AsyncIterator[Bench]:
-    await asyncio.to_thread(world.app._tokenizer.load)
+    await asyncio.to_thread(world.app._parts.tokenizer.load)
     made = Bench(world)
     yield made
     while world.a.in_flight + world.b.in_flight:  # a cancelled call has cut its backend off

@@ -36,7 +36,7 @@ async def one_record(world: World) -> dict[str, Any]:
 async def test_without_usage_the_text_is_counted_not_its_json(
     world: World, path: str, asked: dict[str, Any], answer: dict[str, Any], output: int | None
 ) -> None:
-    await asyncio.to_thread(world.app._tokenizer.load)
+    await asyncio.to_thread(world.app._parts.tokenizer.load)
     world.a.script([Reply(body=answer)])
     async with world.http.post(f"{world.url}/v1/{path}", json={"model": "small", **asked}) as got:
         assert got.status == 200

@@ -15,7 +15,8 @@ from gateway.charging.audit import audit
 from gateway.charging.cards import Rates
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.load import load
-from gateway.errors import StoreUnavailable
+from gateway.config.model import Plan, PlanGrant
+from gateway.errors import InvalidValue, StoreUnavailable
 from tests.charging.fakes import PRICE, FakeClock, fail_next, plan, quote, recovered
 from tests.conftest import World
 
@@ -84,6 +85,67 @@ async def test_the_version_outlives_a_store_that_failed(tmp_path: Path, stage: s
     await ledger.aclose()
     assert versions(tmp_path) == [("standard", 1, 2), ("standard", 2, 4)]
     assert audit(f"{tmp_path}/l.db") == []
+
+
+async def test_a_reload_makes_a_version_durable_and_names_it(tmp_path: Path) -> None:
+    ledger = await with_rates(tmp_path, CHEAP)
+    assert await ledger.put_rates(dict(CHEAP)) == 1
+    assert versions(tmp_path) == [("standard", 1, 2)]
+    assert await ledger.put_rates(DEAR) == ledger.card_version == 2
+    assert versions(tmp_path) == [("standard", 1, 2), ("standard", 2, 4)]
+    assert await charge(ledger, "dear", DEAR) == 70
+    assert await ledger.put_rates(CHEAP) == 3
+    await ledger.aclose()
+    ledger = await with_rates(tmp_path, CHEAP)
+    assert ledger.card_version == 3
+    await ledger.aclose()
+    assert audit(f"{tmp_path}/l.db") == []
+
+
+@pytest.mark.parametrize("stage", ["commit", "after commit"])
+async def test_a_version_that_could_not_be_made_durable_is_not_in_force(tmp_path: Path, stage: str) -> None:
+    ledger = await with_rates(tmp_path, CHEAP)
+    fail_next(ledger, stage)
+    with pytest.raises(StoreUnavailable):
+        await ledger.put_rates(DEAR)
+    with pytest.raises(StoreUnavailable):
+        await ledger.put_rates(DEAR)
+    await recovered(ledger)
+    in_force = {version: output for _, version, output in versions(tmp_path)}
+    assert in_force[ledger.card_version] == 2, "the old rates are those of the version that is named"
+    await charge(ledger, "old", CHEAP)
+    assert await ledger.put_rates(DEAR) == ledger.card_version
+    await charge(ledger, "new", DEAR)
+    await ledger.aclose()
+    assert audit(f"{tmp_path}/l.db") == []
+
+
+async def test_rates_of_a_reload_outlive_a_store_that_failed(tmp_path: Path) -> None:
+    ledger = await with_rates(tmp_path, CHEAP)
+    await ledger.put_rates(DEAR)
+    fail_next(ledger, "commit")
+    with pytest.raises(StoreUnavailable):
+        await charge(ledger, "lost", DEAR)
+    await recovered(ledger)
+    assert ledger.card_version == 2
+    await ledger.aclose()
+    assert versions(tmp_path) == [("standard", 1, 2), ("standard", 2, 4)]
+
+
+async def test_plans_and_tenants_of_a_reload_outlive_a_store_that_failed(tmp_path: Path) -> None:
+    ledger = await with_rates(tmp_path, CHEAP)
+    ledger.follow({"p": plan(10**6), "q": Plan("q", (PlanGrant(5),))}, {"t": "p", "new": "q"})
+    assert (ledger.tenant("new").plan, ledger.available_uc("new")) == ("q", 5)
+    fail_next(ledger, "commit")
+    with pytest.raises(StoreUnavailable):
+        await charge(ledger, "lost", CHEAP)
+    await recovered(ledger)
+    assert (ledger.tenant("new").plan, ledger.available_uc("new")) == ("q", 5)
+    ledger.follow({"p": plan(10**6)}, {"t": "p"})
+    assert ledger.tenant("new").plan == "q", "it is left alone"
+    with pytest.raises(InvalidValue):
+        ledger.add_tenant("late", "q")
+    await ledger.aclose()
 
 
 async def test_a_file_of_before_opens_and_no_card_is_claimed_for_its_records(tmp_path: Path) -> None:

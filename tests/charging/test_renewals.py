@@ -23,16 +23,20 @@ Offers = list[tuple[int, str | None]]
 
 
 class Books:
-    """A ledger that is opened anew, twice, with each edit: a restart by itself changes nothing."""
+    """A ledger that learns of each edit by restarts, two because one by itself changes nothing, or by reloads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, by: str = "restart") -> None:
         self._path = f"{path}/l.db"
+        self._by = by
         self.clock = FakeClock(int(START.timestamp() * 1000))
         self._ledger: Ledger | None = None
 
     async def edit(self, *offers: tuple[int, str | None], plan: str = "p") -> None:
         config = Plan(plan, tuple(PlanGrant(uc, every) for uc, every in offers))
         for _ in range(2):
+            if self._by == "reload" and self._ledger is not None:
+                self._ledger.follow({plan: config}, {"t": plan})
+                continue
             await self.close()
             self._ledger = await open_ledger(self._path, self.clock, "UTC", {plan: config})
             self._ledger.apply_plan("t", config)
@@ -68,9 +72,9 @@ def ends(grant: Grant) -> str:
     return "never" if grant.expires_ms is None else f"{datetime.fromtimestamp(grant.expires_ms / 1000, UTC):%m-%d}"
 
 
-@pytest.fixture
-async def books(tmp_path: Path) -> Books:
-    return Books(tmp_path)
+@pytest.fixture(params=["restart", "reload"])
+async def books(tmp_path: Path, request: pytest.FixtureRequest) -> Books:
+    return Books(tmp_path, request.param)
 
 
 async def test_another_recurrence_begins_when_the_running_period_has_ended(books: Books) -> None:
@@ -195,9 +199,12 @@ async def test_from_a_plan_that_grants_once(books: Books) -> None:
     await books.close()
 
 
+@pytest.mark.parametrize("by", ["restart", "reload"])
 @pytest.mark.parametrize("seed", range(12))
-async def test_whatever_is_edited_an_offer_has_one_grant_at_a_time_and_no_gap(tmp_path: Path, seed: int) -> None:
-    rng, books = random.Random(seed), Books(tmp_path)
+async def test_whatever_is_edited_an_offer_has_one_grant_at_a_time_and_no_gap(
+    tmp_path: Path, seed: int, by: str
+) -> None:
+    rng, books = random.Random(seed), Books(tmp_path, by)
     for _ in range(12):
         offers = [(rng.randint(1, 10**6), rng.choice(("month", "week", "day"))) for _ in range(rng.randint(1, 3))]
         await books.edit(*offers)

@@ -44,7 +44,7 @@ async def closed_books(world: World) -> None:
 
 async def resident(world: World) -> int:
     """Bytes, once the vocabulary is loaded."""
-    while not world.app._tokenizer.ready:
+    while not world.app._parts.tokenizer.ready:
         await asyncio.sleep(0.01)
     return int(psutil.Process().memory_info().rss)
 

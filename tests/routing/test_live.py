@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.model import Breaker
+from gateway.routing.breaker import CLOSED, FAILURES_IN_A_ROW, OPEN
 from gateway.routing.live import FIRST_OUTPUT, FIRST_TOKEN_S, HALVES_S, PER_TOKEN_S, Live, Measures
 
 A = ("a", "m")
@@ -86,3 +87,62 @@ def test_measures_that_are_forgotten_are_as_new() -> None:
     measures.feed(1.0, 1.0, 1.0)
     measures.forget()
     assert measures.seconds(1, 1.0) is None
+
+
+# -- another generation of routes.yaml ------------------------------------------------------------------------------
+
+
+def broken(live: Live, key: tuple[str, str], now: float = 0.0) -> None:
+    for _ in range(FAILURES_IN_A_ROW):
+        probe = live.began(key, now)
+        live.failed(key, began=now, now=now)
+        live.ended(key, probe)
+
+
+def test_targets_that_stay_keep_all_and_those_that_are_gone_are_forgotten() -> None:
+    live = Live(Breaker())
+    stream(live, 1.0, 0.01)
+    broken(live, ("b", "m"))
+    broken(live, ("c", "m"))
+    live.wrote("stays", 7.0)
+    live.wrote("goes", 7.0)
+    live.follow(Breaker(), {A, ("b", "m")}, set(), {"stays"}, 1.0)
+    assert live.of(A).first_token_s == 1.0
+    assert (live.state(("b", "m"), 1.0), live.troubled) == (OPEN, {("b", "m")})
+    assert (live.output("stays"), live.output("goes")) == (7.0, FIRST_OUTPUT)
+    assert set(live.in_flight) == {"a", "b"}
+
+
+def test_a_target_that_is_gone_is_kept_until_its_last_call_has_ended() -> None:
+    live = Live(Breaker())
+    probe = live.began(A, 0.0)
+    live.follow(Breaker(), set(), set(), set(), 1.0)
+    live.failed(A, began=0.0, now=2.0)
+    live.ended(A, probe)
+    assert (live.of(A).in_flight, live.in_flight["a"]) == (0, 0)
+    live.follow(Breaker(), set(), set(), set(), 3.0)
+    assert (live._measures, live.in_flight, live.troubled) == ({}, {}, set())
+
+
+def test_a_target_that_is_reached_in_another_way_begins_anew_whatever_its_calls_in_flight_say() -> None:
+    live = Live(Breaker())
+    stream(live, 1.0, 0.01)
+    broken(live, A)
+    attempts = [live.began(A, 1.0) for _ in range(FAILURES_IN_A_ROW)]
+    live.follow(Breaker(), {A}, {A}, set(), 2.0)
+    assert (live.state(A, 2.0), live.of(A).first_token_s, live.of(A).in_flight) == (CLOSED, None, FAILURES_IN_A_ROW)
+    for probe in attempts:
+        live.failed(A, began=1.0, now=3.0)
+        live.ended(A, probe)
+    assert live.state(A, 3.0) == CLOSED
+
+
+def test_other_settings_count_for_breakers_that_are_known() -> None:
+    live = Live(Breaker(min_requests=1000))
+    for now in range(4):
+        stream(live, 1.0, 0.01, now=float(now))
+    live.follow(Breaker(min_requests=5, errors=0.2), {A}, set(), set(), 4.0)
+    probe = live.began(A, 4.0)
+    live.failed(A, began=4.0, now=4.0)
+    live.ended(A, probe)
+    assert live.state(A, 4.0) == OPEN

@@ -1,0 +1,88 @@
+"""A part of the configuration as numbers and texts by key path, named as in routes.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeAlias
+
+from gateway.charging.rating import credits_text
+from gateway.config.model import Fallback, PlanGrant, Secret, Via
+
+Path: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What may be told apart and must not be shown: a header may carry a credential."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class KeyHashes:
+    """Who sees a hash could look for the key at leisure: only how many there are is told."""
+
+    hashes: frozenset[str] = field(repr=False)
+
+
+Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Hidden | KeyHashes | None
+Values: TypeAlias = dict[Path, Value]
+
+
+def flat(value: Any, path: Path = ()) -> Values:
+    """Works for parts that it has never heard of: what is new in the configuration is compared all the same."""
+    key = path[-1] if path else ""
+    if key in ("price", "rates"):
+        return {(*path, bucket): credits_text(uc) for bucket, uc in value.items()}
+    if key == "headers":
+        return {(*path, name): Hidden(text) for name, text in value.items()}
+    if key == "key_hashes":
+        return {(*path[:-1], "keys"): KeyHashes(frozenset(value))}
+    if is_dataclass(value) and not isinstance(value, Secret):
+        return _fields(value, path)
+    if isinstance(value, Mapping):
+        return {found: item for name, part in value.items() for found, item in flat(part, (*path, name)).items()}
+    if isinstance(value, frozenset):
+        return {path: tuple(sorted(map(item_text, value)))}
+    if isinstance(value, tuple):
+        return {path: tuple(map(item_text, value))}
+    return {path: value if isinstance(value, int | float | None) else item_text(value)}
+
+
+def _fields(value: Any, path: Path) -> Values:
+    out: Values = {}
+    for one in fields(value):
+        item = getattr(value, one.name)
+        if one.name == "name":
+            continue
+        if one.name == "limits":  # of a plan they stand beside the rest
+            out |= flat(item, path)
+        elif one.name.endswith("_s"):
+            out[*path, one.name.removesuffix("_s")] = f"{item:g}s"
+        else:
+            out |= flat(item, (*path, one.name))
+    return out
+
+
+def compact(number: int) -> str:
+    """As routes.yaml writes it, where that is exact."""
+    for factor, unit in ((1_000_000, "M"), (1_000, "k")):
+        if number and number % factor == 0:
+            return f"{number // factor}{unit}"
+    return str(number)
+
+
+def item_text(value: Any) -> str:
+    """One of a list, or a value that is a name."""
+    if isinstance(value, Secret):
+        return value.reference
+    if isinstance(value, Via):
+        return f"{value.backend} as {value.as_name}" + (f" with weight {value.weight}" if value.weight != 1 else "")
+    if isinstance(value, PlanGrant):
+        whole, left_uc = divmod(value.credits_uc, 1_000_000)
+        amount = credits_text(value.credits_uc) if left_uc else compact(whole)
+        return f"{amount} credits {f'each {value.every}' if value.every else 'once'}"
+    if isinstance(value, Fallback):
+        return value.model
+    return str(value)

@@ -1,0 +1,154 @@
+"""One generation of routes.yaml and all that is made of it, over the parts that live as long as the process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.backends.client import HttpClient
+from gateway.backends.keys import Keys
+from gateway.charging.ledger import Ledger
+from gateway.clock import Clock
+from gateway.config.model import Backend, Config
+from gateway.config.secrets import Secrets
+from gateway.deadline import Deadlines
+from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.limits import Gates
+from gateway.metrics import Metrics
+from gateway.pipeline import Pipeline
+from gateway.recorder import Recorder
+from gateway.routing.live import Live
+from gateway.routing.router import Router
+from gateway.tenants import Tenants
+from gateway.tokens import Tokenizer
+
+MAX_NAMED = 20  # tenants in one line of the log
+Target = tuple[str, str]  # backend and model, as `Live` counts them
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What survives each change of routes.yaml: what is counted, learnt, open or durable."""
+
+    clock: Clock
+    rng: random.Random
+    deadlines: Deadlines
+    metrics: Metrics
+    ledger: Ledger
+    client: HttpClient
+    live: Live
+    tenant_gates: Gates
+    backend_gates: Gates
+    retry_budget: RetryBudget
+    tokenizer: Tokenizer
+    recorder: Recorder
+    next_charge_id: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Immutable, and replaced as a whole: a call ends on the one that it began on."""
+
+    number: int
+    config: Config
+    secrets: Secrets
+    card_version: int
+    keys: dict[str, Keys] = field(repr=False)  # by backend
+    pipeline: Pipeline = field(repr=False)
+
+    @property
+    def admin_key(self) -> str | None:
+        return self.secrets.of(self.config.server.admin_key)
+
+    @property
+    def metrics_key(self) -> str | None:
+        return self.secrets.of(self.config.server.metrics_key)
+
+    @property
+    def targets(self) -> list[Target]:
+        return [(via.backend, model.name) for model in self.config.models.values() for via in model.via]
+
+
+def made(
+    number: int, config: Config, secrets: Secrets, card_version: int, parts: Parts, before: Generation | None = None
+) -> Generation:
+    """Changes nothing yet. The keys of backends rest as they do in the generation `before`."""
+    keys = {name: _keys(secrets.keys_of(backend), name, parts, before) for name, backend in config.backends.items()}
+    static = {hashed: tenant.name for tenant in config.tenants.values() for hashed in tenant.key_hashes}
+    dispatcher = Dispatcher(
+        client=parts.client,
+        keys=keys,
+        live=parts.live,
+        gates=parts.backend_gates,
+        timeout=config.timeout,
+        retry=config.retry,
+        clock=parts.clock,
+        rng=parts.rng,
+        attempted=parts.metrics.attempted,
+        budget=parts.retry_budget,
+    )
+    pipeline = Pipeline(
+        config=config,
+        card_version=card_version,
+        tenants=Tenants(config.plans, static, parts.ledger),
+        gates=parts.tenant_gates,
+        router=Router(config, parts.rng, parts.live),
+        dispatcher=dispatcher,
+        ledger=parts.ledger,
+        tokenizer=parts.tokenizer,
+        recorder=parts.recorder,
+        clock=parts.clock,
+        deadlines=parts.deadlines,
+        next_charge_id=parts.next_charge_id,
+    )
+    return Generation(number, config, secrets, card_version, keys, pipeline)
+
+
+def _keys(values: tuple[str, ...], name: str, parts: Parts, before: Generation | None) -> Keys:
+    known = before.keys.get(name) if before is not None else None
+    return Keys(values, parts.clock) if known is None else known.renewed(values)
+
+
+def taken_over(parts: Parts, old: Generation, new: Generation) -> None:
+    """The long-lived parts follow a new generation. Synchronous: the swap stands next to it."""
+    config = new.config
+    targets = set(new.targets)
+    parts.live.follow(config.breaker, targets, _reached_anew(old, new), _routes(config), parts.clock.now())
+    parts.backend_gates.keep(config.backends)
+    parts.client.follow(config.timeout.connect_s, [backend.base_url for backend in config.backends.values()])
+
+
+def without_plan(config: Config, ledger: Ledger) -> list[str]:
+    """A warning for each plan that tenants of the ledger have and routes.yaml has not."""
+    left: dict[str, list[str]] = {}
+    for account in ledger.tenants():
+        if account.plan not in config.plans:
+            left.setdefault(account.plan, []).append(account.id)
+    return [
+        f"plan {plan} is not in routes.yaml, so its tenants may call nothing: {', '.join(names[:MAX_NAMED])}"
+        f"{f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''}. Put the plan back, or list the"
+        " tenants there with another."
+        for plan, names in left.items()
+    ]
+
+
+def _routes(config: Config) -> set[str]:
+    return {*config.models, *config.routes}
+
+
+def _reached_anew(old: Generation, new: Generation) -> set[Target]:
+    """Targets of the same name behind which there may be something else: what was learnt of them is of no use."""
+    ways = [
+        {
+            (via.backend, model.name): (via.as_name, _way(one.config.backends[via.backend], one.secrets))
+            for model in one.config.models.values()
+            for via in model.via
+        }
+        for one in (old, new)
+    ]
+    return {target for target, way in ways[1].items() if ways[0].get(target, way) != way}
+
+
+def _way(backend: Backend, secrets: Secrets) -> tuple[object, ...]:
+    return backend.kind, backend.base_url, backend.headers, backend.quirks, secrets.keys_of(backend)
