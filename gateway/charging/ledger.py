@@ -12,18 +12,19 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import directory, statements, views
+from gateway.charging import directory, preview, statements, views
 from gateway.charging.cards import Rates
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
+from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote, cost_uc, provider_cost
 from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
 from gateway.config.model import Plan
-from gateway.errors import Conflict, NotFound, QuotaExhausted, StoreUnavailable
+from gateway.errors import Conflict, NotFound, StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
 RECOVERY_S: Final = 1.0
@@ -86,13 +87,10 @@ class Ledger:
         available_uc = 0
         for grant in burn:
             available_uc += grant.available
-        max_tokens = quote.max_tokens
-        need_uc = quote.ceiling(max_tokens)
-        if need_uc > available_uc:
-            max_tokens = quote.affordable(available_uc) if clamp else 0
-            if not max_tokens or max_tokens < quote.min_tokens:
-                raise self._exhausted(image, quote, now_ms, "the token package does not cover this call")
-            need_uc = quote.ceiling(max_tokens)
+        terms = quote.terms(available_uc, clamp=clamp)
+        if terms is None:
+            raise preview.not_covered(image, quote, now_ms)
+        max_tokens, need_uc = terms
         parts = image.hold_parts(burn, need_uc)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
         hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)
@@ -191,11 +189,8 @@ class Ledger:
             if account.debt_uc:
                 image.repay(account, now_ms)
                 if account.debt_uc:
-                    raise self._exhausted(image, quote, now_ms, f"{name} is in debt for an earlier call")
+                    raise preview.in_debt(image, quote, now_ms, name)
         return image.burn_list(quote.account_path, now_ms)
-
-    def _exhausted(self, image: Image, quote: Quote, now_ms: int, why: str) -> QuotaExhausted:
-        return QuotaExhausted(f"You exceeded your current quota: {why}.", **views.quota(image, quote, now_ms))
 
     # -- tenants, keys and grants -------------------------------------------------------------------------------
 
@@ -259,6 +254,10 @@ class Ledger:
     def available_uc(self, *tenants: str) -> int:
         """What these could spend now together."""
         return views.available_uc(self._image, tenants, self._clock.wall_ms())
+
+    def preview(self, quote: Quote, *, clamp: bool) -> Terms:
+        """What `reserve` would hold now, without holding it. Raises what it would."""
+        return preview.terms(self._usable(), quote, self._clock.wall_ms(), clamp=clamp)
 
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""

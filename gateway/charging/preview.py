@@ -1,0 +1,61 @@
+"""What a reserve would hold, without holding it; and the two ways in which a package does not cover a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.charging import directory, views
+from gateway.charging.image import Image
+from gateway.charging.rating import Quote
+from gateway.charging.records import Account
+from gateway.errors import QuotaExhausted
+
+
+@dataclass(slots=True)
+class Terms:
+    """`max_tokens` may be less than the quote's where the package covers no more; None where there is no output."""
+
+    max_tokens: int | None
+    reserved_uc: int
+    available_uc: int
+
+
+def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
+    """Raises QuotaExhausted as the reserve would, NotFound.
+
+    Grants that are due by the clock are booked on the way, as whoever looks at an account does.
+    """
+    accounts = [directory.account(image, name) for name in quote.account_path]
+    left = {grant.id: grant.available for grant in image.burn_list(quote.account_path, now_ms)}
+    for account in accounts:
+        if account.debt_uc and not _repaid(image, account, left, now_ms):
+            raise in_debt(image, quote, now_ms, account.id)
+    available_uc = sum(left.values())
+    allowed = quote.terms(available_uc, clamp=clamp)
+    if allowed is None:
+        raise not_covered(image, quote, now_ms)
+    return Terms(*allowed, available_uc)
+
+
+def _repaid(image: Image, account: Account, left: dict[str, int], now_ms: int) -> bool:
+    """Takes a debt out of `left`, as a reserve repays it first; False when that does not suffice."""
+    debt_uc = account.debt_uc
+    for grant in image.burn_list(account.path, now_ms):
+        uc = min(debt_uc, left[grant.id])
+        left[grant.id] -= uc
+        debt_uc -= uc
+    return not debt_uc
+
+
+def not_covered(image: Image, quote: Quote, now_ms: int) -> QuotaExhausted:
+    return _exhausted("the token package does not cover this call", views.quota(image, quote, now_ms))
+
+
+def in_debt(image: Image, quote: Quote, now_ms: int, name: str) -> QuotaExhausted:
+    return _exhausted(f"{name} is in debt for an earlier call", views.quota(image, quote, now_ms))
+
+
+def _exhausted(why: str, quota: Mapping[str, Any]) -> QuotaExhausted:
+    return QuotaExhausted(f"You exceeded your current quota: {why}.", **quota)
