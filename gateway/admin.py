@@ -1,4 +1,4 @@
-"""`/admin/v1`: tenants, keys, grants, usage, charges, statements. The admin key as Bearer; guesses are limited."""
+"""`/admin/v1`: tenants, keys, grants, usage, charges, statements, explain. Guesses at the key are limited."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from gateway.charging.views import LAST_MS
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.explain.asked import FIELDS, explained
+from gateway.explain.explainer import Explainer
 from gateway.limits import Gates
 from gateway.tenants import Caller, Tenants, credential, key_hash
 
@@ -39,13 +41,21 @@ class Admin:
     """State: failed logins by remote address, bounded."""
 
     def __init__(
-        self, *, key: str | None, ledger: Ledger, tenants: Tenants, plans: Mapping[str, Plan], clock: Clock
+        self,
+        *,
+        key: str | None,
+        ledger: Ledger,
+        tenants: Tenants,
+        plans: Mapping[str, Plan],
+        clock: Clock,
+        explainer: Explainer | None = None,
     ) -> None:
         self._key = key
         self._ledger = ledger
         self._tenants = tenants
         self._plans = plans
         self._clock = clock
+        self._explainer = explainer
         self._failures = Gates(clock)
         self._remotes: set[str] = set()
 
@@ -95,6 +105,10 @@ class Admin:
                 self._tenant(tenant)
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
+            case ["explain"] if self._explainer is not None:
+                self._expect(method, "POST")
+                caller, request = explained(_object(body, *FIELDS), self._tenants.caller)
+                return 200, await self._explainer.explain(caller, request)
         raise NotFound("There is no such admin path.")
 
     @staticmethod

@@ -24,6 +24,7 @@ from gateway.config.model import Config, Plan
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher
 from gateway.edge import SWEEP_S, Edge
+from gateway.explain.explainer import Explainer
 from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
@@ -110,13 +111,14 @@ class App:
         live = Live(config.breaker)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
         self._show(clock, live, recorder)
+        router, gates, backend_gates = Router(config, rng, live), Gates(clock), Gates(clock)
         pipeline = Pipeline(
             config=config,
             generation=1,
             tenants=tenants,
-            gates=Gates(clock),
-            router=Router(config, rng, live),
-            dispatcher=self._dispatcher(clock, rng, live),
+            gates=gates,
+            router=router,
+            dispatcher=self._dispatcher(clock, rng, live, backend_gates),
             ledger=self.ledger,
             tokenizer=self._tokenizer,
             recorder=recorder,
@@ -124,9 +126,24 @@ class App:
             deadlines=deadlines,
             next_charge_id=ids("ch"),
         )
+        explainer = Explainer(
+            config=config,
+            generation=1,
+            router=router,
+            gates=gates,
+            backend_gates=backend_gates,
+            purse=self.ledger,
+            tokenizer=self._tokenizer,
+            clock=clock,
+        )
         key = config.server.admin_key
         admin = Admin(
-            key=resolve(key) if key else None, ledger=self.ledger, tenants=tenants, plans=config.plans, clock=clock
+            key=resolve(key) if key else None,
+            ledger=self.ledger,
+            tenants=tenants,
+            plans=config.plans,
+            clock=clock,
+            explainer=explainer,
         )
         metrics_key = config.server.metrics_key
         return Gateway(
@@ -153,7 +170,7 @@ class App:
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.ledger.on_expired = recorder.expired
 
-    def _dispatcher(self, clock: Clock, rng: random.Random, live: Live) -> Dispatcher:
+    def _dispatcher(self, clock: Clock, rng: random.Random, live: Live, gates: Gates) -> Dispatcher:
         keys = {
             name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
             for name, backend in self._config.backends.items()
@@ -162,7 +179,7 @@ class App:
             client=self._client,
             keys=keys,
             live=live,
-            gates=Gates(clock),
+            gates=gates,
             timeout=self._config.timeout,
             retry=self._config.retry,
             clock=clock,

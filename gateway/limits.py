@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from gateway.clock import Clock
 from gateway.config.model import Limits
 from gateway.errors import RateLimited
@@ -103,6 +105,12 @@ class Gate:
                 limits=self.headers(),
             )
 
+    def aside(self) -> Gate:
+        """The same state in a gate of its own: what is admitted there takes nothing here."""
+        gate = copy.copy(self)
+        gate.rpm, gate.tpm = copy.copy(self.rpm), copy.copy(self.tpm)
+        return gate
+
     def headers(self) -> dict[str, str]:
         """x-ratelimit-* in OpenAI's format, only for the limits that exist."""
         out: dict[str, str] = {}
@@ -132,3 +140,8 @@ class Gates:
         if gate is None:
             gate = self._gates[name] = Gate(limits, self._clock)
         return gate
+
+    def aside(self, name: str, limits: Limits) -> Gate:
+        """A copy of the gate as it is, or would be made."""
+        gate = self._gates.get(name)
+        return Gate(limits, self._clock) if gate is None else gate.aside()

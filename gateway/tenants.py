@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.config.model import Plan
-from gateway.errors import InvalidKey
+from gateway.errors import InvalidKey, NotFound
 
 MAX_KEY_CHARS = 512  # a longer credential is not ours; it is not even hashed
 _WRONG_KEY = "The api key is missing or not valid. Send it as 'Authorization: Bearer sk-moma-...'."
@@ -53,6 +53,13 @@ class Tenants:
 
     def put(self, caller: Caller) -> None:
         self._callers[caller.tenant] = caller
+
+    def caller(self, tenant: str) -> Caller:
+        """Raises NotFound."""
+        caller = self._callers.get(tenant)
+        if caller is None:
+            raise NotFound(f"no tenant {tenant[:64]!r}")
+        return caller
 
     def put_key(self, hashed: str, tenant: str, expires_ms: int | None = None) -> None:
         self._keys[hashed] = KeyEntry(tenant, expires_ms)

@@ -1,0 +1,77 @@
+"""What was found out about one call: as values of the gateway, before they are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.call import Call
+from gateway.charging.rating import Quote
+from gateway.errors import GatewayError, ModelNotFound
+from gateway.limits import Gate
+from gateway.routing.policies import Target
+from gateway.routing.preview import Preview
+from gateway.tenants import Caller
+
+Key = tuple[str, str]  # (backend, model)
+
+
+@dataclass(slots=True)
+class Funds:
+    """What would be held. `available_uc` is None where nobody pays, or what there is does not suffice."""
+
+    quote: Quote
+    max_tokens: int | None
+    reserved_uc: int
+    available_uc: int | None = None
+
+
+@dataclass(slots=True)
+class Room:
+    """`asked` in turn; `full` are the targets whose backend is at a limit (rpm, tpm, concurrency)."""
+
+    asked: list[Target] = field(default_factory=list)
+    full: dict[Key, str] = field(default_factory=dict)
+    gates: dict[str, Gate] = field(default_factory=dict)
+    refusal: GatewayError | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """Filled step by step; what comes after a step that could not be taken is None. `refusal` is the first one."""
+
+    caller: Caller
+    endpoint: str
+    now: float
+    call: Call | None = None
+    gate: Gate | None = None
+    needed: int = 0
+    preview: Preview | None = None
+    funds: Funds | None = None
+    room: Room | None = None
+    refusal: GatewayError | None = None
+
+    def refuse(self, error: GatewayError | None) -> None:
+        """The client hears the first."""
+        if self.refusal is None:
+            self.refusal = error
+
+    @property
+    def first(self) -> Target | None:
+        """Whom the call would be sent to."""
+        return self.room.asked[0] if self.refusal is None and self.room is not None and self.room.asked else None
+
+    def removed_by(self, target: Target) -> str | None:
+        """What keeps a target from being asked; None: it would be, if those before it failed."""
+        preview, room = self.preview, self.room
+        assert preview is not None
+        assert preview.short is not None
+        short, decision = preview.short, preview.decision
+        if not any(target is kept for kept in (*short.targets, *short.on_error, *short.on_context)):
+            return next(why for removed, why in (*short.removed, *short.removed_fallbacks) if removed is target)
+        if decision is None or room is None:
+            return "allow" if isinstance(preview.refusal, ModelNotFound) else "refused"
+        if target.key in room.full:
+            return "limit"
+        if any(target is asked for asked in (*room.asked, *decision.on_context)):
+            return None
+        return "breaker"
