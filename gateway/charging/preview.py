@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from gateway.charging import directory, views
+from gateway.charging import directory, loading, views
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote
 from gateway.charging.records import Account
-from gateway.errors import QuotaExhausted
+from gateway.charging.store import read_only
+from gateway.config.model import Plan
+from gateway.errors import QuotaExhausted, StoreUnavailable
 
 
 @dataclass(slots=True)
@@ -37,6 +42,16 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
     if allowed is None:
         raise not_covered(image, quote, now_ms)
     return Terms(*allowed, available_uc)
+
+
+def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
+    """The image of a ledger's file, whoever has it open, without the holds. Raises StoreUnavailable."""
+    try:
+        with contextlib.closing(read_only(path)) as connection:
+            connection.execute("BEGIN")  # one snapshot for all the reading
+            return loading.load(connection, plans, zone)
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the ledger {path} cannot be read: {error}") from error
 
 
 def _repaid(image: Image, account: Account, left: dict[str, int], now_ms: int) -> bool:

@@ -47,22 +47,27 @@ class Asked:
 
 def answer(config: Config, url: str | None, asked: Asked) -> Any:
     """What the admin API says. Raises CommandFailed."""
-    key = os.environ.get("MOMA_ADMIN_KEY", "")
     reads = asked.method == "GET"
     try:
         # Who may open the file may read it; a change has to go through the gateway, which has the lock.
-        if url is not None or key or not reads:
-            value = _by_gateway(url or _own_url(config), asked, key)
+        if url is not None or not reads or os.environ.get("MOMA_ADMIN_KEY"):
+            value = by_gateway(config, url, asked)
             if value is not None:
                 return value
-            if url is not None:
-                raise CommandFailed(f"No gateway answers at {url}.", WRONG_USE)
         return _by_reading(config, asked) if reads else asyncio.run(_by_writing(config, asked))
     except LockHeld as error:
         where = url or _own_url(config)
         raise CommandFailed(f"{error} None answers at {where}: use --url to say where it is.", WRONG_USE) from error
     except GatewayError as error:
         raise CommandFailed(error.message, _exit_code(error.status)) from error
+
+
+def by_gateway(config: Config, url: str | None, asked: Asked) -> Any:
+    """What the running gateway says; None when nobody listens where `config` says. Raises CommandFailed."""
+    value = _by_gateway(url or _own_url(config), asked, os.environ.get("MOMA_ADMIN_KEY", ""))
+    if value is None and url is not None:
+        raise CommandFailed(f"No gateway answers at {url}.", WRONG_USE)
+    return value
 
 
 def _exit_code(status: int) -> int:

@@ -13,6 +13,7 @@ from gateway.call import Call
 from gateway.charging.rating import credits_text
 from gateway.config.model import Config, Route
 from gateway.errors import GatewayError
+from gateway.explain.detail import detail
 from gateway.explain.findings import Findings
 from gateway.limits import Gate
 from gateway.routing.breaker import CLOSED, HALF_OPEN, OPEN
@@ -130,8 +131,7 @@ def _candidates(found: Findings, preview: Preview, call: Call) -> list[Fields]:
             "as": target.as_name,
             "role": role,
             "asked": asked.get(id(target)),
-            "removed_by": found.removed_by(target),
-            "limit": found.room.full.get(target.key) if found.room is not None else None,
+            **_removal(target, found, preview),
             "scores": scores.get(id(target)),
             "chance": chances.get(id(target)),
             **_measures(target, preview, call, found.now),
@@ -139,6 +139,11 @@ def _candidates(found: Findings, preview: Preview, call: Call) -> list[Fields]:
         for target, role in _roles(preview)
     ]
     return sorted(rows, key=lambda row: row["asked"] or len(rows) + 1)
+
+
+def _removal(target: Target, found: Findings, preview: Preview) -> Fields:
+    why = found.removed_by(target)
+    return {"removed_by": why, "detail": None if why is None else detail(why, target, found, preview)}
 
 
 def _roles(preview: Preview) -> list[tuple[Target, str]]:
@@ -216,7 +221,7 @@ def _notes(found: Findings, config: Config, generation: int | None) -> Iterable[
         yield "No tenant was named: all names are allowed, and nothing is limited or paid."
     preview, call = found.preview, found.call
     if preview is not None and len(preview.firsts) > 1:
-        yield "Several are nearly as good as the best: chance decides between them by weight, anew for each call."
+        yield "Which of several comes first is drawn by weight, anew for each call."
     if call is not None and preview is not None and preview.route is None:
         names = [*config.models, *config.aliases, *config.routes]
         near = difflib.get_close_matches(call.model, names, n=1)

@@ -52,12 +52,14 @@ IMAGE = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"
 class RecordingRouter(Router):
     """Keeps what serving decided."""
 
-    decision: Decision | None = None
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.decisions: list[Decision] = []
 
     def route(self, call: Call, plan: Plan, needed: int | None = None, **more: Any) -> Decision:
-        self.decision = None
-        self.decision = super().route(call, plan, needed, **more)
-        return self.decision
+        decision = super().route(call, plan, needed, **more)
+        self.decisions.append(decision)
+        return decision
 
 
 class Gateway:
