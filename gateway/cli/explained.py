@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from rich.text import Text
 
@@ -11,7 +11,6 @@ from gateway.cli.layout import NONE, say, table
 
 Fields = Mapping[str, Any]
 Column = tuple[str, Callable[[Fields], str]]
-LABEL: Final = 10  # width of the labels of single lines
 
 
 def show(value: Fields) -> None:
@@ -64,7 +63,7 @@ def _columns(value: Fields, rows: Sequence[Fields]) -> list[Column]:
     """What the policy looks at; of balanced the terms stand behind the values they are made of."""
     policy = value["policy"]
     columns: list[Column] = [
-        ("", lambda row: str(row["asked"] or NONE)),
+        ("#", lambda row: str(row["asked"] or NONE)),
         ("model", lambda row: str(row["model"])),
         ("backend", lambda row: str(row["backend"])),
         (f"cost {value['currency']}", lambda row: f"{row['expected_cost']:.6f}{_term(row, 'cost', policy)}"),
@@ -115,10 +114,8 @@ def _lines(value: Fields) -> None:
         ("cache", _cache(value["cache"])),
         *_limits(value["limits"]),
     ]
-    say("")
-    for label, text in lines:
-        if text:
-            say(Text.assemble((label.ljust(LABEL), "dim"), text))
+    rows = [(label, text) for label, text in lines if text]
+    table("", ("", ""), rows)
 
 
 def _expected(value: Fields) -> str:

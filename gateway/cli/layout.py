@@ -14,7 +14,7 @@ Row = Sequence[str]
 GAP: Final = 2
 NONE: Final = "-"
 RIGHT: Final = frozenset(
-    {"rpm", "tpm", "at once", "context", "output", "keys", "", "weight", "load", "sum", "chance"}
+    {"rpm", "tpm", "at once", "context", "output", "keys", "#", "weight", "load", "sum", "chance"}
 )  # columns of numbers
 
 
@@ -32,7 +32,7 @@ def table(title: str, headings: Row, rows: Sequence[Row]) -> None:
     table.add_column(headings[-1], min_width=widths[-1])
     for row in rows:
         table.add_row(*row)
-    say(Text(f"\n{title}", style="bold"))
+    say(Text(f"\n{title}" if title else "", style="bold"))
     say(table, least=sum(widths) + GAP * len(widths))
 
 
