@@ -17,7 +17,7 @@ MAX_FILE_LINES = 400
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("app",),
+    ("app", "cases", "importing"),
     ("server", "admin", "edge"),
     ("request",),
     ("pipeline", "explain"),

@@ -110,6 +110,6 @@ def _image(config: Config) -> Image | None:
 async def _alone(config: Config, wish: dict[str, Any], image: Image | None) -> dict[str, Any]:
     tokenizer = Tokenizer()
     tokenizer.load()
-    alone = Offline(config, LoopClock(asyncio.get_running_loop()), tokenizer, random.Random(), image)
+    alone = Offline(config, LoopClock(asyncio.get_running_loop()), tokenizer, image)
     caller, request = explained(wish, alone.caller)
-    return await alone.explainer.explain(caller, request)
+    return await alone.explainer(random.Random()).explain(caller, request)

@@ -31,12 +31,13 @@ def explained(wish: Mapping[str, Any], caller_of: Callable[[str], Caller]) -> tu
     if tenant is not None and not isinstance(tenant, str):
         raise InvalidValue("tenant is the id of one.", param="tenant")
     caller = ANYBODY if tenant is None else caller_of(tenant)
-    return caller, request(body, endpoint, _headers(wish.get("headers", {})))
+    data = body.encode() if isinstance(body, str) else orjson.dumps(body)
+    return caller, request_of(data, endpoint, _headers(wish.get("headers", {})))
 
 
-def request(body: dict[str, Any] | str, endpoint: str, headers: dict[str, str]) -> Request:
+def request_of(body: bytes, endpoint: str, headers: dict[str, str]) -> Request:
     """As the edge would make it: `headers` by lower-case names."""
-    return Request(REQUEST_ID, endpoint, headers, body.encode() if isinstance(body, str) else orjson.dumps(body))
+    return Request(REQUEST_ID, endpoint, headers, body)
 
 
 def _headers(given: Any) -> dict[str, str]:

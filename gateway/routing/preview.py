@@ -75,13 +75,16 @@ class _Watched:
         return self._policy.scores(targets, call, now)
 
 
-class _Loaded(random.Random):
-    """Loaded dice: each draw is the lowest that there is, and one is the highest. State: `draws` so far."""
+class LoadedDice(random.Random):
+    """Each draw is the lowest that there is, and the one at `lucky` the highest. State: `draws` so far."""
 
     def __init__(self, lucky: int) -> None:
         super().__init__()
         self.draws = 0
         self._lucky = lucky
+
+    def __deepcopy__(self, _: object) -> LoadedDice:
+        return LoadedDice(self._lucky)
 
     def random(self) -> float:
         self.draws += 1
@@ -98,7 +101,7 @@ def _firsts(
     found: dict[tuple[str, str], Target] = {}
     lucky = draws = 0
     while lucky <= draws:
-        dice = _Loaded(lucky)
+        dice = LoadedDice(lucky)
         order, _ = policy_of(route, live, dice).order(targets, call, now, warm)
         found.setdefault(order[0].key, order[0])
         draws = dice.draws - 1
