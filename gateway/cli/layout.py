@@ -36,8 +36,8 @@ def table(title: str, headings: Row, rows: Sequence[Row]) -> None:
     say(table, least=sum(widths) + GAP * len(widths))
 
 
-def say(what: Any, least: int = 0) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=not least)
+def say(what: Any, least: int = 0, *, stderr: bool = False) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=not least, stderr=stderr)
     if least > console.width:
-        console = Console(highlight=False, markup=False, width=least)
+        console = Console(highlight=False, markup=False, width=least, stderr=stderr)
     console.print(what)
