@@ -203,10 +203,8 @@ def _headers(params: Values, at: KeyPath, report: Report) -> dict[str, str]:
 
 
 def _weights(found: Deployment, params: Values, at: KeyPath, report: Report) -> None:
-    report.see((*at, "weight"))
-    report.see((*at, "order"))
-    found.weight = number(params.get("weight"))
-    order = number(params.get("order"))
+    found.weight = read_number(params.get("weight"), (*at, "weight"), report)
+    order = read_number(params.get("order"), (*at, "order"), report)
     found.order = 1 if order is None else int(order)
 
 
@@ -216,6 +214,8 @@ def _facts(found: Deployment, params: Values, info: Values, path: KeyPath, repor
         for key in (*PRICES, *CAN, "max_input_tokens", "max_output_tokens", "max_tokens", "mode", "base_model"):
             if place == "model_info" or key in PRICES:
                 report.see((*path, place, key))
+                if key.endswith(("_cost", "_tokens", "_token", "_1hr")):
+                    read_number((info if place == "model_info" else params).get(key), (*path, place, key), report)
     known = {**_entry_of(table, params, info), **{k: v for k, v in params.items() if k in PRICES}, **info}
     found.mode = str(known.get("mode") or "chat")
     found.price = {bucket: per_million(known[key], (*path, "model_info", key), report) for key, bucket in PRICES.items()
@@ -253,6 +253,15 @@ def per_million(value: Any, path: KeyPath, report: Report) -> Decimal:
     return rounded
 
 
+def read_number(value: Any, path: KeyPath, report: Report) -> Decimal | None:
+    """As `number`; what is none is reported."""
+    report.see(path)
+    found = number(value)
+    if found is None and value is not None:
+        report.lost(path, "is no number of at least 0", "write it as one")
+    return found
+
+
 def number(value: Any) -> Decimal | None:
     """LiteLLM takes 1e-06 for a number, which YAML 1.1 does not."""
     if value is None or isinstance(value, bool):
@@ -265,8 +274,7 @@ def number(value: Any) -> Decimal | None:
 
 
 def _positive(value: Any, path: KeyPath, report: Report) -> bool:
-    report.see(path)
-    return (number(value) or 0) >= 1
+    return (read_number(value, path, report) or 0) >= 1
 
 
 def _leftovers(params: Values, info: Values, path: KeyPath, report: Report) -> None:

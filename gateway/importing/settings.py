@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from gateway.importing.deployments import number
+from gateway.importing.deployments import number, read_number
 from gateway.importing.draft import Draft
 from gateway.importing.report import Report
 from gateway.importing.source import KeyPath, Tree
@@ -78,10 +78,21 @@ class _Section:
         self.values: Values = value if isinstance(value, dict) else {}
         self.path: KeyPath = (name,)
         self.report = report
+        if value is not None and not isinstance(value, dict):
+            report.lost(self.path, "is no mapping")
 
     def take(self, key: str) -> Any:
         self.report.see((*self.path, key))
         return self.values.get(key)
+
+    def number(self, key: str) -> Decimal | None:
+        return read_number(self.values.get(key), self.at(key), self.report)
+
+    def mapping(self, key: str) -> Values:
+        value = self.take(key)
+        if value is not None and not isinstance(value, dict):
+            self.report.lost(self.at(key), "is no mapping")
+        return value if isinstance(value, dict) else {}
 
     def at(self, key: str) -> KeyPath:
         return (*self.path, key)
@@ -132,12 +143,17 @@ def _fallbacks(section: _Section, settings: Settings) -> None:
         "context": ("context_window_fallbacks", settings.context_fallbacks),
     }
     for kind, (key, known) in kinds.items():
-        found = _lists(section.take(key))
+        value = section.take(key)
+        found = _lists(value)
+        if value and not found:
+            section.report.lost(section.at(key), "is no list of names with those that they fall back on")
         known |= found
         settings.said_at |= {(kind, name): section.at(key) for name in found}
     default = section.take("default_fallbacks")
     if isinstance(default, list):
         settings.default_fallbacks = [str(name) for name in default]
+    elif default is not None:
+        section.report.lost(section.at("default_fallbacks"), "is no list")
 
 
 def _lists(value: Any) -> dict[str, list[str]]:
@@ -151,18 +167,18 @@ def _lists(value: Any) -> dict[str, list[str]]:
 
 
 def _retries(section: _Section, draft: Draft) -> None:
-    retries = number(section.take("num_retries"))
+    retries = section.number("num_retries")
     if retries is not None:
         draft.defaults["retry"] = {"attempts": min(100, int(retries) + 1)}
-    cooldown = number(section.take("cooldown_time"))
+    cooldown = section.number("cooldown_time")
     if cooldown:
         draft.defaults["breaker"] = {"cooldown": duration(cooldown)}
 
 
 def _timeouts(router: _Section, litellm: _Section, draft: Draft) -> None:
-    total = number(litellm.take("request_timeout"))
-    total = number(router.take("timeout")) or total
-    first = number(router.take("stream_timeout"))
+    everywhere = litellm.number("request_timeout")
+    total = router.number("timeout") or everywhere
+    first = router.number("stream_timeout")
     timeout = {"first_token": first, "total": total}
     if written := {name: duration(seconds) for name, seconds in timeout.items() if seconds}:
         draft.defaults["timeout"] = written
@@ -173,8 +189,7 @@ def duration(seconds: Decimal) -> str:
 
 
 def _aliases(router: _Section, settings: Settings) -> None:
-    aliases = router.take("model_group_alias")
-    for alias, target in aliases.items() if isinstance(aliases, dict) else ():
+    for alias, target in router.mapping("model_group_alias").items():
         if isinstance(target, dict):
             if target.get("hidden"):
                 router.report.changed((*router.at("model_group_alias"), alias), "aliases are shown in /v1/models here")
@@ -184,10 +199,9 @@ def _aliases(router: _Section, settings: Settings) -> None:
 
 def _cache(litellm: _Section, settings: Settings, draft: Draft) -> None:
     """A cache is named by routes here; a model that is called by its own name has none."""
-    on, params = litellm.take("cache"), litellm.take("cache_params")
+    on, params = litellm.take("cache"), litellm.mapping("cache_params")
     if not on:
         return
-    params = params if isinstance(params, dict) else {}
     cache: dict[str, Any] = {"mode": "exact"}
     if (ttl := number(params.get("ttl"))) is not None and ttl:
         cache["ttl"] = duration(ttl)

@@ -282,6 +282,29 @@ def test_unknown_keys_are_reported(importer: Importer) -> None:
     assert lost.keys() == {*entry_, "router_settings.third", "fourth"}
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (model_list(entry("m", "rpm: os.environ/RPM")), "model_list.0.litellm_params.rpm"),
+        (model_list(entry("m", "weight: heavy")), "model_list.0.litellm_params.weight"),
+        (model_list(entry("m", "order: first")), "model_list.0.litellm_params.order"),
+        (
+            model_list(entry("m", info=", input_cost_per_audio_token: dear")),
+            "model_list.0.model_info.input_cost_per_audio_token",
+        ),
+        ("router_settings: [1]", "router_settings"),
+        ("router_settings: {num_retries: many}", "router_settings.num_retries"),
+        ("router_settings: {timeout: soon}", "router_settings.timeout"),
+        ("router_settings: {fallbacks: 7}", "router_settings.fallbacks"),
+        ("router_settings: {model_group_alias: [1]}", "router_settings.model_group_alias"),
+        ("litellm_settings: {default_fallbacks: m}", "litellm_settings.default_fallbacks"),
+        ("litellm_settings: {cache: true, cache_params: 5}", "litellm_settings.cache_params"),
+    ],
+)
+def test_a_value_that_is_not_understood_is_not_dropped_in_silence(importer: Importer, text: str, path: str) -> None:
+    assert path in remarks(importer.text(text), LOST)
+
+
 def test_included_files_are_read_with_their_lines(importer: Importer) -> None:
     (importer.path / "more.yaml").write_text("\n" + model_list(entry("two", "new_thing: 1")))
     value = importer.text("include: [more.yaml]\n" + model_list(entry("one")))
