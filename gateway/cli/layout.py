@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -27,13 +27,16 @@ def table(title: str, headings: Row, rows: Sequence[Row]) -> None:
     widths = [max(map(cell_len, column)) for column in columns[:-1]]
     widths.append(max(cell_len(word) for cell in columns[-1] for word in cell.split() or [""]))
     for heading, width in zip(headings[:-1], widths[:-1], strict=True):
-        right = heading in RIGHT
-        table.add_column(heading, justify="right" if right else "left", min_width=width, no_wrap=True)
-    table.add_column(headings[-1], min_width=widths[-1])
+        table.add_column(heading, justify=_side(heading), min_width=width, no_wrap=True)
+    table.add_column(headings[-1], justify=_side(headings[-1]), min_width=widths[-1])
     for row in rows:
         table.add_row(*row)
     say(Text(f"\n{title}" if title else "", style="bold"))
     say(table, least=sum(widths) + GAP * len(widths))
+
+
+def _side(heading: str) -> Literal["left", "right"]:
+    return "right" if heading in RIGHT else "left"
 
 
 def say(what: Any, least: int = 0, *, stderr: bool = False) -> None:
