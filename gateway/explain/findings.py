@@ -60,18 +60,21 @@ class Findings:
         """Whom the call would be sent to."""
         return self.room.asked[0] if self.refusal is None and self.room is not None and self.room.asked else None
 
-    def removed_by(self, target: Target) -> str | None:
-        """What keeps a target from being asked; None: it would be, if those before it failed."""
+    def removals(self) -> dict[int, str]:
+        """By the id of a target: what keeps it from being asked. Who is not in it would be, in its turn."""
         preview, room = self.preview, self.room
-        assert preview is not None
-        assert preview.short is not None
+        if preview is None or preview.short is None:
+            return {}
         short, decision = preview.short, preview.decision
-        if not any(target is kept for kept in (*short.targets, *short.on_error, *short.on_context)):
-            return next(why for removed, why in (*short.removed, *short.removed_fallbacks) if removed is target)
+        kept = (*short.targets, *short.on_error, *short.on_context)
+        out = {id(target): why for target, why in (*short.removed_fallbacks, *short.removed)}
         if decision is None or room is None:
-            return "allow" if isinstance(preview.refusal, ModelNotFound) else "refused"
-        if target.key in room.full:
-            return "limit"
-        if any(target is asked for asked in (*room.asked, *decision.on_context)):
-            return None
-        return "breaker"
+            why = "allow" if isinstance(preview.refusal, ModelNotFound) else "refused"
+            return out | {id(target): why for target in kept}
+        asked = {id(target) for target in (*room.asked, *decision.on_context)}
+        for target in kept:
+            if id(target) in asked:
+                out.pop(id(target), None)
+            else:
+                out[id(target)] = "limit" if target.key in room.full else "breaker"
+        return out

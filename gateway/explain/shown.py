@@ -120,7 +120,7 @@ def _output(call: Call, preview: Preview) -> float:
 def _candidates(found: Findings, preview: Preview, call: Call) -> list[Fields]:
     """All that the route stands for: first those that would be asked, in turn; then what was removed."""
     asked = {id(target): place for place, target in enumerate(found.room.asked if found.room is not None else (), 1)}
-    chances = _chances(preview)
+    chances, removals = _chances(preview), found.removals()
     scores = {
         id(target): {name: round(values[place], 6) for name, values in preview.scores.items()}
         for place, target in enumerate(preview.considered)
@@ -131,7 +131,8 @@ def _candidates(found: Findings, preview: Preview, call: Call) -> list[Fields]:
             "as": target.as_name,
             "role": role,
             "asked": asked.get(id(target)),
-            **_removal(target, found, preview),
+            "removed_by": (why := removals.get(id(target))),
+            "detail": None if why is None else detail(why, target, found, preview),
             "scores": scores.get(id(target)),
             "chance": chances.get(id(target)),
             **_measures(target, preview, call, found.now),
@@ -139,11 +140,6 @@ def _candidates(found: Findings, preview: Preview, call: Call) -> list[Fields]:
         for target, role in _roles(preview)
     ]
     return sorted(rows, key=lambda row: row["asked"] or len(rows) + 1)
-
-
-def _removal(target: Target, found: Findings, preview: Preview) -> Fields:
-    why = found.removed_by(target)
-    return {"removed_by": why, "detail": None if why is None else detail(why, target, found, preview)}
 
 
 def _roles(preview: Preview) -> list[tuple[Target, str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from gateway.config.model import Breaker as Settings
@@ -87,6 +88,11 @@ class Live:
         self.in_flight: dict[str, int] = {}
         self.troubled: set[Key] = set()
         self.affinity = Affinity()
+
+    def aside(self, keys: Collection[Key]) -> Live:
+        """A copy of all that is known of these targets: what is decided on it changes nothing here."""
+        known = {key: copy.deepcopy(self._measures[key]) for key in keys if key in self._measures}
+        return copy.deepcopy(self, {id(self._measures): known})  # the memo: these are the copy of all measures
 
     def of(self, key: Key) -> Measures:
         measures = self._measures.get(key)
