@@ -24,12 +24,6 @@ class Affinity:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __deepcopy__(self, _: object) -> Affinity:
-        """The places themselves never change, so the copy of many thousands takes a fraction of a millisecond."""
-        affinity = Affinity(self._size, self._ttl_s)
-        affinity._places = self._places.copy()
-        return affinity
-
     def find(self, conversation: int, now: float) -> tuple[str, str] | None:
         place = self._places.get(conversation)
         return place[0] if place is not None and now - place[1] < self._ttl_s else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
 from gateway.config.model import Breaker as Settings
@@ -89,10 +89,11 @@ class Live:
         self.troubled: set[Key] = set()
         self.affinity = Affinity()
 
-    def aside(self, keys: Collection[Key]) -> Live:
-        """A copy of all that is known of these targets: what is decided on it changes nothing here."""
-        known = {key: copy.deepcopy(self._measures[key]) for key in keys if key in self._measures}
-        return copy.deepcopy(self, {id(self._measures): known})  # the memo: these are the copy of all measures
+    def aside(self) -> Live:
+        """For a decision that changes nothing here: it adds targets that nobody has asked, and drops the recovered."""
+        live = copy.copy(self)
+        live._measures, live.troubled = self._measures.copy(), self.troubled.copy()
+        return live
 
     def of(self, key: Key) -> Measures:
         measures = self._measures.get(key)

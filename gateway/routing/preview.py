@@ -41,7 +41,7 @@ class Preview:
 def preview(router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float) -> Preview:
     """Changes nothing of the router: the same call, if it follows, is decided alike."""
     route = router.route_of(call.model)
-    live, rng = router.state(route)
+    live, rng = router.state()
     out = Preview(live, route)
     if route is not None:
         policy = _Watched(policy_of(route, live, rng))

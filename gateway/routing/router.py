@@ -144,12 +144,9 @@ class Router:
         router._live, router._rng, router._policies = live, rng, {route.name: policy}
         return router
 
-    def state(self, route: Route | None) -> tuple[Live, random.Random]:
-        """Copies of all that a decision on a route may change."""
-        fallbacks = () if route is None else (*route.fallback_error, *route.fallback_context)
-        names = () if route is None else (*route.pick, *(fallback.model for fallback in fallbacks))
-        keys = {target.key for name in names for target in self._targets[name]}
-        return self._live.aside(keys), copy.deepcopy(self._rng)
+    def state(self) -> tuple[Live, random.Random]:
+        """Copies of all that a decision may change."""
+        return self._live.aside(), copy.deepcopy(self._rng)
 
     def _allowed(self, name: str, plan: Plan) -> bool:
         """By its own name, the name an alias stands for, or a tag of the model."""
