@@ -87,10 +87,13 @@ class Ledger:
         available_uc = 0
         for grant in burn:
             available_uc += grant.available
-        terms = quote.terms(available_uc, clamp=clamp)
-        if terms is None:
-            raise preview.not_covered(image, quote, now_ms)
-        max_tokens, need_uc = terms
+        max_tokens = quote.max_tokens
+        need_uc = quote.ceiling(max_tokens)
+        if need_uc > available_uc:
+            max_tokens = quote.lowered(available_uc) if clamp else 0
+            if not max_tokens:
+                raise preview.not_covered(image, quote, now_ms)
+            need_uc = quote.ceiling(max_tokens)
         parts = image.hold_parts(burn, need_uc)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
         hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)

@@ -38,10 +38,12 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
         if account.debt_uc and not _repaid(image, account, left, now_ms):
             raise in_debt(image, quote, now_ms, account.id)
     available_uc = sum(left.values())
-    allowed = quote.terms(available_uc, clamp=clamp)
-    if allowed is None:
-        raise not_covered(image, quote, now_ms)
-    return Terms(*allowed, available_uc)
+    max_tokens = quote.max_tokens
+    if quote.ceiling(max_tokens) > available_uc:
+        max_tokens = quote.lowered(available_uc) if clamp else 0
+        if not max_tokens:
+            raise not_covered(image, quote, now_ms)
+    return Terms(max_tokens, quote.ceiling(max_tokens), available_uc)
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:

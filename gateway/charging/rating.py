@@ -61,18 +61,10 @@ class Quote:
     def ceiling(self, max_tokens: int | None) -> int:
         return self.input_uc + self.output_uc_per_token * (max_tokens or 0)
 
-    def terms(self, available_uc: int, *, clamp: bool) -> tuple[int | None, int] | None:
-        """(output tokens, micro-credits to hold) that `available_uc` allows; None: it does not cover the call.
-
-        With `clamp` as much output as is affordable, if that is of any use.
-        """
-        need_uc = self.ceiling(self.max_tokens)
-        if need_uc <= available_uc:
-            return self.max_tokens, need_uc
-        max_tokens = self.affordable(available_uc) if clamp else 0
-        if not max_tokens or max_tokens < self.min_tokens:
-            return None
-        return max_tokens, self.ceiling(max_tokens)
+    def lowered(self, available_uc: int) -> int:
+        """As much output as `available_uc` affords; 0 when that is of no use."""
+        max_tokens = self.affordable(available_uc)
+        return max_tokens if max_tokens >= self.min_tokens else 0
 
     def affordable(self, available_uc: int) -> int:
         """Output tokens, at most those asked for, that `available_uc` pays after the input; 0 when not even that."""
