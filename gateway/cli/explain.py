@@ -26,7 +26,8 @@ from gateway.explain.offline import Offline
 from gateway.tokens import Tokenizer
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
-NOT_ASKED = "MOMA_ADMIN_KEY is not set, so no gateway was asked."
+NO_KEY = "To ask the running gateway, set MOMA_ADMIN_KEY to its admin key."
+NO_ANSWER = "No gateway answers where routes.yaml says; --url says where it is."
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -55,9 +56,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = load(args.config)
         wish = _wish(args)
-        value = None if args.offline else _live(config, args.url, wish)
+        can_ask = bool(args.url or os.environ.get("MOMA_ADMIN_KEY")) and not args.offline
+        value = by_gateway(config, args.url, Asked("POST", ("explain",), wish)) if can_ask else None
         if value is None:
             value = asyncio.run(_alone(config, wish, _image(config)))
+            value["notes"] += [] if args.offline else [NO_ANSWER if can_ask else NO_KEY]
     except ConfigError as error:
         print(error, file=sys.stderr)
         return NO
@@ -92,13 +95,6 @@ def _text(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise CommandFailed(f"{name} cannot be read: {why}.", WRONG_USE) from error
-
-
-def _live(config: Config, url: str | None, wish: dict[str, Any]) -> Any:
-    """The running gateway's word; None when none can be asked."""
-    if url is None and not os.environ.get("MOMA_ADMIN_KEY"):
-        return None
-    return by_gateway(config, url, Asked("POST", ("explain",), wish))
 
 
 def _image(config: Config) -> Image | None:

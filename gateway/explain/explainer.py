@@ -93,8 +93,9 @@ class Explainer:
         """As `Pipeline._reserve`: counts exactly, then lowers max_tokens, before it refuses."""
         card, ends_ms = self._purse.card_version, self._clock.wall_ms() + int(self._config.timeout.total_s * 1000)
         quote = quoted(caller, call, decision, call.input_bound, card_version=card, deadline_ms=ends_ms)
+        unpaid = Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens))
         if caller is ANYBODY:
-            return Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens)), None
+            return unpaid, None
         try:
             terms = self._purse.preview(quote, clamp=False)
         except QuotaExhausted:
@@ -104,6 +105,8 @@ class Explainer:
                 terms = self._purse.preview(quote, clamp=True)
             except QuotaExhausted as error:
                 return Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens)), error
+        except GatewayError as error:  # the store is away
+            return unpaid, error
         return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc), None
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:

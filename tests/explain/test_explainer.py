@@ -221,6 +221,14 @@ async def test_a_debt_is_taken_off_first(desk: Desk) -> None:
     account.debt_uc = 0
 
 
+async def test_a_store_that_is_away_is_what_the_client_would_hear_of(desk: Desk) -> None:
+    desk.gateway.ledger._broken = True
+    value = await desk.ask("cheap")
+    desk.gateway.ledger._broken = False
+    assert (value["refusal"]["status"], value["refusal"]["code"]) == (503, "store_unavailable")
+    assert value["funds"]["pays"] is False
+
+
 async def test_scores_are_the_terms_that_the_reason_gives(desk: Desk) -> None:
     value = await desk.ask("auto", headers={"x-moma-prefer": "quality"})
     assert value["weights"] == {"prefer": "quality", "cost": 0.25, "latency": 0.1, "quality": 0.65}

@@ -112,8 +112,16 @@ def test_without_a_gateway_it_says_so(shell: Shell) -> None:
     value = shell.json("explain", "--tenant", "demo", saved(shell))
     assert (value["live"], value["config"], value["first"]) == (False, None, {"model": "small", "backend": "a"})
     assert "there is no live state" in value["notes"][0]
+    assert "set MOMA_ADMIN_KEY" in value["notes"][-1]
     assert value["funds"]["available"] == "1000000"
     assert not shell.ledger.exists()
+
+
+def test_a_gateway_that_does_not_answer_is_no_live_state(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOMA_ADMIN_KEY", ADMIN_KEY)
+    value = shell.json("explain", saved(shell))
+    assert not value["live"]
+    assert "No gateway answers" in value["notes"][-1]
 
 
 def test_the_ledger_is_read_and_left_as_it_is(shell: Shell) -> None:
