@@ -39,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
         " or with --offline, routes.yaml alone is explained. Nothing is sent, held or changed.",
     )
     parser.add_argument("body", metavar="BODY.json", help="what a client would send; - reads standard input")
-    parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
+    parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"), help="default: routes.yaml")
     parser.add_argument("--tenant", help="who calls; without it nothing is limited or paid, and all names are allowed")
     parser.add_argument("--endpoint", choices=ENDPOINTS, default="chat", help="default: chat")
     parser.add_argument(
@@ -48,7 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("--url", help="the running gateway, default: server.host and port of routes.yaml")
     parser.add_argument("--offline", action="store_true", help="explain the file as it is, whatever is running")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.set_defaults(func=run)
 
 

@@ -44,7 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="LiteLLM's model_prices_and_context_window.json, for what is missing",
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.set_defaults(func=run)
 
 

@@ -35,8 +35,8 @@ def add_parser(subparsers: Subparsers) -> None:
         " Exit codes: 0 all hold, 1 one does not, 2 a file is missing or wrong.",
     )
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: routes.test.yaml beside -c")
-    parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"), help="default: routes.yaml")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.set_defaults(func=run)
 
 
