@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from gateway.cli import main
 from gateway.config.load import load
@@ -391,3 +393,31 @@ def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "env:AZURE_EU_KEY" in draft.text()
     with pytest.raises(Unreadable):
         read_tree(tmp_path)
+
+
+def test_whatever_stands_where_something_else_should_there_is_a_routes_yaml(tmp_path: Path) -> None:
+    """Each value of a configuration in turn becomes junk of each kind; a seeded tenth of them in `make test`."""
+    path = tmp_path / "config.yaml"
+    whole = yaml.safe_load((HERE / "enterprise.yaml").read_text())
+    places = _places(whole)
+    if os.environ.get("MOMA_LONG") != "1":
+        places = random.Random(1).sample(places, len(places) // 10)
+    for place in places:
+        for junk in (None, 7, -1.5, True, "x", "os.environ/X", [], ["y"], {}, {"z": 1}, [{"z": [1]}]):
+            path.write_text(yaml.safe_dump(_replaced(whole, place, junk)))
+            text = convert(read_tree(path), {})[0].text()
+            assert yaml.safe_load(text)["version"] == 1, (place, junk)
+            assert not [secret for secret in SECRETS if secret in text], (place, junk)
+
+
+def _places(value: Any) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, child in inner for place in ((key,), *((key, *below) for below in _places(child)))]
+
+
+def _replaced(value: Any, place: tuple[Any, ...], junk: Any) -> Any:
+    if not place:
+        return junk
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[place[0]] = _replaced(value[place[0]], place[1:], junk)
+    return copied
