@@ -17,7 +17,7 @@ from gateway.charging.cards import Rates
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
-from gateway.charging.preview import Terms
+from gateway.charging.preview import Terms, exhausted
 from gateway.charging.rating import Quote, cost_uc, provider_cost
 from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
@@ -92,7 +92,7 @@ class Ledger:
         if need_uc > available_uc:
             max_tokens = quote.lowered(available_uc) if clamp else 0
             if not max_tokens:
-                raise preview.not_covered(image, quote, now_ms)
+                raise exhausted(image, quote, now_ms, "the token package does not cover this call")
             need_uc = quote.ceiling(max_tokens)
         parts = image.hold_parts(burn, need_uc)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
@@ -192,7 +192,7 @@ class Ledger:
             if account.debt_uc:
                 image.repay(account, now_ms)
                 if account.debt_uc:
-                    raise preview.in_debt(image, quote, now_ms, name)
+                    raise exhausted(image, quote, now_ms, f"{name} is in debt for an earlier call")
         return image.burn_list(quote.account_path, now_ms)
 
     # -- tenants, keys and grants -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a reserve would hold, without holding it; and the two ways in which a package does not cover a call."""
+"""What a reserve would hold, without holding it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.charging import directory, loading, views
@@ -36,13 +35,13 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
     left = {grant.id: grant.available for grant in image.burn_list(quote.account_path, now_ms)}
     for account in accounts:
         if account.debt_uc and not _repaid(image, account, left, now_ms):
-            raise in_debt(image, quote, now_ms, account.id)
+            raise exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
     available_uc = sum(left.values())
     max_tokens = quote.max_tokens
     if quote.ceiling(max_tokens) > available_uc:
         max_tokens = quote.lowered(available_uc) if clamp else 0
         if not max_tokens:
-            raise not_covered(image, quote, now_ms)
+            raise exhausted(image, quote, now_ms, "the token package does not cover this call")
     return Terms(max_tokens, quote.ceiling(max_tokens), available_uc)
 
 
@@ -66,13 +65,5 @@ def _repaid(image: Image, account: Account, left: dict[str, int], now_ms: int) -
     return not debt_uc
 
 
-def not_covered(image: Image, quote: Quote, now_ms: int) -> QuotaExhausted:
-    return _exhausted("the token package does not cover this call", views.quota(image, quote, now_ms))
-
-
-def in_debt(image: Image, quote: Quote, now_ms: int, name: str) -> QuotaExhausted:
-    return _exhausted(f"{name} is in debt for an earlier call", views.quota(image, quote, now_ms))
-
-
-def _exhausted(why: str, quota: Mapping[str, Any]) -> QuotaExhausted:
-    return QuotaExhausted(f"You exceeded your current quota: {why}.", **quota)
+def exhausted(image: Image, quote: Quote, now_ms: int, why: str) -> QuotaExhausted:
+    return QuotaExhausted(f"You exceeded your current quota: {why}.", **views.quota(image, quote, now_ms))

@@ -47,13 +47,16 @@ class Asked:
 
 def answer(config: Config, url: str | None, asked: Asked) -> Any:
     """What the admin API says. Raises CommandFailed."""
+    key = os.environ.get("MOMA_ADMIN_KEY", "")
     reads = asked.method == "GET"
     try:
         # Who may open the file may read it; a change has to go through the gateway, which has the lock.
-        if url is not None or not reads or os.environ.get("MOMA_ADMIN_KEY"):
-            value = by_gateway(config, url, asked)
+        if url is not None or key or not reads:
+            value = _by_gateway(url or _own_url(config), asked, key)
             if value is not None:
                 return value
+            if url is not None:
+                raise CommandFailed(f"No gateway answers at {url}.", WRONG_USE)
         return _by_reading(config, asked) if reads else asyncio.run(_by_writing(config, asked))
     except LockHeld as error:
         where = url or _own_url(config)
