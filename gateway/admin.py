@@ -1,4 +1,4 @@
-"""`/admin/v1`: tenants, keys, grants, usage, charges, statements, reload. Admin key as Bearer; guesses are limited."""
+"""`/admin/v1`: tenants, keys, grants, usage, charges, statements, explain, reload. Guesses at its key are limited."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gateway.charging.views import LAST_MS
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.explain.asked import FIELDS
 from gateway.limits import Gates
 from gateway.tenants import credential, key_hash
 
@@ -36,15 +37,26 @@ Listed = TypeVar("Listed", Account, Key)
 Plans = Callable[[], Mapping[str, Plan]]  # those that are in force
 Reload = Callable[[], Awaitable[dict[str, Any]]]  # raises a GatewayError when the old configuration stays in force
 
+Explain = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
 
 class Admin:
-    """State: failed logins by remote address, bounded."""
+    """Without `reload` or `explain` there is no such path. State: failed logins by remote address, bounded."""
 
-    def __init__(self, *, ledger: Ledger, plans: Plans, reload: Reload, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        plans: Plans,
+        clock: Clock,
+        reload: Reload | None = None,
+        explain: Explain | None = None,
+    ) -> None:
         self._ledger = ledger
         self._plans = plans
         self._reload = reload
         self._clock = clock
+        self._explain = explain
         self._failures = Gates(clock)
         self._remotes: set[str] = set()
 
@@ -94,10 +106,13 @@ class Admin:
                 self._tenant(tenant)
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
-            case ["reload"]:
+            case ["reload"] if self._reload is not None:
                 self._expect(method, "POST")
                 _object(body)
                 return 200, await self._reload()
+            case ["explain"] if self._explain is not None:
+                self._expect(method, "POST")
+                return 200, await self._explain(_object(body, *FIELDS))
         raise NotFound("There is no such admin path.")
 
     @staticmethod

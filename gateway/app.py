@@ -10,7 +10,7 @@ import random
 import resource
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.admin import Admin
@@ -23,6 +23,7 @@ from gateway.config.secrets import secrets_of
 from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
 from gateway.edge import SWEEP_S, Edge
+from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, made, without_plan
 from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
@@ -164,8 +165,16 @@ class App:
         async def reload() -> dict[str, Any]:
             return (await reloader.reload()).value()
 
+        async def explain(wish: Mapping[str, Any]) -> dict[str, Any]:
+            generation = self._front.generation
+            return await generation.explainer.explain(*explained(wish, generation.tenants.caller))
+
         admin = Admin(
-            ledger=self.ledger, plans=lambda: self._front.generation.config.plans, reload=reload, clock=parts.clock
+            ledger=self.ledger,
+            plans=lambda: self._front.generation.config.plans,
+            clock=parts.clock,
+            reload=reload,
+            explain=explain,
         )
         self._show(parts)
         return Gateway(

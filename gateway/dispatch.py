@@ -145,7 +145,7 @@ class Dispatcher:
             turns.ask(place)
             return target, permit
         assert refusal is not None
-        raise NoBackend("Every backend for this model is at its limit.", retry_after_s=refusal.retry_after_s)
+        raise no_room(refusal)
 
     def _wait_s(self, turns: Turns) -> float:
         """Before all targets are asked again: doubled with each round, jittered, and as long as the backends wish."""
@@ -305,6 +305,11 @@ class Dispatcher:
         self._attempted(target.backend.name, failure.kind)
         if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
+
+
+def no_room(refusal: RateLimited) -> NoBackend:
+    """What the client hears when no target has room; `refusal` is the last one's."""
+    return NoBackend("Every backend for this model is at its limit.", retry_after_s=refusal.retry_after_s)
 
 
 def _output_limit(job: Job, target: Target) -> int | None:

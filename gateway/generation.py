@@ -14,6 +14,7 @@ from gateway.config.model import Backend, Config
 from gateway.config.secrets import Secrets
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.explain.explainer import Explainer
 from gateway.limits import Gates
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -55,7 +56,9 @@ class Generation:
     secrets: Secrets
     card_version: int
     keys: dict[str, Keys] = field(repr=False)  # by backend
+    tenants: Tenants = field(repr=False)
     pipeline: Pipeline = field(repr=False)
+    explainer: Explainer = field(repr=False)
 
     @property
     def admin_key(self) -> str | None:
@@ -88,12 +91,13 @@ def made(
         attempted=parts.metrics.attempted,
         budget=parts.retry_budget,
     )
+    tenants, router = Tenants(config.plans, static, parts.ledger), Router(config, parts.rng, parts.live)
     pipeline = Pipeline(
         config=config,
         card_version=card_version,
-        tenants=Tenants(config.plans, static, parts.ledger),
+        tenants=tenants,
         gates=parts.tenant_gates,
-        router=Router(config, parts.rng, parts.live),
+        router=router,
         dispatcher=dispatcher,
         ledger=parts.ledger,
         tokenizer=parts.tokenizer,
@@ -102,7 +106,17 @@ def made(
         deadlines=parts.deadlines,
         next_charge_id=parts.next_charge_id,
     )
-    return Generation(number, config, secrets, card_version, keys, pipeline)
+    explainer = Explainer(
+        config=config,
+        generation=number,
+        router=router,
+        gates=parts.tenant_gates,
+        backend_gates=parts.backend_gates,
+        purse=parts.ledger,
+        tokenizer=parts.tokenizer,
+        clock=parts.clock,
+    )
+    return Generation(number, config, secrets, card_version, keys, tenants, pipeline, explainer)
 
 
 def _keys(values: tuple[str, ...], name: str, parts: Parts, before: Generation | None) -> Keys:

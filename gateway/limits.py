@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Container
 
 from gateway.clock import Clock
@@ -128,6 +129,12 @@ class Gate:
                 limits=self.headers(),
             )
 
+    def aside(self) -> Gate:
+        """The same state in a gate of its own: what is admitted there takes nothing here."""
+        gate = copy.copy(self)
+        gate.rpm, gate.tpm = copy.copy(self.rpm), copy.copy(self.tpm)
+        return gate
+
     def headers(self) -> dict[str, str]:
         """x-ratelimit-* in OpenAI's format, only for the limits that exist."""
         out: dict[str, str] = {}
@@ -163,3 +170,8 @@ class Gates:
     def keep(self, names: Container[str]) -> None:
         """Forgets all others that no call is in."""
         self._gates = {name: gate for name, gate in self._gates.items() if name in names or gate.in_flight}
+
+    def aside(self, name: str, limits: Limits) -> Gate:
+        """A copy of the gate as it is, or would be made."""
+        gate = self._gates.get(name)
+        return Gate(limits, self._clock) if gate is None else gate.aside()

@@ -12,9 +12,8 @@ from typing import Any
 from gateway import errors
 from gateway.adapters.openai import StreamReader, answer_text
 from gateway.call import Answer, Call, Request, Sink, Usage
-from gateway.charging.cards import CARD
 from gateway.charging.ledger import Ledger
-from gateway.charging.rating import Quote, credits_text
+from gateway.charging.rating import credits_text
 from gateway.charging.records import Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
@@ -22,13 +21,12 @@ from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.limits import Gate, Gates, Permit
 from gateway.parse import parse_call
+from gateway.quote import quoted
 from gateway.recorder import Finished, Recorder
 from gateway.routing.estimate import estimated_input, needed_context
 from gateway.routing.router import Decision, Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
-
-COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
 
 
 class _Life:
@@ -90,7 +88,7 @@ class Pipeline:
             life.permit = gate.admit(estimated_input(call))
             needed = needed_context(call)
             if self._router.near_limit(call.model, needed):
-                needed = await self._counted_input(call, needed)
+                needed = await self._tokenizer.counted(call, needed)
             now = self._clock.now()
             decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
             life.charge_id = self._next_charge_id()
@@ -127,56 +125,20 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _counted_input(self, call: Call, estimate: int) -> int:
-        """The exact number of tokens, where it can be told."""
-        batch = call.endpoint != "chat" and call.choices > 1
-        if batch or not self._tokenizer.ready:
-            return estimate
-        return await self._tokenizer.count_long(prompt_text(call))
-
     async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
-        quote = self._quote(life, caller, call, decision, call.input_bound)
+        card, ends_ms = self._card_version, self._clock.wall_ms() + int(self._config.timeout.total_s * 1000)
+        quote = quoted(caller, call, decision, call.input_bound, card_version=card, deadline_ms=ends_ms)
         try:
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=False)
         except errors.QuotaExhausted:
-            quote = self._quote(life, caller, call, decision, await self._tokenizer.bound(call))
+            bound = await self._tokenizer.bound(call)
+            quote = quoted(caller, call, decision, bound, card_version=card, deadline_ms=ends_ms)
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
         life.record.reserved_uc = hold.reserved_uc
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens
         return hold.max_tokens
-
-    def _quote(self, life: _Life, caller: Caller, call: Call, decision: Decision, input_bound: int) -> Quote:
-        ceiling = decision.ceiling
-        texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
-        bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
-        return Quote(
-            tenant=caller.tenant,
-            account_path=caller.account_path,
-            request_id=call.request_id,
-            endpoint=call.endpoint,
-            model_requested=call.model,
-            card=CARD,
-            card_version=self._card_version,
-            input_uc=bound * ceiling.input_rate + ceiling.call_rate,
-            output_uc_per_token=ceiling.output_rate * call.choices,
-            max_tokens=self._max_tokens(caller, call, decision),
-            deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
-        )
-
-    def _max_tokens(self, caller: Caller, call: Call, decision: Decision) -> int | None:
-        """min(asked, model, plan, context - input); None where there is no output."""
-        if call.endpoint == "embeddings":
-            return None
-        asked = call.max_tokens
-        if asked is None and call.endpoint == "completions":
-            asked = COMPLETIONS_DEFAULT_TOKENS
-        ceiling, plan_max = decision.ceiling, caller.plan.max_output
-        limit = min(ceiling.max_output, max(1, ceiling.context - decision.needed))
-        if plan_max is not None and plan_max < limit:
-            limit = plan_max
-        return limit if asked is None or asked > limit else asked
 
     def _job(
         self, life: _Life, call: Call, decision: Decision, max_tokens: int | None, deadline: Deadline, gate: Gate

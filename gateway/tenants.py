@@ -80,6 +80,10 @@ class Tenants:
         self._directory = directory
         self._callers: dict[str, Caller] = {}
 
+    def caller(self, tenant: str) -> Caller:
+        """Raises NotFound."""
+        return self._callers.get(tenant) or self._met(tenant)
+
     def authenticate(self, headers: Mapping[str, str], now_ms: int) -> Caller:
         """Raises InvalidKey, always with the same words: a caller learns nothing from them."""
         hashed = key_hash(credential(headers))
@@ -89,7 +93,7 @@ class Tenants:
             if key is None or not key.valid(now_ms):
                 raise InvalidKey(_WRONG_KEY)
             tenant = key.tenant
-        return self._callers.get(tenant) or self._met(tenant)
+        return self.caller(tenant)
 
     def _met(self, tenant: str) -> Caller:
         account = self._directory.tenant(tenant)

@@ -75,6 +75,13 @@ class Tokenizer:
         """The same where nothing may be awaited: a long text is estimated."""
         return self.count(text) if len(text) <= LONG_TEXT_CHARS else _estimate(text)
 
+    async def counted(self, call: Call, estimate: int) -> int:
+        """The tokens of its input, where they can be told; else the estimate."""
+        batch = call.endpoint != "chat" and call.choices > 1
+        if batch or not self.ready:
+            return estimate
+        return await self.count_long(prompt_text(call))
+
     async def bound(self, call: Call) -> int:
         """As `call.input_bound`, but tight: the count with the margin of a chat template, never above the bytes."""
         if not self.ready:

@@ -104,7 +104,7 @@ class Stage:
 
     def busy(self) -> bool:
         """The ledger's writer is at its file, or was since the last look: time stands still for it."""
-        batches, self.batches = self.batches, self.ledger.batches
+        batches, self.batches = self.batches, self.ledger._writer.batches
         return self.ledger._writer._busy or batches != self.batches
 
     async def ask(self, headers: dict[str, str] | None = None, **body: Any) -> ListSink:

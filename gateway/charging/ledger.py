@@ -11,12 +11,13 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import directory, statements, views
+from gateway.charging import directory, preview, statements, views
 from gateway.charging.affording import burn_list, exhausted
 from gateway.charging.cards import CARD, Rates
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
+from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote, cost_uc, provider_cost
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
 from gateway.charging.store import Store
@@ -89,8 +90,8 @@ class Ledger:
         max_tokens = quote.max_tokens
         need_uc = quote.ceiling(max_tokens)
         if need_uc > available_uc:
-            max_tokens = quote.affordable(available_uc) if clamp else 0
-            if not max_tokens or max_tokens < quote.min_tokens:
+            max_tokens = quote.lowered(available_uc) if clamp else 0
+            if not max_tokens:
                 raise exhausted(image, quote, now_ms, "the token package does not cover this call")
             need_uc = quote.ceiling(max_tokens)
         parts = image.hold_parts(burn, need_uc)
@@ -268,6 +269,10 @@ class Ledger:
         """What these could spend now together."""
         return views.available_uc(self._image, tenants, self._clock.wall_ms())
 
+    def preview(self, quote: Quote, *, clamp: bool) -> Terms:
+        """What `reserve` would hold now, without holding it. Raises what it would."""
+        return preview.terms(self._usable(), quote, self._clock.wall_ms(), clamp=clamp)
+
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""
         return self._store.charges(tenant, after, limit)
@@ -293,10 +298,6 @@ class Ledger:
     @property
     def open_holds(self) -> int:
         return len(self._image.holds)
-
-    @property
-    def batches(self) -> int:
-        return self._writer.batches
 
     def check_invariants(self) -> None:
         """I1-I4, I6, I10, I13 of the charging design, as assertions."""

@@ -61,6 +61,11 @@ class Quote:
     def ceiling(self, max_tokens: int | None) -> int:
         return self.input_uc + self.output_uc_per_token * (max_tokens or 0)
 
+    def lowered(self, available_uc: int) -> int:
+        """As much output as `available_uc` affords; 0 when that is of no use."""
+        max_tokens = self.affordable(available_uc)
+        return max_tokens if max_tokens >= self.min_tokens else 0
+
     def affordable(self, available_uc: int) -> int:
         """Output tokens, at most those asked for, that `available_uc` pays after the input; 0 when not even that."""
         left_uc = available_uc - self.input_uc

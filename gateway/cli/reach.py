@@ -74,6 +74,13 @@ def ask_gateway(url: str, asked: Asked) -> Any:
     return value
 
 
+def by_gateway(config: Config, url: str | None, asked: Asked) -> Any:
+    """What the running gateway says; None when nobody listens where `config` says. Raises CommandFailed."""
+    if url is not None:
+        return ask_gateway(url, asked)
+    return _by_gateway(own_url(config), asked, os.environ.get("MOMA_ADMIN_KEY", ""))
+
+
 def _exit_code(status: int) -> int:
     """Unknown or existing already, a routes.yaml that is refused: no. Wrong values or keys, what fails itself: 2."""
     return NO if status in (404, 409, 422) else WRONG_USE
@@ -135,16 +142,12 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
     clock = LoopClock(asyncio.get_running_loop())
     ledger = await open_config_ledger(config, clock)
     try:
-        admin = Admin(ledger=ledger, plans=lambda: config.plans, reload=_nothing_runs, clock=clock)
+        admin = Admin(ledger=ledger, plans=lambda: config.plans, clock=clock)
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
         return value
     finally:
         await ledger.aclose()
-
-
-async def _nothing_runs() -> dict[str, Any]:
-    raise NotFound("No gateway runs, so there is nothing to reload.")
 
 
 def _by_reading(config: Config, asked: Asked) -> Any:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-Row = Sequence[str]
-NONE = "-"
-GAP = 2
+from gateway.cli.layout import NONE
+from gateway.cli.layout import say as _say
+from gateway.cli.layout import table as _table
 
 
 def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
@@ -141,31 +138,6 @@ def _limits(facts: dict[str, Any]) -> None:
 
 def _binds(names: Sequence[str], every: int) -> str:
     return "every name" if len(names) == every > 1 else ", ".join(names) or "nothing"
-
-
-def _table(title: str, headings: Row, rows: Sequence[Row]) -> None:
-    """The last column may take several lines, broken between words; the others are as wide as they need to be."""
-    if not rows:
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim", show_header=any(headings))
-    columns = [[heading, *(row[at] for row in rows)] for at, heading in enumerate(headings)]
-    widths = [max(map(cell_len, column)) for column in columns[:-1]]
-    widths.append(max(cell_len(word) for cell in columns[-1] for word in cell.split() or [""]))
-    for heading, width in zip(headings[:-1], widths[:-1], strict=True):
-        right = heading in ("rpm", "tpm", "at once", "context", "output", "keys")
-        table.add_column(heading, justify="right" if right else "left", min_width=width, no_wrap=True)
-    table.add_column(headings[-1], min_width=widths[-1])
-    for row in rows:
-        table.add_row(*row)
-    _say(Text(f"\n{title}", style="bold"))
-    _say(table, least=sum(widths) + GAP * len(widths))
-
-
-def _say(what: Any, least: int = 0) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=not least)
-    if least > console.width:
-        console = Console(highlight=False, markup=False, width=least)
-    console.print(what)
 
 
 def _listed(words: Iterable[str], first: str) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
-from gateway.config.schema import json_schema
+from gateway.config.schema import SCHEMA, Node, json_schema
 
 
-def document() -> str:
+def document(node: Node = SCHEMA, file: str = "routes.yaml") -> str:
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "routes.yaml of MoMA gateway, version 1",
+        "title": f"{file} of MoMA gateway, version 1",
     }
-    return json.dumps({**head, **json_schema()}, indent=1) + "\n"
+    return json.dumps({**head, **json_schema(node)}, indent=1) + "\n"
 
 
 if __name__ == "__main__":

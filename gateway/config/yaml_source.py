@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,7 @@ MAX_BYTES: Final = 1_000_000  # 300 models are 60 kB; of all files together
 MAX_VALUES: Final = 100_000  # keys count as well, and 300 models have 8,000; each takes memory and time, empty or not
 MAX_FILES: Final = 100
 MAX_NESTING: Final = 32
+_JSON_SCALAR: Final = re.compile(r"null|true|false|-?(0|[1-9]\d{0,18})(\.\d{1,30})?([eE][+-]?\d{1,3})?")
 ANY: Final = "*"  # in place of a name, in a path that is asked for
 Place = tuple[str, int]  # file and line
 KeyPath = tuple[str, ...]
@@ -55,9 +58,11 @@ class Source:
     """All files as one: `places` has the file and line of every key path; `problems` grows as it is checked.
 
     `lost` are the paths of which a problem hides all or a part: what is missing there may stand there, unread.
+    Scalars are texts, to be read exactly later; those below paths like `typed` have the types of JSON.
     """
 
     file: str
+    typed: KeyPath = ()
     value: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -99,14 +104,14 @@ class _Refused(Exception):
         self.line = line
 
 
-def read(path: Path, sources: Sources) -> Source:
+def read(path: Path, sources: Sources, typed: KeyPath = ()) -> Source:
     """A file with all that it includes. Raises ConfigError when one cannot be read at all."""
-    source = Source(str(path))
+    source = Source(str(path), typed)
     room = _Room()
     waiting, seen = [(path, (str(path), 1))], {path.resolve()}
     while waiting:
         file, wanted_at = waiting.pop(0)
-        part = Source(str(file))
+        part = Source(str(file), typed)
         _read_file(part, file, room, wanted_at, sources)
         included = part.value.pop("include", None)
         source.problems += part.problems
@@ -229,9 +234,23 @@ def _plain(source: Source, node: yaml.Node, path: KeyPath) -> Any:
         return _mapping(source, node, path)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(source, child, (*path, str(index))) for index, child in enumerate(node.value)]
+    if source.typed and _like(path, source.typed):
+        return _json_value(node)
     if node.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"):
         return yaml.SafeLoader("").construct_object(node)
     return str(node.value)  # numbers stay text: they are read exactly later
+
+
+def _like(path: KeyPath, pattern: KeyPath) -> bool:
+    return len(path) >= len(pattern) and all(want in (ANY, got) for want, got in zip(pattern, path, strict=False))
+
+
+def _json_value(node: yaml.Node) -> Any:
+    """As JSON reads it: what stands in quotes is a text, and so is yes or 2027-01-31, which YAML 1.1 would change."""
+    text = str(node.value)
+    if getattr(node, "style", None) or not _JSON_SCALAR.fullmatch(text):
+        return text
+    return json.loads(text)
 
 
 def _mapping(source: Source, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:

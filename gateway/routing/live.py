@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Collection, Sequence
 from typing import Final, Protocol, TypeVar
@@ -87,6 +88,12 @@ class Live:
         self.in_flight: dict[str, int] = {}
         self.troubled: set[Key] = set()
         self.affinity = Affinity()
+
+    def aside(self) -> Live:
+        """For a decision that changes nothing here: it adds targets that nobody has asked, and drops the recovered."""
+        live = copy.copy(self)
+        live._measures, live.troubled = self._measures.copy(), self.troubled.copy()
+        return live
 
     def of(self, key: Key) -> Measures:
         measures = self._measures.get(key)

@@ -50,8 +50,14 @@ class Target:
 Order = tuple[Sequence[Target], str]  # the targets as they are to be tried, and in a few words what decided
 
 
+Scores = Mapping[str, Floats]  # by what they say, for each of the targets
+
+
 class Policy(Protocol):
     def order(self, targets: Sequence[Target], call: Call, now: float, warm: int | None = None) -> Order: ...
+
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        """What the order follows, for people; the policies compute the same in `order`."""
 
 
 class Ordered:
@@ -61,6 +67,9 @@ class Ordered:
         if warm is None:
             return targets, "ordered"
         return _at(_first(warm, range(len(targets))), targets), "ordered;affinity"
+
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        return {"place": range(1, len(targets) + 1)}
 
 
 class Weighted:
@@ -77,6 +86,9 @@ class Weighted:
         rest = [target for place, target in enumerate(targets) if place != warm]
         return [targets[warm], *drawn(rest, self._rng)], "weighted;affinity"
 
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        return {"weight": [target.weight for target in targets]}
+
 
 class Cheapest:
     """By expected cost. Nearly the best: within 1 %; clearly worse: over 25 %, which a cached prefix may save."""
@@ -91,6 +103,9 @@ class Cheapest:
         least = min(costs)
         places, warmed = spread(targets, costs, least * 1.01, least * 1.25, warm, self._rng)
         return _at(places, targets), f"cheapest;cost={costs[places[0]] / 1e6:.6f}{warmed}"
+
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        return {"cost": [cost / 1e6 for cost in expected_costs(self._live, self._route, targets, call)]}
 
 
 class Fastest:
@@ -107,6 +122,9 @@ class Fastest:
         places, warmed = spread(targets, seconds, least * 1.1, least * 1.5, warm, self._rng)
         return _at(places, targets), f"fastest;seconds={seconds[places[0]]:.2f}{warmed}"
 
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        return {"seconds": expected_seconds(self._live, self._route, targets, call, now)}
+
 
 class Best:
     """By quality. Nearly, and not clearly worse: within 0.02."""
@@ -120,6 +138,9 @@ class Best:
         places, warmed = spread(targets, lacking, near, near, warm, self._rng)
         return _at(places, targets), f"best;quality={targets[places[0]].model.quality:.2f}{warmed}"
 
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        return {"quality": [target.model.quality for target in targets]}
+
 
 class LeastBusy:
     """By what is in flight at the backend, relative to its limit. Clearly worse: a quarter of the limit more."""
@@ -129,10 +150,16 @@ class LeastBusy:
         self._rng = rng
 
     def order(self, targets: Sequence[Target], call: Call, now: float, warm: int | None = None) -> Order:
-        loads = [self._live.in_flight.get(t.backend.name, 0) / t.concurrency for t in targets]
+        loads = self._loads(targets)
         least = min(loads)
         places, warmed = spread(targets, loads, least, least + 0.25, warm, self._rng)
         return _at(places, targets), f"least_busy;load={loads[places[0]]:.2f}{warmed}"
+
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        return {"load": self._loads(targets)}
+
+    def _loads(self, targets: Sequence[Target]) -> Floats:
+        return [self._live.in_flight.get(t.backend.name, 0) / t.concurrency for t in targets]
 
 
 class Balanced:
@@ -156,18 +183,26 @@ class Balanced:
         )
 
     def order(self, targets: Sequence[Target], call: Call, now: float, warm: int | None = None) -> Order:
-        by_cost, by_latency, by_quality = self._weights[call.prefer]
         costs, seconds, lacking = self.terms(targets, call, now)
-        scores = [
-            by_cost * cost + by_latency * latency + by_quality * quality
-            for cost, latency, quality in zip(costs, seconds, lacking, strict=True)
-        ]
+        scores = self._sums(call, costs, seconds, lacking)
         least = min(scores)
         places, warmed = spread(targets, scores, least + 0.05, least + 0.2, warm, self._rng)
         at = places[0]
         prefer = f";prefer={call.prefer}" if call.prefer else ""
         terms = "cost=%.2f;latency=%.2f;quality=%.2f" % (costs[at], seconds[at], lacking[at])  # noqa: UP031 - half the time
         return _at(places, targets), f"balanced{prefer};{terms}{warmed}"
+
+    def scores(self, targets: Sequence[Target], call: Call, now: float) -> Scores:
+        """The three terms, and their sum by the weights of the route and the client's preference."""
+        terms = self.terms(targets, call, now)
+        return {**dict(zip(TERMS, terms, strict=True)), "sum": self._sums(call, *terms)}
+
+    def _sums(self, call: Call, costs: Floats, seconds: Floats, lacking: Floats) -> Floats:
+        by_cost, by_latency, by_quality = self._weights[call.prefer]
+        return [
+            by_cost * cost + by_latency * latency + by_quality * quality
+            for cost, latency, quality in zip(costs, seconds, lacking, strict=True)
+        ]
 
 
 def policy_of(route: Route, live: Live, rng: random.Random) -> Policy:

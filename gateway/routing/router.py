@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,9 +83,7 @@ class Router:
         if route is None or not self._allowed(call.model, plan):
             raise _not_in_plan(call.model, plan)
         needed = needed_context(call) if needed is None else needed
-        short = self._shortlist(route, call)
-        if needed > short.shortest:
-            short = within(short, needed)
+        short = self.shortlist(route, call, needed)
         lists = _filled_up(short)
         if lists is None:
             raise _why_none(short, call, needed)
@@ -127,12 +126,27 @@ class Router:
             return [*order, *held, *down], f"{why};held={len(held)};down={len(down)}"
         return order, why
 
-    def _shortlist(self, route: Route, call: Call) -> Shortlist:
+    def shortlist(self, route: Route, call: Call, needed: int) -> Shortlist:
+        """What of a route can serve the call, and what cannot."""
         key = (route.name, call.endpoint, call.needs)
         short = self._shortlists.get(key)
         if short is None:
             short = self._shortlists[key] = shortlist(route, self._targets, call)
-        return short
+        return within(short, needed) if needed > short.shortest else short
+
+    def route_of(self, model: str) -> Route | None:
+        """What a name in `model` stands for."""
+        return self._routes.get(self._config.aliases.get(model, model))
+
+    def aside(self, route: Route, live: Live, rng: random.Random, policy: Policy) -> Router:
+        """This one route over another state: what is decided there changes nothing here."""
+        router = copy.copy(self)
+        router._live, router._rng, router._policies = live, rng, {route.name: policy}
+        return router
+
+    def state(self) -> tuple[Live, random.Random]:
+        """Copies of all that a decision may change."""
+        return self._live.aside(), copy.deepcopy(self._rng)
 
     def _allowed(self, name: str, plan: Plan) -> bool:
         """By its own name, the name an alias stands for, or a tag of the model."""

@@ -28,13 +28,15 @@ class Ceiling:
 class Shortlist:
     """The targets that are left, in file order, the fallbacks behind them, and who was removed.
 
-    `shortest` is the least context among them all: a call that fits it needs no further look.
+    `shortest` is the least context among them all: a call that fits it needs no further look. `removed_fallbacks` are
+    kept for who asks why.
     """
 
     targets: tuple[Target, ...]
     on_error: tuple[Target, ...]
     on_context: tuple[Target, ...]
     removed: tuple[Removed, ...]
+    removed_fallbacks: tuple[Removed, ...]
     ceiling: Ceiling
     shortest: int
 
@@ -49,9 +51,10 @@ def shortlist(route: Route, targets: Mapping[str, tuple[Target, ...]], call: Cal
                 removed.append((target, why))
             else:
                 kept.append(target)
-    on_error = _fallbacks(route.fallback_error, targets, kept, route.require, call)
-    on_context = _fallbacks(route.fallback_context, targets, kept, route.require, call)
-    return _of(kept, on_error, on_context, removed)
+    lost: list[Removed] = []
+    on_error = _fallbacks(route.fallback_error, targets, kept, route.require, call, lost)
+    on_context = _fallbacks(route.fallback_context, targets, kept, route.require, call, lost)
+    return _of(kept, on_error, on_context, removed, lost)
 
 
 def within(short: Shortlist, needed: int) -> Shortlist:
@@ -60,8 +63,13 @@ def within(short: Shortlist, needed: int) -> Shortlist:
         return short
     lists = (short.targets, short.on_error, short.on_context)
     kept, on_error, on_context = ([t for t in targets if needed <= t.model.context] for targets in lists)
-    too_short = [(target, "context") for target in short.targets if needed > target.model.context]
-    return _of(kept, on_error, on_context, [*short.removed, *too_short])
+    removed = [*short.removed, *_too_short(short.targets, needed)]
+    lost = [*short.removed_fallbacks, *_too_short((*short.on_error, *short.on_context), needed)]
+    return _of(kept, on_error, on_context, removed, lost)
+
+
+def _too_short(targets: Iterable[Target], needed: int) -> list[Removed]:
+    return [(target, "context") for target in targets if needed > target.model.context]
 
 
 def _fallbacks(
@@ -70,14 +78,18 @@ def _fallbacks(
     before: Sequence[Target],
     require: Require,
     call: Call,
+    lost: list[Removed],
 ) -> list[Target]:
-    """What the first route requires holds for these too, and a route that is fallen back on keeps its own."""
+    """What the first route requires holds for these too, and a route that is fallen back on keeps its own.
+
+    Those that break either are added to `lost`.
+    """
     out: list[Target] = []
     for fallback in fallbacks:
         for target in targets[fallback.model]:
-            if _broken(target, require, call) or _broken(target, fallback.require, call):
-                continue
-            if target not in before and target not in out:
+            if why := _broken(target, require, call) or _broken(target, fallback.require, call):
+                lost.append((target, why))
+            elif target not in before and target not in out:
                 out.append(target)
     return out
 
@@ -93,11 +105,16 @@ def _broken(target: Target, require: Require, call: Call) -> str | None:
 
 
 def _of(
-    targets: Sequence[Target], on_error: Sequence[Target], on_context: Sequence[Target], removed: Sequence[Removed]
+    targets: Sequence[Target],
+    on_error: Sequence[Target],
+    on_context: Sequence[Target],
+    removed: Sequence[Removed],
+    lost: Sequence[Removed],
 ) -> Shortlist:
     models = [target.model for target in (*targets, *on_error, *on_context)]
     shortest = min([model.context for model in models], default=0)
-    return Shortlist(tuple(targets), tuple(on_error), tuple(on_context), tuple(removed), _ceiling_of(models), shortest)
+    lists = tuple(targets), tuple(on_error), tuple(on_context)
+    return Shortlist(*lists, tuple(removed), tuple(lost), _ceiling_of(models), shortest)
 
 
 def _ceiling_of(models: Sequence[Model]) -> Ceiling:

@@ -65,7 +65,7 @@ async def test_the_same_rates_append_nothing_and_others_a_version(tmp_path: Path
 async def test_a_version_is_in_the_file_before_anything_is_charged_by_it(tmp_path: Path) -> None:
     ledger = await with_rates(tmp_path, CHEAP)
     assert versions(tmp_path) == [("standard", 1, 2)]
-    assert ledger.batches == 0
+    assert ledger._writer.batches == 0
     await ledger.aclose()
 
 

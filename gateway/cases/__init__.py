@@ -1,0 +1,1 @@
+"""routes.test.yaml: calls, and what is expected to become of them."""

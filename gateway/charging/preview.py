@@ -1,0 +1,66 @@
+"""What a reserve would hold, without holding it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from gateway.charging import directory, loading
+from gateway.charging.affording import exhausted
+from gateway.charging.image import Image
+from gateway.charging.rating import Quote
+from gateway.charging.records import Account
+from gateway.charging.store import read_only
+from gateway.config.model import Plan
+from gateway.errors import StoreUnavailable
+
+
+@dataclass(slots=True)
+class Terms:
+    """`max_tokens` may be less than the quote's where the package covers no more; None where there is no output."""
+
+    max_tokens: int | None
+    reserved_uc: int
+    available_uc: int
+
+
+def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
+    """Raises QuotaExhausted as the reserve would, NotFound.
+
+    Grants that are due by the clock are booked on the way, as whoever looks at an account does.
+    """
+    accounts = [directory.account(image, name) for name in quote.account_path]
+    left = {grant.id: grant.available for grant in image.burn_list(quote.account_path, now_ms)}
+    for account in accounts:
+        if account.debt_uc and not _repaid(image, account, left, now_ms):
+            raise exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
+    available_uc = sum(left.values())
+    max_tokens = quote.max_tokens
+    if quote.ceiling(max_tokens) > available_uc:
+        max_tokens = quote.lowered(available_uc) if clamp else 0
+        if not max_tokens:
+            raise exhausted(image, quote, now_ms, "the token package does not cover this call")
+    return Terms(max_tokens, quote.ceiling(max_tokens), available_uc)
+
+
+def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
+    """The image of a ledger's file, whoever has it open, without the holds. Raises StoreUnavailable."""
+    try:
+        with contextlib.closing(read_only(path)) as connection:
+            connection.execute("BEGIN")  # one snapshot for all the reading
+            return loading.load(connection, plans, zone)
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the ledger {path} cannot be read: {error}") from error
+
+
+def _repaid(image: Image, account: Account, left: dict[str, int], now_ms: int) -> bool:
+    """Takes a debt out of `left`, as a reserve repays it first; False when that does not suffice."""
+    debt_uc = account.debt_uc
+    for grant in image.burn_list(account.path, now_ms):
+        uc = min(debt_uc, left[grant.id])
+        left[grant.id] -= uc
+        debt_uc -= uc
+    return not debt_uc

@@ -1,0 +1,1 @@
+"""Why a call goes where it goes."""

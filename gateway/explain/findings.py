@@ -1,0 +1,80 @@
+"""What was found out about one call: as values of the gateway, before they are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gateway.call import Call
+from gateway.charging.rating import Quote
+from gateway.errors import GatewayError, ModelNotFound
+from gateway.limits import Gate
+from gateway.routing.policies import Target
+from gateway.routing.preview import Preview
+from gateway.tenants import Caller
+
+Key = tuple[str, str]  # (backend, model)
+
+
+@dataclass(slots=True)
+class Funds:
+    """What would be held. `available_uc` is None where nobody pays, or what there is does not suffice."""
+
+    quote: Quote
+    max_tokens: int | None
+    reserved_uc: int
+    available_uc: int | None = None
+
+
+@dataclass(slots=True)
+class Room:
+    """`asked` in turn; `full` are the targets whose backend is at a limit (rpm, tpm, concurrency)."""
+
+    asked: list[Target] = field(default_factory=list)
+    full: dict[Key, str] = field(default_factory=dict)
+    gates: dict[str, Gate] = field(default_factory=dict)
+    refusal: GatewayError | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """Filled step by step; what comes after a step that could not be taken is None. `refusal` is the first one."""
+
+    caller: Caller
+    endpoint: str
+    now: float
+    call: Call | None = None
+    gate: Gate | None = None
+    needed: int = 0
+    preview: Preview | None = None
+    funds: Funds | None = None
+    room: Room | None = None
+    refusal: GatewayError | None = None
+
+    def refuse(self, error: GatewayError | None) -> None:
+        """The client hears the first."""
+        if self.refusal is None:
+            self.refusal = error
+
+    @property
+    def first(self) -> Target | None:
+        """Whom the call would be sent to."""
+        return self.room.asked[0] if self.refusal is None and self.room is not None and self.room.asked else None
+
+    def removals(self) -> dict[int, str]:
+        """By the id of a target: what keeps it from being asked. Who is not in it would be, in its turn."""
+        preview, room = self.preview, self.room
+        if preview is None or preview.short is None:
+            return {}
+        short, decision = preview.short, preview.decision
+        kept = (*short.targets, *short.on_error, *short.on_context)
+        out = {id(target): why for target, why in (*short.removed_fallbacks, *short.removed)}
+        if decision is None or room is None:
+            why = "allow" if isinstance(preview.refusal, ModelNotFound) else "refused"
+            return out | {id(target): why for target in kept}
+        asked = {id(target) for target in (*room.asked, *decision.on_context)}
+        for target in kept:
+            if id(target) in asked:
+                out.pop(id(target), None)
+            else:
+                out[id(target)] = "limit" if target.key in room.full else "breaker"
+        return out
