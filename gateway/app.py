@@ -110,13 +110,14 @@ class App:
         live = Live(config.breaker)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
         self._show(clock, live, recorder)
+        dispatcher = self._dispatcher(clock, rng, live)
         pipeline = Pipeline(
             config=config,
             generation=1,
             tenants=tenants,
             gates=Gates(clock),
             router=Router(config, rng, live),
-            dispatcher=self._dispatcher(clock, rng, live),
+            dispatcher=dispatcher,
             ledger=self.ledger,
             tokenizer=self._tokenizer,
             recorder=recorder,
@@ -124,6 +125,8 @@ class App:
             deadlines=deadlines,
             next_charge_id=ids("ch"),
         )
+        self.metrics.queued.labels("tenant").set_function(lambda: pipeline.admission.waiting.count)
+        self.metrics.queued.labels("backend").set_function(lambda: dispatcher.waiting.count)
         key = config.server.admin_key
         admin = Admin(
             key=resolve(key) if key else None, ledger=self.ledger, tenants=tenants, plans=config.plans, clock=clock
@@ -168,6 +171,7 @@ class App:
             clock=clock,
             rng=rng,
             attempted=self.metrics.attempted,
+            queue=self._config.queue,
         )
 
     def _not_ready(self) -> list[str]:

@@ -12,17 +12,20 @@ from gateway.backends.failures import OVERLOADED, PASSED_ON, hopeless, passed_on
 from gateway.backends.keys import ROTATE_ON, Keys
 from gateway.call import Answer, Call, Sink, Usage
 from gateway.clock import Clock
-from gateway.config.model import Retry, Timeout
+from gateway.config.model import Queue, Retry, Timeout
 from gateway.deadline import Deadline
-from gateway.errors import AttemptFailed, NoBackend, RateLimited
-from gateway.limits import Gates, Permit
+from gateway.errors import AttemptFailed, BackendOverloaded, NoRoom
+from gateway.fair import Share
+from gateway.limits import Gate, Gates, Permit
 from gateway.routing.live import Live
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision
 from gateway.routing.turns import Turns
+from gateway.waiting import Waiting
 
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
+NOBODYS = Share("")
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Job:
     deadline: Deadline
     sending: Callable[[], None]
     headers: Callable[[Delivery], dict[str, str]]
+    share: Share = NOBODYS
 
 
 class RetryBudget:
@@ -85,6 +89,7 @@ class Dispatcher:
         clock: Clock,
         rng: random.Random,
         attempted: Callable[[str, str], None],
+        queue: Queue = Queue(),  # noqa: B008 - frozen
     ) -> None:
         self._client = client
         self._keys = keys
@@ -96,6 +101,7 @@ class Dispatcher:
         self._rng = rng
         self._attempted = attempted
         self._budget = RetryBudget()
+        self.waiting = Waiting(queue)
 
     async def run(self, job: Job, sink: Sink, delivery: Delivery) -> None:
         """Fills `delivery`; a stream's chunks go to `sink`, all but the last. Raises the error the client shall see."""
@@ -103,7 +109,7 @@ class Dispatcher:
         turns = Turns([*job.decision.targets, *job.decision.on_error])
         failure: AttemptFailed | None = None
         while True:
-            target, permit = await self._next(job, turns, failure)
+            target, permit = await self._next(job, turns, failure, delivery)
             failure = await self._try(job, turns, target, permit, sink, delivery)
             if failure is None:
                 return
@@ -112,14 +118,21 @@ class Dispatcher:
             if failure.backend_status in PASSED_ON:
                 turns, failure = self._after_refusal(job, failure), None
 
-    async def _next(self, job: Job, turns: Turns, failure: AttemptFailed | None) -> tuple[Target, Permit]:
+    async def _next(
+        self, job: Job, turns: Turns, failure: AttemptFailed | None, delivery: Delivery
+    ) -> tuple[Target, Permit]:
         """The next target with room, after the wait it takes. Raises what the client hears when there is none."""
         fresh = turns.fresh(self._live, self._clock.now())
-        if failure is None:
-            return self._take(job, turns, fresh or turns.next_round(self._live, self._clock.now()))
+        if failure is not None:
+            await self._back_off(job, turns, failure, elsewhere=bool(fresh))
+        places = fresh or turns.next_round(self._live, self._clock.now())
+        return self._take(job, turns, places) or await self._room(job, turns, places, delivery)
+
+    async def _back_off(self, job: Job, turns: Turns, failure: AttemptFailed, *, elsewhere: bool) -> None:
+        """Before a try at the same targets again. Raises what the client hears when there shall be none."""
         if turns.over:
             raise public(failure)
-        wait_s = 0.0 if fresh else self._wait_s(turns)  # another target: no need to wait for this one
+        wait_s = 0.0 if elsewhere else self._wait_s(turns)
         if turns.tries >= max(self._retry.attempts, len(turns.targets)) or job.deadline.left_s <= 0:
             raise public(failure)
         if wait_s > min(self._retry.backoff_max_s, job.deadline.left_s):
@@ -128,23 +141,40 @@ class Dispatcher:
             raise public(failure)
         if wait_s:
             await self._clock.sleep(wait_s)
-        return self._take(job, turns, fresh or turns.next_round(self._live, self._clock.now()))
 
-    def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit]:
-        """The first of these targets whose backend has room. Raises NoBackend."""
-        refusal: RateLimited | None = None
+    def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit] | None:
+        """The first of these targets whose backend has room."""
         for place in places:
             target = turns.targets[place]
-            try:
-                gate = self._gates.of(target.backend.name, target.backend.limits)
-                permit = gate.admit(job.call.input_bound // 4)
-            except RateLimited as error:
-                refusal = error
-                continue
-            turns.ask(place)
-            return target, permit
-        assert refusal is not None
-        raise NoBackend("Every backend for this model is at its limit.", retry_after_s=refusal.retry_after_s)
+            permit = self._gate(target).take(job.call.input_bound // 4)
+            if permit is not None:
+                turns.ask(place)
+                return target, permit
+        return None
+
+    async def _room(self, job: Job, turns: Turns, places: Sequence[int], delivery: Delivery) -> tuple[Target, Permit]:
+        """All are at their limits: the first that has room again. Raises BackendOverloaded."""
+        gates = {self._gate(turns.targets[place]): place for place in reversed(places)}
+        began = self._clock.now()
+        try:
+            permit = await self.waiting.room(list(gates), job.call.input_bound // 4, job.share, job.deadline)
+        except NoRoom as error:
+            raise BackendOverloaded(
+                "Every backend for this model is at its limit.",
+                retry_after_s=error.retry_after_s,
+                refusal=error.kind,
+            ) from error
+        except AttemptFailed as failure:  # we shut down
+            raise public(failure) from failure
+        finally:
+            delivery.waited_s += self._clock.now() - began
+        assert permit.gate is not None
+        place = gates[permit.gate]
+        turns.ask(place)
+        return turns.targets[place], permit
+
+    def _gate(self, target: Target) -> Gate:
+        return self._gates.of(target.backend.name, target.backend.limits)
 
     def _wait_s(self, turns: Turns) -> float:
         """Before all targets are asked again: doubled with each round, jittered, and as long as the backends wish."""

@@ -349,7 +349,8 @@ async def test_a_full_target_is_passed_over_and_all_full_says_when() -> None:
     await bench.run(model="two")
     assert bench.backends == ["a", "b"]
     error = await bench.fail(model="one")
-    assert (error.status, error.code, error.retry_after_s) == (503, "no_backend_available", 60.0)
+    assert (error.status, error.code, error.retry_after_s) == (429, "backend_overloaded", 60.0)
+    assert error.refusal == "queue"
 
 
 @pytest.mark.parametrize(
@@ -379,7 +380,7 @@ async def test_the_permit_of_a_backend_comes_back_from_a_cancelled_call() -> Non
 async def test_tpm_of_a_backend_is_corrected_by_what_was_used() -> None:
     bench = Bench([OK], limits=Limits(tpm=1000))
     await bench.run()
-    gate = bench.gates.of("a", Limits())
+    gate = bench.gates.of("a", bench.limits)
     assert gate.tpm is not None
     assert gate.tpm.level == 1000 - 10
 

@@ -303,8 +303,6 @@ plans:
             "tokenizer of 4 models (m1, m2, m3, ...)" + later,
             *(f"{key} of route r{later}" for key in ("cache", "when")),
             "cache" + later,
-            "priority of plan p" + later,
-            "weight of plan p" + later,
             "weigh of route r decides nothing, as its policy is cheapest",
             "kind anthropic of backend a is spoken to as openai in this version",
             "on_disconnect drain of backend a runs as estimate in this version",

@@ -1,0 +1,67 @@
+"""Calls that wait for room at a limit: a bounded number, for a bounded time, inside the deadline of each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from gateway.config.model import Queue
+from gateway.deadline import Deadline
+from gateway.errors import AttemptFailed, DeadlineExceeded, NoRoom
+from gateway.fair import Share, Waiter
+from gateway.limits import BUSY_RETRY_S, Gate, Permit
+
+
+class Waiting:
+    """State: how many wait now. Who finds room at once never comes here, and pays nothing for it."""
+
+    def __init__(self, settings: Queue) -> None:
+        self._settings = settings
+        self.count = 0
+
+    async def room(self, gates: Sequence[Gate], tokens: int, share: Share, deadline: Deadline) -> Permit:
+        """The permit of the first of these gates that has room, which may be at once.
+
+        Raises NoRoom: of kind queue when all lines are full, or when their buckets need longer than one may wait; of
+        kind queue_timeout when one has waited for as long. Raises DeadlineExceeded, or AttemptFailed of kind shutdown.
+        """
+        within_s = min(self._settings.wait_s, deadline.left_s)
+        waiter = Waiter(share, tokens)
+        self.count += 1
+        permit: object | None = None
+        try:
+            for gate in gates:
+                if (lacks_s := gate.lacks_s(tokens)) == inf or lacks_s <= within_s:
+                    gate.join(waiter, self._settings.length)
+                    gate.serve()
+            if waiter.at:
+                permit = await _woken(waiter, self._settings.wait_s, deadline)
+            elif waiter.woken.done():
+                permit = waiter.woken.result()
+            if not isinstance(permit, Permit):
+                raise NoRoom("queue", _retry_s(gates, tokens))
+            return permit
+        except AttemptFailed as failure:
+            if failure.kind == "shutdown":
+                raise
+            if failure.kind == "deadline":
+                raise DeadlineExceeded(
+                    "The deadline passed while the call waited for its turn.", refusal="queue_timeout"
+                ) from failure
+            raise NoRoom("queue_timeout", _retry_s(gates, tokens)) from failure
+        finally:  # no await may stand here: a call that is cancelled leaves its place, or gives back what it just got
+            self.count -= 1
+            waiter.leave()
+            if permit is None and waiter.woken.done() and isinstance(granted := waiter.woken.result(), Permit):
+                granted.undo()
+
+
+async def _woken(waiter: Waiter, wait_s: float, deadline: Deadline) -> object | None:
+    with deadline:
+        deadline.expect(wait_s)
+        return await waiter.woken
+
+
+def _retry_s(gates: Sequence[Gate], tokens: int) -> float:
+    """When the first of them may have room for who comes then."""
+    return min((gate.retry_s(tokens) for gate in gates), default=BUSY_RETRY_S)
