@@ -23,6 +23,12 @@ class Share:
     priority: int = 100
 
 
+class Grant(Protocol):
+    """What a call that waits is given."""
+
+    def undo(self) -> None: ...
+
+
 class Limit(Protocol):
     """What a call waits at."""
 
@@ -32,21 +38,23 @@ class Limit(Protocol):
 class Waiter:
     """A call that waits at one or more limits for the first that has room for it.
 
-    State: the limits it still waits at, and `woken`: done with the one that let it in, or None when all pushed it out.
+    State: the limits it still waits at; when it is woken, `grant` is what it was given: None when all pushed it out.
     """
 
-    __slots__ = ("at", "share", "tokens", "woken")
+    __slots__ = ("at", "grant", "share", "tokens", "woken")
 
     def __init__(self, share: Share, tokens: int) -> None:
         self.share = share
         self.tokens = tokens
         self.at: dict[Limit, None] = {}
-        self.woken: asyncio.Future[object | None] = asyncio.get_running_loop().create_future()
+        self.grant: Grant | None = None
+        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def wake(self, permit: object | None) -> None:
+    def wake(self, grant: Grant | None) -> None:
         self.leave()
-        if not self.woken.done():
-            self.woken.set_result(permit)
+        self.grant = grant
+        if not self.woken.done():  # it is when the call is about to learn that it was cancelled
+            self.woken.set_result(None)
 
     def leave(self) -> None:
         """Synchronous, so that a call that is cancelled leaves no gap."""

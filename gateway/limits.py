@@ -209,14 +209,16 @@ class Gate:
     # -- the line ----------------------------------------------------------------------------------------------------
 
     def join(self, waiter: Waiter, length: int) -> None:
-        """At the end of its tenant's calls; where there is no place left somebody is pushed out."""
+        """At the end of its tenant's calls; where there is no place left it may push out another."""
         if self.line is None:
             self.line = Line(length, self._clock.now())
-        waiter.at[self] = None
         out = self.line.join(waiter)
-        if out is not None:
-            out.pushed_out(self)
-        self._ended()
+        if out is not waiter:
+            waiter.at[self] = None
+            if out is not None:
+                out.pushed_out(self)
+        if not self._ended():
+            self.serve()
 
     def leave(self, waiter: Waiter) -> None:
         """Called by the waiter, once."""

@@ -28,19 +28,20 @@ class Waiting:
         within_s = min(self._settings.wait_s, deadline.left_s)
         waiter = Waiter(share, tokens)
         self.count += 1
-        permit: object | None = None
+        taken = False
         try:
             for gate in gates:
-                if (lacks_s := gate.lacks_s(tokens)) == inf or lacks_s <= within_s:
+                lacks_s = gate.lacks_s(tokens)
+                if waiter.grant is None and (lacks_s == inf or lacks_s <= within_s):
                     gate.join(waiter, self._settings.length)
-                    gate.serve()
             if waiter.at:
-                permit = await _woken(waiter, self._settings.wait_s, deadline)
-            elif waiter.woken.done():
-                permit = waiter.woken.result()
-            if not isinstance(permit, Permit):
+                with deadline:
+                    deadline.expect(self._settings.wait_s)
+                    await waiter.woken
+            if not isinstance(waiter.grant, Permit):
                 raise NoRoom("queue", _retry_s(gates, tokens))
-            return permit
+            taken = True
+            return waiter.grant
         except AttemptFailed as failure:
             if failure.kind == "shutdown":
                 raise
@@ -52,14 +53,8 @@ class Waiting:
         finally:  # no await may stand here: a call that is cancelled leaves its place, or gives back what it just got
             self.count -= 1
             waiter.leave()
-            if permit is None and waiter.woken.done() and isinstance(granted := waiter.woken.result(), Permit):
-                granted.undo()
-
-
-async def _woken(waiter: Waiter, wait_s: float, deadline: Deadline) -> object | None:
-    with deadline:
-        deadline.expect(wait_s)
-        return await waiter.woken
+            if waiter.grant is not None and not taken:
+                waiter.grant.undo()
 
 
 def _retry_s(gates: Sequence[Gate], tokens: int) -> float:
