@@ -209,7 +209,7 @@ def directory(config: Config, ledger: Ledger) -> Tenants:
         tenants.put(Caller(account.id, plan, account.path))
         for key in ledger.keys(account.id):
             if key.revoked_ms is None:
-                tenants.put_key(key.key_hash, key.tenant, key.expires_ms)
+                tenants.put_key(key.key_hash, key.tenant, key.expires_ms, key.limits)
     for static in config.tenants.values():
         for hashed in static.key_hashes:
             tenants.put_key(hashed, static.name)

@@ -72,6 +72,11 @@ class Limits:
     tpm: int | None = None
     concurrency: int | None = None
 
+    @property
+    def given(self) -> dict[str, int]:
+        limits = {"rpm": self.rpm, "tpm": self.tpm, "concurrency": self.concurrency}
+        return {kind: limit for kind, limit in limits.items() if limit is not None}
+
 
 @dataclass(frozen=True)
 class Quirks:
