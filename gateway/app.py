@@ -17,6 +17,7 @@ from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.checks import Checker
 from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
 from gateway.config.load import resolve
@@ -28,6 +29,7 @@ from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
+from gateway.routing.health import LOOK_S, Health
 from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.server import Gateway
@@ -104,10 +106,15 @@ class App:
 
     def _gateway(self, clock: Clock, deadlines: Deadlines) -> Gateway:
         config, rng = self._config, random.Random()
+        self._backend_keys = {
+            name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
+            for name, backend in config.backends.items()
+        }
         tenants = directory(config, self.ledger)
         for warning in without_plan(config, self.ledger):
             _log.warning("%s", warning)
-        live = Live(config.breaker)
+        live = Live(config.breaker, lambda key, cause: self.metrics.openings.inc((*key, cause)))
+        self._watch(clock, deadlines, live)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
         self._show(clock, live, recorder)
         dispatcher = self._dispatcher(clock, rng, live)
@@ -144,7 +151,7 @@ class App:
 
     def _show(self, clock: Clock, live: Live, recorder: Recorder) -> None:
         """What only a look at the running parts can tell."""
-        keys = [(via.backend, model.name) for model in self._config.models.values() for via in model.via]
+        keys = self._targets()
 
         def targets() -> list[TargetState]:
             return [TargetState(*key, live.of(key).in_flight, live.state(key, clock.now())) for key in keys]
@@ -156,14 +163,23 @@ class App:
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.ledger.on_expired = recorder.expired
 
+    def _watch(self, clock: Clock, deadlines: Deadlines, live: Live) -> None:
+        """What looks after the health of targets beside the calls."""
+        health = Health(live, self._targets(), self._config.breaker)
+        self._chores.every(LOOK_S, "looking at the health of targets", lambda: health.look(clock.now()))
+        for backend in self._config.backends.values():
+            if (check := backend.check) is not None:
+                keys = self._backend_keys[backend.name]
+                checker = Checker(backend, check, self._client, keys, health, clock, deadlines)
+                self._chores.keep(check.every_s, f"checking backend {backend.name}", checker.look)
+
+    def _targets(self) -> list[tuple[str, str]]:
+        return [(via.backend, model.name) for model in self._config.models.values() for via in model.via]
+
     def _dispatcher(self, clock: Clock, rng: random.Random, live: Live) -> Dispatcher:
-        keys = {
-            name: Keys(tuple(value for secret in backend.keys if (value := resolve(secret))), clock)
-            for name, backend in self._config.backends.items()
-        }
         return Dispatcher(
             client=self._client,
-            keys=keys,
+            keys=self._backend_keys,
             live=live,
             gates=Gates(clock),
             timeout=self._config.timeout,

@@ -28,7 +28,7 @@ RETRY_FLOOR = 10.0
 NOBODYS = Share("")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Delivery:
     """How far a call has come: what a cancelled call is settled by. Filled by dispatch, read by the pipeline."""
 
@@ -188,7 +188,7 @@ class Dispatcher:
         delivery.attempts += 1
         began = delivery.attempt_at = ended = self._clock.now()
         delivery.reader_s = 0.0
-        probe = self._live.began(target.key, began)
+        probe = self._live.began(target.key, began, delivery, stream=job.call.stream)
         try:
             await self._attempt(job, target, self._patience_s(job, turns), sink, delivery)
         except AttemptFailed as error:
@@ -197,7 +197,7 @@ class Dispatcher:
             turns.failed(ended, error.retry_after_s or 0.0, for_good=hopeless(error))
             return error
         finally:
-            self._live.ended(target.key, probe)
+            self._live.ended(target.key, probe, delivery)
             ended = self._clock.now()
             delivery.waited_s += ended - began
             usage = delivery.usage
@@ -298,13 +298,16 @@ class Dispatcher:
     async def _relay(self, job: Job, target: Target, exchange: Exchange, sink: Sink, delivery: Delivery) -> None:
         """Chunks as they come; `[DONE]` stays behind in `delivery.tail` until the call is settled."""
         reader = delivery.reader = StreamReader(job.call, target.model)
+        measures = self._live.of(target.key)
         while True:
             data = await exchange.chunk()
             if not data:
                 break
             ready = reader.feed(data)
             if ready and delivery.first_token_s is None:
-                delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
+                now = self._clock.now()
+                delivery.first_token_s = delivery.waited_s + now - delivery.attempt_at
+                self._live.heard(target.key, now, delivery)
             if reader.done:  # all of the last read waits for the settle: it leaves in one piece
                 delivery.tail = ready
                 exchange.leave()
@@ -313,7 +316,7 @@ class Dispatcher:
                 if not sink.begun:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
-                offered_at = self._clock.now()
+                offered_at = measures.heard_at = self._clock.now()
                 await sink.write(ready)
                 delivery.reader_s += self._clock.now() - offered_at
             if reader.started:  # before that only the first token counts, no sign of life
@@ -332,6 +335,8 @@ class Dispatcher:
 
     def _failed(self, target: Target, failure: AttemptFailed, began: float, now: float) -> None:
         self._attempted(target.backend.name, failure.kind)
+        if failure.backend_status:
+            self._live.of(target.key).heard_at = now
         if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
 

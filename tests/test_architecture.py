@@ -23,7 +23,7 @@ LAYERS = (
     ("pipeline",),
     ("admission",),
     ("dispatch",),
-    ("recorder",),
+    ("recorder", "checks"),
     ("routing",),
     ("cache",),
     ("compress",),
