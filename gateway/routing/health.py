@@ -8,7 +8,7 @@ the other targets of the same model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from statistics import median_low
 from typing import Final
 
 from gateway.config.model import Breaker as Settings
@@ -93,7 +93,7 @@ class Health:
         return len(overdue) >= SILENT_CALLS
 
     def _outliers(self, peers: Mapping[Key, Measures], now: float) -> None:
-        """Those that are measured enough, each against the median of the others."""
+        """Those that are measured enough, each against the (lower) median of the others."""
         least = self._settings.min_requests
         seen = {key: measures.breaker.seen(now) for key, measures in peers.items() if not measures.breaker.cause}
         known = [key for key, (calls, _) in seen.items() if calls >= least]
@@ -101,14 +101,14 @@ class Health:
         seconds = {key: s for key in known if (s := _seconds(peers[key])) is not None}
         for key, share in shares.items():
             others = _others(shares, key)
-            if seen[key][1] >= LEAST_ERRORS and others and share > MORE_ERRORS + TIMES_ERRORS * median(others):
+            if seen[key][1] >= LEAST_ERRORS and others and share > MORE_ERRORS + TIMES_ERRORS * median_low(others):
                 self._eject_one(key, ERRORS, peers, now)
         for key in peers:
             others = _others(seconds, key)
             if (
                 key in seconds
                 and others
-                and seconds[key] > max(TIMES_SECONDS * median(others), median(others) + MORE_SECONDS)
+                and seconds[key] > max(TIMES_SECONDS * median_low(others), median_low(others) + MORE_SECONDS)
             ):
                 if now - self._slow_since.setdefault(key, now) >= SLOW_FOR_S:
                     self._eject_one(key, SLOW, peers, now)
