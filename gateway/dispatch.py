@@ -137,7 +137,7 @@ class Dispatcher:
             raise public(failure)
         if wait_s > min(self._retry.backoff_max_s, job.deadline.left_s):
             raise public(failure)
-        if not failure.free and not self._budget.spend():
+        if not failure.free and (turns.desperate or not self._budget.spend()):
             raise public(failure)
         if wait_s:
             await self._clock.sleep(wait_s)

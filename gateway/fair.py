@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+MUCH_MORE: Final = 2.0  # times what another has waiting, by weight
 MEASURED_OVER: Final = 64  # calls that the line served last, from which its pace is told
 
 
@@ -78,9 +79,15 @@ class _Flow:
         self.tag = tag
         self.calls: OrderedDict[Waiter, None] = OrderedDict()
 
-    def claim(self, more: int = 0) -> tuple[int, float]:
+    @property
+    def claim(self) -> tuple[int, float]:
         """Who has the greatest gives way first."""
-        return self.share.priority, (len(self.calls) + more) / self.share.weight
+        return self.share.priority, len(self.calls) / self.share.weight
+
+    def gives_way(self, to: Share, calls: int) -> bool:
+        """To an earlier priority, or to who has much less: else it would only change who is refused, and later."""
+        priority, claim = self.claim
+        return priority > to.priority or (priority == to.priority and claim > MUCH_MORE * calls / to.weight)
 
 
 class Line:
@@ -100,13 +107,13 @@ class Line:
         self._since = now
 
     def join(self, waiter: Waiter) -> Waiter | None:
-        """Returns who has no place: nobody, the newest call of the tenant that has most waiting, or this one itself."""
+        """Returns who has no place: nobody, the newest call of a tenant that has much more waiting, or this one."""
         share = waiter.share
         flow = self._flows.get(share.tenant) or _Flow(share, self._reached.get(share.priority, 0.0) + 1 / share.weight)
         out = None
         if self.size >= self._length:
-            longest = max(self._flows.values(), key=_Flow.claim, default=flow)
-            if longest.claim() <= flow.claim(1):
+            longest = max(self._flows.values(), key=lambda flow: flow.claim, default=flow)
+            if not longest.gives_way(share, len(flow.calls) + 1):
                 return waiter
             out = next(reversed(longest.calls))
             self.leave(out)

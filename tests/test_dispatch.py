@@ -249,11 +249,11 @@ async def test_backoff_doubles_and_is_jittered_within_bounds(seed: int) -> None:
 async def test_jitter_differs_between_calls() -> None:
     bench = Bench(lambda _: refused(500))
     firsts = []
-    for _ in range(3):
+    for _ in range(2):
         bench.client.sent.clear()
         await bench.fail()
         firsts.append(bench.times[1] - bench.times[0])
-    assert len(set(firsts)) == 3
+    assert len(set(firsts)) == 2
 
 
 @pytest.mark.parametrize(
@@ -388,12 +388,24 @@ async def test_tpm_of_a_backend_is_corrected_by_what_was_used() -> None:
 # -- the retry budget ---------------------------------------------------------------------------------------------
 
 
-async def test_a_storm_of_failures_is_retried_ten_times_and_then_by_a_tenth() -> None:
-    bench = Bench(lambda _: refused(500), retry=Retry(2, 0.01, 0.02))
-    calls = 200
-    for _ in range(calls):
-        await bench.fail()
+async def test_failures_are_retried_ten_times_and_then_by_a_tenth_of_all_calls() -> None:
+    well = False
+    bench = Bench(lambda _: OK if well else refused(500), retry=Retry(2, 0.01, 0.02))
+    calls = 400
+    for n in range(calls):  # few enough to keep the breaker closed
+        well = n % 4 != 0
+        await (bench.run() if well else bench.fail())
     assert calls * 1.1 <= len(bench.client.sent) <= calls * 1.1 + RETRY_FLOOR
+
+
+@pytest.mark.parametrize("model", ["one", "m"])
+async def test_in_a_storm_each_call_is_tried_once_as_soon_as_all_breakers_are_open(model: str) -> None:
+    bench = Bench(lambda _: refused(503), retry=Retry(3, 0.01, 0.02))
+    calls = 300
+    for _ in range(calls):
+        await bench.fail(model=model)
+        bench.clock.advance(0.1)
+    assert calls <= len(bench.client.sent) <= calls * 1.1
 
 
 async def test_a_failed_connect_costs_nothing_of_the_budget() -> None:

@@ -111,9 +111,20 @@ async def test_what_is_most_counts_by_weight() -> None:
     at = line(4)
     joined(at, Share("heavy", 4), 2)
     lights = joined(at, Share("light", 1), 2)
-    assert at.join(Waiter(Share("heavy", 4), 0)) is lights[1]
+    assert at.join(Waiter(Share("heavy", 4), 0)) is lights[1]  # 3 of weight 4 are less than half of 2 of weight 1
     newcomer = Waiter(Share("light", 1), 0)
     assert at.join(newcomer) is newcomer
+
+
+async def test_nobody_who_waits_gives_way_for_a_small_difference() -> None:
+    at = line(30)
+    joined(at, HOG, 20)
+    joined(at, NICE, 9)
+    third = Share("third")
+    joined(at, third, 1)
+    assert at.join(Waiter(third, 0)) is not None  # from 20 to 2: it is the newest of the first that goes
+    newcomer = Waiter(NICE, 0)
+    assert at.join(newcomer) is newcomer  # from 19 to 10
 
 
 async def test_a_late_priority_gives_way_to_an_early_one_and_never_the_other_way_round() -> None:
