@@ -85,6 +85,7 @@ class Stage:
                 clock=self.clock,
                 rng=rng,
                 attempted=self.metrics.attempted,
+                queue=CONFIG.queue,
             ),
             ledger=self.ledger,
             tokenizer=self.tokenizer,
