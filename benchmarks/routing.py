@@ -23,6 +23,7 @@ from gateway.limits import Gates
 from gateway.routing.live import Live
 from gateway.routing.policies import TERMS
 from gateway.routing.router import Router
+from gateway.waiting import Waiting
 from tests.virtual import (
     DONE,
     STOP,
@@ -117,12 +118,13 @@ class Simulation:
             keys={scripted.name: Keys((), self._clock) for scripted in BACKENDS},
             live=self._live,
             gates=Gates(self._clock),
-            budget=RetryBudget(),
             timeout=self._config.timeout,
             retry=self._config.retry,
             clock=self._clock,
             rng=random.Random(seed),
             attempted=lambda name, outcome: None,
+            budget=RetryBudget(),
+            waiting=Waiting(),
         )
         self.outcome = Outcome()
 

@@ -19,6 +19,7 @@ from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
 from gateway.charging.views import LAST_MS
 from gateway.clock import Clock
+from gateway.config.kinds import number
 from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey, InvalidValue, MethodNotAllowed, NotFound
 from gateway.explain.asked import FIELDS
@@ -33,6 +34,7 @@ MAX_TAG_CHARS = 64
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+_LIMIT = number()
 Listed = TypeVar("Listed", Account, Key)
 Plans = Callable[[], Mapping[str, Plan]]  # those that are in force
 Reload = Callable[[], Awaitable[dict[str, Any]]]  # raises a GatewayError when the old configuration stays in force
@@ -156,15 +158,23 @@ class Admin:
         return await self._add_key(tenant, body)
 
     async def _add_key(self, tenant: str, body: bytes) -> tuple[int, Any]:
-        asked = _object(body, "name", "expires_at")
+        asked = _object(body, "name", "expires_at", "limits")
         key, expires_ms = "sk-moma-" + secrets.token_urlsafe(32), _time_ms(asked, "expires_at")
         self._expect_to_come(expires_ms)
         name = asked.get("name", "")
         if not _is_text(name, 128):
             raise InvalidValue("name is a string of at most 128 characters.", param="name")
-        entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms)
+        limits = _key_limits(asked.get("limits"))
+        entry, receipt = self._ledger.add_key(tenant, key_hash(key), name, expires_ms, limits)
         await receipt
-        return 201, {"id": entry.id, "key": key, "name": name, "tenant": tenant, "expires_at": _seconds(expires_ms)}
+        return 201, {
+            "id": entry.id,
+            "key": key,
+            "name": name,
+            "tenant": tenant,
+            "expires_at": _seconds(expires_ms),
+            "limits": shown_limits(limits),
+        }
 
     async def _drop_key(self, tenant: str, key_id: str) -> tuple[int, Any]:
         self._tenant(tenant)
@@ -230,7 +240,12 @@ def shown_key(key: Key) -> dict[str, Any]:
         "created_at": _seconds(key.created_ms),
         "expires_at": _seconds(key.expires_ms),
         "revoked_at": _seconds(key.revoked_ms),
+        "limits": shown_limits(key.limits),
     }
+
+
+def shown_limits(limits: Limits | None) -> dict[str, int] | None:
+    return None if limits is None else limits.given
 
 
 def _seconds(ms: int | None) -> int | None:
@@ -256,6 +271,19 @@ def credits_uc(value: object) -> int:
     if micro != int(micro):
         raise wrong
     return int(micro)
+
+
+def _key_limits(value: object) -> Limits | None:
+    """An object of rpm, tpm and concurrency, as routes.yaml writes them. Raises InvalidValue."""
+    if value is None or value == {}:
+        return None
+    kinds = ("rpm", "tpm", "concurrency")
+    if not isinstance(value, dict) or not value.keys() <= set(kinds):
+        raise InvalidValue(f"limits is an object with some of {', '.join(kinds)}.", param="limits")
+    try:
+        return Limits(**{kind: _LIMIT.read(limit) for kind, limit in value.items() if limit is not None})
+    except ValueError as error:
+        raise InvalidValue(f"Each of the limits {error}.", param="limits") from error
 
 
 def _object(body: bytes, *known: str) -> dict[str, Any]:

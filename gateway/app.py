@@ -24,14 +24,17 @@ from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
 from gateway.edge import SWEEP_S, Edge
 from gateway.explain.asked import explained
-from gateway.generation import Generation, Parts, made, without_plan
+from gateway.generation import Generation, Parts, made, taken_over, without_plan
 from gateway.limits import Gates
 from gateway.metrics import LiveGauges, Metrics, TargetState
 from gateway.recorder import Recorder
-from gateway.reload import LOOK_S, Reloader
+from gateway.reload import LOOK_S as RELOAD_LOOK_S
+from gateway.reload import Reloader
+from gateway.routing.health import LOOK_S, Health
 from gateway.routing.live import Live
 from gateway.server import Gateway
 from gateway.tokens import Tokenizer
+from gateway.waiting import Waiting
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
@@ -52,6 +55,7 @@ class App:
         self.metrics = Metrics()
         self.port = 0
         self._draining = self._hurried = False
+        self._checks: list[asyncio.Task[None]] = []
         self._reloader: Reloader | None = None
 
     async def start(
@@ -73,6 +77,7 @@ class App:
             reloader = self._reloader = self._made_reloader(parts)
             stack.push_async_callback(reloader.aclose)
             self._front = self._served(parts, reloader)
+            self._check(reloader.generation)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
             stack.push_async_callback(self._edge.aclose, FAREWELL_S)
             self.port = await self._edge.listen(
@@ -81,7 +86,8 @@ class App:
             self._open = stack.pop_all()
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
-        chores.every(LOOK_S, "watching routes.yaml", reloader.look)
+        chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
+        chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
@@ -136,6 +142,7 @@ class App:
     def _made(self, clock: Clock) -> Parts:
         """What lives as long as the process."""
         config, deadlines = self._config, Deadlines(clock)
+        live = Live(config.breaker, lambda key, cause: self.metrics.openings.inc((*key, cause)))
         return Parts(
             clock=clock,
             rng=random.Random(),
@@ -143,9 +150,12 @@ class App:
             metrics=self.metrics,
             ledger=self.ledger,
             client=HttpClient(config.timeout.connect_s, clock, deadlines),
-            live=Live(config.breaker),
+            live=live,
+            health=Health(live),
             tenant_gates=Gates(clock),
             backend_gates=Gates(clock),
+            tenant_waiting=Waiting(),
+            backend_waiting=Waiting(),
             retry_budget=RetryBudget(),
             tokenizer=Tokenizer(),
             recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
@@ -157,6 +167,7 @@ class App:
         first = made(1, self._config, secrets_of(self._config), self.ledger.card_version, parts)
         for warning in without_plan(self._config, self.ledger):
             _log.warning("%s", warning)
+        taken_over(parts, None, first)
         return Reloader(first, parts, self._swap)
 
     def _served(self, parts: Parts, reloader: Reloader) -> Gateway:
@@ -188,6 +199,16 @@ class App:
 
     def _swap(self, generation: Generation) -> None:
         self._front.generation = generation
+        self._check(generation)
+
+    def _check(self, generation: Generation) -> None:
+        """The active checks of this generation, in place of those of the last."""
+        for task in self._checks:
+            self._chores.drop(task)
+        self._checks = [
+            self._chores.keep(checker.every_s, f"checking backend {checker.backend}", checker.look)
+            for checker in generation.checkers
+        ]
 
     def _show(self, parts: Parts) -> None:
         """What only a look at the running parts can tell."""
@@ -203,6 +224,8 @@ class App:
             return [(label, self.ledger.available_uc(*of)) for label, of in recorder.by_label(names).items()]
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
+        self.metrics.queued.labels("tenant").set_function(lambda: parts.tenant_waiting.count)
+        self.metrics.queued.labels("backend").set_function(lambda: parts.backend_waiting.count)
         self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
         self.ledger.on_commit = self.metrics.committed
         self.ledger.on_expired = recorder.expired

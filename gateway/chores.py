@@ -27,6 +27,18 @@ class Chores:
     def every(self, period_s: float, name: str, step: Callable[[], None]) -> None:
         self._tasks.append(asyncio.create_task(self._repeat(period_s, name, step)))
 
+    def keep(self, period_s: float, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Like `every`, for work that waits for something, until it is dropped."""
+        task = asyncio.create_task(self._keep(period_s, name, work), name=name)
+        self._tasks.append(task)
+        return task
+
+    def drop(self, task: asyncio.Task[None]) -> None:
+        """What `keep` returned."""
+        task.cancel()
+        self._tasks.remove(task)
+        self._down.pop(task.get_name(), None)
+
     def once(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Until it has succeeded."""
         self._tasks.append(asyncio.create_task(self._insist(name, work)))
@@ -37,10 +49,16 @@ class Chores:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _repeat(self, period_s: float, name: str, step: Callable[[], None]) -> None:
+        async def work() -> None:
+            step()
+
+        await self._keep(period_s, name, work)
+
+    async def _keep(self, period_s: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._clock.sleep(period_s)
             try:
-                step()
+                await work()
             except Exception:
                 self._failed(name)
             else:

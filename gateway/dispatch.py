@@ -14,18 +14,21 @@ from gateway.call import Answer, Call, Sink, Usage
 from gateway.clock import Clock
 from gateway.config.model import Retry, Timeout
 from gateway.deadline import Deadline
-from gateway.errors import AttemptFailed, NoBackend, RateLimited
-from gateway.limits import Gates, Permit
+from gateway.errors import AttemptFailed, BackendOverloaded, NoRoom
+from gateway.fair import Share
+from gateway.limits import Gate, Gates, Permit
 from gateway.routing.live import Live
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision
 from gateway.routing.turns import Turns
+from gateway.waiting import Waiting
 
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
+NOBODYS = Share("")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Delivery:
     """How far a call has come: what a cancelled call is settled by. Filled by dispatch, read by the pipeline."""
 
@@ -52,6 +55,7 @@ class Job:
     deadline: Deadline
     sending: Callable[[], None]
     headers: Callable[[Delivery], dict[str, str]]
+    share: Share = NOBODYS
 
 
 class RetryBudget:
@@ -86,6 +90,7 @@ class Dispatcher:
         rng: random.Random,
         attempted: Callable[[str, str], None],
         budget: RetryBudget,
+        waiting: Waiting,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -97,6 +102,7 @@ class Dispatcher:
         self._rng = rng
         self._attempted = attempted
         self._budget = budget
+        self._waiting = waiting
 
     async def run(self, job: Job, sink: Sink, delivery: Delivery) -> None:
         """Fills `delivery`; a stream's chunks go to `sink`, all but the last. Raises the error the client shall see."""
@@ -104,7 +110,7 @@ class Dispatcher:
         turns = Turns([*job.decision.targets, *job.decision.on_error])
         failure: AttemptFailed | None = None
         while True:
-            target, permit = await self._next(job, turns, failure)
+            target, permit = await self._next(job, turns, failure, delivery)
             failure = await self._try(job, turns, target, permit, sink, delivery)
             if failure is None:
                 return
@@ -113,39 +119,63 @@ class Dispatcher:
             if failure.backend_status in PASSED_ON:
                 turns, failure = self._after_refusal(job, failure), None
 
-    async def _next(self, job: Job, turns: Turns, failure: AttemptFailed | None) -> tuple[Target, Permit]:
+    async def _next(
+        self, job: Job, turns: Turns, failure: AttemptFailed | None, delivery: Delivery
+    ) -> tuple[Target, Permit]:
         """The next target with room, after the wait it takes. Raises what the client hears when there is none."""
         fresh = turns.fresh(self._live, self._clock.now())
-        if failure is None:
-            return self._take(job, turns, fresh or turns.next_round(self._live, self._clock.now()))
+        if failure is not None:
+            await self._back_off(job, turns, failure, elsewhere=bool(fresh))
+        places = fresh or turns.next_round(self._live, self._clock.now())
+        return self._take(job, turns, places) or await self._room(job, turns, places, delivery)
+
+    async def _back_off(self, job: Job, turns: Turns, failure: AttemptFailed, *, elsewhere: bool) -> None:
+        """Before a try at the same targets again. Raises what the client hears when there shall be none."""
         if turns.over:
             raise public(failure)
-        wait_s = 0.0 if fresh else self._wait_s(turns)  # another target: no need to wait for this one
+        wait_s = 0.0 if elsewhere else self._wait_s(turns)
         if turns.tries >= max(self._retry.attempts, len(turns.targets)) or job.deadline.left_s <= 0:
             raise public(failure)
         if wait_s > min(self._retry.backoff_max_s, job.deadline.left_s):
             raise public(failure)
-        if not failure.free and not self._budget.spend():
+        if not failure.free and (turns.desperate or not self._budget.spend()):
             raise public(failure)
         if wait_s:
             await self._clock.sleep(wait_s)
-        return self._take(job, turns, fresh or turns.next_round(self._live, self._clock.now()))
 
-    def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit]:
-        """The first of these targets whose backend has room. Raises NoBackend."""
-        refusal: RateLimited | None = None
+    def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit] | None:
+        """The first of these targets whose backend has room."""
         for place in places:
             target = turns.targets[place]
-            try:
-                gate = self._gates.of(target.backend.name, target.backend.limits)
-                permit = gate.admit(job.call.input_bound // 4)
-            except RateLimited as error:
-                refusal = error
-                continue
-            turns.ask(place)
-            return target, permit
-        assert refusal is not None
-        raise no_room(refusal)
+            permit = self._gate(target).take(job.call.input_bound // 4)
+            if permit is not None:
+                turns.ask(place)
+                return target, permit
+        return None
+
+    async def _room(self, job: Job, turns: Turns, places: Sequence[int], delivery: Delivery) -> tuple[Target, Permit]:
+        """All are at their limits: the first that has room again. Raises BackendOverloaded."""
+        gates = {self._gate(turns.targets[place]): place for place in reversed(places)}
+        began = self._clock.now()
+        try:
+            permit = await self._waiting.room(list(gates), job.call.input_bound // 4, job.share, job.deadline)
+        except NoRoom as error:
+            raise BackendOverloaded(
+                "Every backend for this model is at its limit.",
+                retry_after_s=error.retry_after_s,
+                refusal=error.kind,
+            ) from error
+        except AttemptFailed as failure:  # we shut down
+            raise public(failure) from failure
+        finally:
+            delivery.waited_s += self._clock.now() - began
+        assert permit.gate is not None
+        place = gates[permit.gate]
+        turns.ask(place)
+        return turns.targets[place], permit
+
+    def _gate(self, target: Target) -> Gate:
+        return self._gates.of(target.backend.name, target.backend.limits)
 
     def _wait_s(self, turns: Turns) -> float:
         """Before all targets are asked again: doubled with each round, jittered, and as long as the backends wish."""
@@ -159,7 +189,7 @@ class Dispatcher:
         delivery.attempts += 1
         began = delivery.attempt_at = ended = self._clock.now()
         delivery.reader_s = 0.0
-        probe = self._live.began(target.key, began)
+        probe = self._live.began(target.key, began, delivery, stream=job.call.stream)
         try:
             await self._attempt(job, target, self._patience_s(job, turns), sink, delivery)
         except AttemptFailed as error:
@@ -168,7 +198,7 @@ class Dispatcher:
             turns.failed(ended, error.retry_after_s or 0.0, for_good=hopeless(error))
             return error
         finally:
-            self._live.ended(target.key, probe)
+            self._live.ended(target.key, probe, delivery)
             ended = self._clock.now()
             delivery.waited_s += ended - began
             usage = delivery.usage
@@ -269,13 +299,16 @@ class Dispatcher:
     async def _relay(self, job: Job, target: Target, exchange: Exchange, sink: Sink, delivery: Delivery) -> None:
         """Chunks as they come; `[DONE]` stays behind in `delivery.tail` until the call is settled."""
         reader = delivery.reader = StreamReader(job.call, target.model)
+        measures = self._live.of(target.key)
         while True:
             data = await exchange.chunk()
             if not data:
                 break
             ready = reader.feed(data)
             if ready and delivery.first_token_s is None:
-                delivery.first_token_s = delivery.waited_s + self._clock.now() - delivery.attempt_at
+                now = self._clock.now()
+                delivery.first_token_s = delivery.waited_s + now - delivery.attempt_at
+                self._live.heard(target.key, now, delivery)
             if reader.done:  # all of the last read waits for the settle: it leaves in one piece
                 delivery.tail = ready
                 exchange.leave()
@@ -284,7 +317,7 @@ class Dispatcher:
                 if not sink.begun:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
-                offered_at = self._clock.now()
+                offered_at = measures.heard_at = self._clock.now()
                 await sink.write(ready)
                 delivery.reader_s += self._clock.now() - offered_at
             if reader.started:  # before that only the first token counts, no sign of life
@@ -303,13 +336,10 @@ class Dispatcher:
 
     def _failed(self, target: Target, failure: AttemptFailed, began: float, now: float) -> None:
         self._attempted(target.backend.name, failure.kind)
+        if failure.backend_status:
+            self._live.of(target.key).heard_at = now
         if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
-
-
-def no_room(refusal: RateLimited) -> NoBackend:
-    """What the client hears when no target has room; `refusal` is the last one's."""
-    return NoBackend("Every backend for this model is at its limit.", retry_after_s=refusal.retry_after_s)
 
 
 def _output_limit(job: Job, target: Target) -> int | None:

@@ -10,6 +10,7 @@ GatewayError
     BackendFailed 502          NoBackend 503            BackendOverloaded 429
     DeadlineExceeded 504       StoreUnavailable 503     ShuttingDown 503
   AttemptFailed                one try against one target; dispatch decides what follows (never shown as it is)
+  NoRoom                       waited in vain at a limit; whose limit it was says the caller (never shown as it is)
 """
 
 from __future__ import annotations
@@ -31,12 +32,20 @@ class GatewayError(Exception):
     code: str = "internal_error"
 
     def __init__(
-        self, message: str, *, param: str | None = None, retry_after_s: float | None = None, **extra: Any
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        refusal: str = "",
+        **extra: Any,
     ) -> None:
+        """`refusal`: the label of moma_limit_refusals_total, where a limit is the reason."""
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.refusal = refusal
         self.extra: Mapping[str, Any] = extra
 
     def body(self) -> dict[str, Any]:
@@ -104,7 +113,7 @@ class ContextTooLong(CallRejected):
 
 
 class RateLimited(CallRejected):
-    """`kind` is rpm, tpm or concurrency: the label of moma_limit_refusals_total. `limits`: x-ratelimit-* headers."""
+    """`kind` is rpm, tpm, concurrency or queue_timeout: the label of the metric. `limits`: x-ratelimit-* headers."""
 
     status = 429
     type = "rate_limit_error"
@@ -113,7 +122,7 @@ class RateLimited(CallRejected):
     def __init__(
         self, message: str, *, kind: str, retry_after_s: float, limits: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+        super().__init__(message, retry_after_s=retry_after_s, refusal=kind)
         self.kind = kind
         self._limits = limits or {}
 
@@ -127,6 +136,9 @@ class QuotaExhausted(CallRejected):
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message, refusal="quota", **extra)
 
     def headers(self) -> dict[str, str]:
         return {"x-should-retry": "false"}
@@ -196,6 +208,14 @@ class AttemptFailed(GatewayError):
     @property
     def free(self) -> bool:
         return self.kind == "connect"
+
+
+class NoRoom(GatewayError):
+    """`kind`: queue (no place to wait, or no hope in time) or queue_timeout."""
+
+    def __init__(self, kind: str, retry_after_s: float) -> None:
+        super().__init__("no room", retry_after_s=retry_after_s, refusal=kind)
+        self.kind = kind
 
 
 def encoded(error: GatewayError) -> bytes:

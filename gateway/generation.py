@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
 from gateway.charging.ledger import Ledger
+from gateway.checks import Checker
 from gateway.clock import Clock
 from gateway.config.model import Backend, Config
 from gateway.config.secrets import Secrets
@@ -19,10 +20,12 @@ from gateway.limits import Gates
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
+from gateway.routing.health import Health
 from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.tenants import Tenants
 from gateway.tokens import Tokenizer
+from gateway.waiting import Waiting
 
 MAX_NAMED = 20  # tenants in one line of the log
 Target = tuple[str, str]  # backend and model, as `Live` counts them
@@ -39,8 +42,11 @@ class Parts:
     ledger: Ledger
     client: HttpClient
     live: Live
+    health: Health
     tenant_gates: Gates
     backend_gates: Gates
+    tenant_waiting: Waiting
+    backend_waiting: Waiting
     retry_budget: RetryBudget
     tokenizer: Tokenizer
     recorder: Recorder
@@ -59,6 +65,7 @@ class Generation:
     tenants: Tenants = field(repr=False)
     pipeline: Pipeline = field(repr=False)
     explainer: Explainer = field(repr=False)
+    checkers: tuple[Checker, ...] = field(repr=False)
 
     @property
     def admin_key(self) -> str | None:
@@ -90,6 +97,7 @@ def made(
         rng=parts.rng,
         attempted=parts.metrics.attempted,
         budget=parts.retry_budget,
+        waiting=parts.backend_waiting,
     )
     tenants, router = Tenants(config.plans, static, parts.ledger), Router(config, parts.rng, parts.live)
     pipeline = Pipeline(
@@ -97,6 +105,7 @@ def made(
         card_version=card_version,
         tenants=tenants,
         gates=parts.tenant_gates,
+        waiting=parts.tenant_waiting,
         router=router,
         dispatcher=dispatcher,
         ledger=parts.ledger,
@@ -116,7 +125,12 @@ def made(
         tokenizer=parts.tokenizer,
         clock=parts.clock,
     )
-    return Generation(number, config, secrets, card_version, keys, tenants, pipeline, explainer)
+    checkers = tuple(
+        Checker(backend, backend.check, parts.client, keys[name], parts.health, parts.clock, parts.deadlines)
+        for name, backend in config.backends.items()
+        if backend.check is not None
+    )
+    return Generation(number, config, secrets, card_version, keys, tenants, pipeline, explainer, checkers)
 
 
 def _keys(values: tuple[str, ...], name: str, parts: Parts, before: Generation | None) -> Keys:
@@ -124,11 +138,13 @@ def _keys(values: tuple[str, ...], name: str, parts: Parts, before: Generation |
     return Keys(values, parts.clock) if known is None else known.renewed(values)
 
 
-def taken_over(parts: Parts, old: Generation, new: Generation) -> None:
+def taken_over(parts: Parts, old: Generation | None, new: Generation) -> None:
     """The long-lived parts follow a new generation. Synchronous: the swap stands next to it."""
-    config = new.config
-    targets = set(new.targets)
-    parts.live.follow(config.breaker, targets, _reached_anew(old, new), _routes(config), parts.clock.now())
+    config, anew = new.config, set() if old is None else _reached_anew(old, new)
+    parts.live.follow(config.breaker, set(new.targets), anew, _routes(config), parts.clock.now())
+    parts.health.follow(config.breaker, new.targets)
+    parts.tenant_waiting.follow(config.queue)
+    parts.backend_waiting.follow(config.queue)
     parts.backend_gates.keep(config.backends)
     parts.client.follow(config.timeout.connect_s, [backend.base_url for backend in config.backends.values()])
 

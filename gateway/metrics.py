@@ -154,6 +154,8 @@ class Metrics:
         self.usage_missing = Counts(r, "moma_usage_missing", "Answers without usage", ("backend",))
         self.usage_bad = Counts(r, "moma_usage_bad", "Answers with impossible usage", ("backend",))
         self.limit_refusals = Counts(r, "moma_limit_refusals", "Calls refused by a limit", ("kind",))
+        self.queued = Gauge("moma_queued_calls", "Calls that wait for room at a limit", ("limit",), registry=r)
+        self.openings = Counts(r, "moma_breaker_openings", "Breakers opened", ("backend", "model", "cause"))
         self.commit_seconds = Distributions(r, "moma_ledger_commit_seconds", "A group commit with fsync", (), _COMMIT_S)
         self.batch_size = Distributions(r, "moma_ledger_batch_size", "Rows in a group commit", (), _BATCH)
         self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import errors
 from gateway.adapters.openai import StreamReader, answer_text
+from gateway.admission import Admission, Entry
 from gateway.call import Answer, Call, Request, Sink, Usage
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
@@ -19,7 +20,7 @@ from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
-from gateway.limits import Gate, Gates, Permit
+from gateway.limits import Gates
 from gateway.parse import parse_call
 from gateway.quote import quoted
 from gateway.recorder import Finished, Recorder
@@ -27,22 +28,26 @@ from gateway.routing.estimate import estimated_input, needed_context
 from gateway.routing.router import Decision, Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer, prompt_text
+from gateway.waiting import Waiting
 
 
 class _Life:
     """What one call has acquired so far, so that its end can give it back. Every field is set once."""
 
-    __slots__ = ("charge_id", "decision", "delivery", "dispatched", "lowered_to", "permit", "receipt", "record")
+    __slots__ = ("charge_id", "decision", "delivery", "dispatched", "entry", "lowered_to", "receipt", "record")
 
     def __init__(self, record: Finished) -> None:
         self.record = record
         self.delivery = Delivery()
         self.charge_id = ""
         self.dispatched = False
-        self.permit: Permit | None = None
+        self.entry: Entry | None = None
         self.decision: Decision | None = None
         self.receipt: Receipt | None = None
         self.lowered_to: int | None = None
+
+    def limits(self) -> dict[str, str]:
+        return self.entry.headers() if self.entry is not None else {}
 
 
 class Pipeline:
@@ -55,6 +60,7 @@ class Pipeline:
         card_version: int,
         tenants: Tenants,
         gates: Gates,
+        waiting: Waiting,
         router: Router,
         dispatcher: Dispatcher,
         ledger: Ledger,
@@ -67,7 +73,7 @@ class Pipeline:
         self._config = config
         self._card_version = card_version  # of the rates in `config`
         self._tenants = tenants
-        self._gates = gates
+        self._admission = Admission(gates, waiting, clock)
         self._router = router
         self._dispatcher = dispatcher
         self._ledger = ledger
@@ -84,17 +90,17 @@ class Pipeline:
         try:
             call = parse_call(request)
             life.record.stream = call.stream
-            gate = self._gates.of(caller.tenant, caller.plan.limits)
-            life.permit = gate.admit(estimated_input(call))
+            deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
+            life.entry = self._admission.entry(caller)
+            life.delivery.waited_s = await self._admission.admit(life.entry, caller, estimated_input(call), deadline)
             needed = needed_context(call)
             if self._router.near_limit(call.model, needed):
                 needed = await self._tokenizer.counted(call, needed)
             now = self._clock.now()
             decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
             life.charge_id = self._next_charge_id()
-            deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
             max_tokens = await self._reserve(life, caller, call, decision)
-            job = self._job(life, call, decision, max_tokens, deadline, gate)
+            job = self._job(life, caller, call, decision, max_tokens, deadline)
             await self._dispatcher.run(job, sink, life.delivery)
             usage = life.delivery.usage or await self._counted(call, life.delivery)
             receipt = self._settle(life, usage)
@@ -141,7 +147,13 @@ class Pipeline:
         return hold.max_tokens
 
     def _job(
-        self, life: _Life, call: Call, decision: Decision, max_tokens: int | None, deadline: Deadline, gate: Gate
+        self,
+        life: _Life,
+        caller: Caller,
+        call: Call,
+        decision: Decision,
+        max_tokens: int | None,
+        deadline: Deadline,
     ) -> Job:
         def sending() -> None:
             target = life.delivery.target
@@ -159,13 +171,13 @@ class Pipeline:
                 "x-moma-reason": decision.reason,
                 "x-moma-attempts": str(delivery.attempts),
                 "x-moma-cache": "bypass",
-                **gate.headers(),
+                **life.limits(),
             }
             if life.lowered_to is not None:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out
 
-        return Job(call, decision, max_tokens, deadline, sending, headers)
+        return Job(call, decision, max_tokens, deadline, sending, headers, caller.share)
 
     async def _counted(self, call: Call, delivery: Delivery) -> Usage:
         """The local count, where the backend said nothing: what went in, and what came out."""
@@ -214,11 +226,8 @@ class Pipeline:
         record.status = error.status
         if isinstance(error, errors.BackendRefusal):
             record.usage = life.delivery.usage  # a filter may have used something all the same
-        if isinstance(error, errors.RateLimited):
-            record.refusal = error.kind
-        elif isinstance(error, errors.QuotaExhausted):
-            record.refusal = "quota"
-        answer = error_answer(error, record.request_id)
+        record.refusal = error.refusal
+        answer = error_answer(error, record.request_id, life.limits())
         if sink.begun:
             await sink.finish(error_event(answer))
         else:
@@ -231,9 +240,9 @@ class Pipeline:
         try:
             late = self._close(life, call) if life.charge_id else None
         finally:
-            if life.permit is not None:
+            if life.entry is not None:
                 usage = record.usage
-                life.permit.release(usage.rated_tokens if usage is not None else 0)
+                life.entry.release(usage.rated_tokens if usage is not None else 0)
         record.ended = self._clock.now()
         record.route = life.decision.route if life.decision else ""
         if delivery.target is not None:
@@ -269,8 +278,8 @@ class Pipeline:
         return started
 
 
-def error_answer(error: errors.GatewayError, request_id: str) -> Answer:
-    headers = {"content-type": "application/json", "x-request-id": request_id, **error.headers()}
+def error_answer(error: errors.GatewayError, request_id: str, limits: Mapping[str, str] | None = None) -> Answer:
+    headers = {"content-type": "application/json", "x-request-id": request_id, **(limits or {}), **error.headers()}
     return Answer(error.status, headers, errors.encoded(error))
 
 

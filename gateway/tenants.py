@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.config.model import Plan
+from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey
+from gateway.fair import Share
 
 MAX_KEY_CHARS = 512  # a longer credential is not ours; it is not even hashed
 _WRONG_KEY = "The api key is missing or not valid. Send it as 'Authorization: Bearer sk-moma-...'."
@@ -16,11 +17,20 @@ _WRONG_KEY = "The api key is missing or not valid. Send it as 'Authorization: Be
 
 @dataclass(slots=True)
 class Caller:
-    """A tenant as one call sees it; `account_path` runs from the billing root to the tenant."""
+    """A tenant as one call sees it; `account_path` runs from the billing root to the tenant.
+
+    `key` names the key, where it has `key_limits` of its own.
+    """
 
     tenant: str
     plan: Plan
     account_path: tuple[str, ...]
+    key: str = field(default="", repr=False)
+    key_limits: Limits | None = None
+    share: Share = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.share = Share(self.tenant, self.plan.weight, self.plan.priority)
 
 
 class Key(Protocol):
@@ -28,6 +38,9 @@ class Key(Protocol):
 
     @property
     def tenant(self) -> str: ...
+
+    @property
+    def limits(self) -> Limits | None: ...
 
     def valid(self, now_ms: int) -> bool: ...
 
@@ -88,12 +101,15 @@ class Tenants:
         """Raises InvalidKey, always with the same words: a caller learns nothing from them."""
         hashed = key_hash(credential(headers))
         tenant = self._keys.get(hashed)
-        if tenant is None:
-            key = self._directory.key(hashed)
-            if key is None or not key.valid(now_ms):
-                raise InvalidKey(_WRONG_KEY)
-            tenant = key.tenant
-        return self.caller(tenant)
+        if tenant is not None:
+            return self.caller(tenant)
+        key = self._directory.key(hashed)
+        if key is None or not key.valid(now_ms):
+            raise InvalidKey(_WRONG_KEY)
+        caller = self.caller(key.tenant)
+        if key.limits is None:
+            return caller
+        return Caller(caller.tenant, caller.plan, caller.account_path, f"key:{hashed}", key.limits)
 
     def _met(self, tenant: str) -> Caller:
         account = self._directory.tenant(tenant)

@@ -25,6 +25,7 @@ from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
+from gateway.waiting import Waiting
 from tests.virtual import FakeClient, ListSink, Said, Sent, VirtualClock, backend, config, drive, model, request, route
 
 PLAN = Plan("p", (PlanGrant(1_000_000_000_000),))
@@ -74,6 +75,7 @@ class Stage:
             card_version=1,
             tenants=Tenants(CONFIG.plans, {}, self.ledger),
             gates=self.gates,
+            waiting=Waiting(CONFIG.queue),
             router=Router(CONFIG, rng, self.live),
             dispatcher=Dispatcher(
                 client=self.client,
@@ -86,6 +88,7 @@ class Stage:
                 rng=rng,
                 attempted=self.metrics.attempted,
                 budget=RetryBudget(),
+                waiting=Waiting(CONFIG.queue),
             ),
             ledger=self.ledger,
             tokenizer=self.tokenizer,

@@ -292,8 +292,10 @@ async def test_keys_are_listed_without_secret_or_hash(desk: Desk) -> None:
     status, listed = await desk.ask("GET", "tenants/t/keys")
     made = START_MS // 1000
     assert (status, listed) == (200, {"data": [
-        {"id": "key_000001", "name": "laptop", "created_at": made, "expires_at": end, "revoked_at": None},
-        {"id": "key_000002", "name": "", "created_at": made, "expires_at": None, "revoked_at": made + 60},
+        {"id": "key_000001", "name": "laptop", "created_at": made, "expires_at": end, "revoked_at": None,
+         "limits": None},
+        {"id": "key_000002", "name": "", "created_at": made, "expires_at": None, "revoked_at": made + 60,
+         "limits": None},
     ], "next": None})  # fmt: skip
     for secret in secrets:
         assert secret.removeprefix("sk-moma-") not in str(listed)

@@ -124,6 +124,8 @@ def test_plans_tenants_and_the_rest(check: Checked) -> None:
         "name": "trial",
         "grants": [{"credits": "1000000", "every": "month"}, {"credits": "2500", "every": None}],
         "limits": {"rpm": 60, "tpm": 200_000, "concurrency": 8},
+        "priority": 100,
+        "weight": 1,
         "max_output": 2000,
         "exhausted": "block",
         "allow": None,
@@ -135,6 +137,20 @@ def test_plans_tenants_and_the_rest(check: Checked) -> None:
     ]
     assert (facts["currency"], facts["timezone"], facts["listen"]) == ("EUR", "Asia/Shanghai", "127.0.0.1:9000")
     assert by_name(facts["backends"])["south"]["keys"] == 2
+
+
+def test_what_shares_a_limit_is_said_where_it_is_not_the_usual(check: Checked) -> None:
+    text = GOOD.replace("  trial: {", "  trial: {weight: 3, priority: 50, ", 1)
+    text = text.replace("limits: {rpm: 5k", "check: {path: /up, every: 3s}, limits: {rpm: 5k", 1)
+    facts = check.json(text + "defaults: {queue: {length: 7, wait: 1500ms}}\n")["understood"]
+    assert facts["queue"] == {"length": 7, "wait_s": 1.5}
+    assert (by_name(facts["plans"])["trial"]["weight"], by_name(facts["plans"])["trial"]["priority"]) == (3, 50)
+    assert by_name(facts["backends"])["north"]["check"] == "/up every 3 s"
+    said = check(text + "defaults: {queue: {length: 7, wait: 1500ms}}\n")
+    assert "priority 50, weight 3" in said
+    assert "Up to 7 calls wait at each limit, at most 1.5 s." in said
+    assert "check /up every 3 s" in " ".join(said.split())
+    assert "calls wait" not in check(text + "defaults: {queue: {length: 0}}\n")
 
 
 def test_which_limits_bind_where(check: Checked) -> None:

@@ -306,6 +306,7 @@ def test_tables_fit_eighty_columns(shell: Shell, args: tuple[str, ...]) -> None:
     shell.json("tenant", "add", "acme", "--plan", "pro", *tags)
     shell.json("key", "add", "acme", "--name", "the laptop of the newest colleague", "--expires-at", "2035-01-31")
     shell.json("key", "revoke", "acme", "key_000001")
+    assert shell.json("key", "add", "acme", "--rpm", "60", "--tpm", "100k")["limits"] == {"rpm": 60, "tpm": 100_000}
     assert shell.run(*args) == 0
     assert shell.out.strip()
     assert max(len(line) for line in shell.out.splitlines()) <= 80
@@ -314,6 +315,7 @@ def test_tables_fit_eighty_columns(shell: Shell, args: tuple[str, ...]) -> None:
     if args == ("key", "list", "acme"):
         assert "key_000001" in shell.out
         assert "2035-01-30 16:00Z" in shell.out
+        assert "rpm 60" in " ".join(shell.out.split())
     if args[0] == "statement":
         assert "1,000,000" in shell.out
 

@@ -9,7 +9,9 @@ import pytest
 
 from gateway.config.load import load
 from gateway.dispatch import Delivery
+from gateway.errors import GatewayError
 from gateway.routing.breaker import CLOSED, FAILURES_IN_A_ROW, HALF_OPEN, OPEN
+from gateway.routing.health import Health
 from tests.stage import Open
 from tests.test_dispatch import Bench, SlowSink
 from tests.virtual import BROKEN, FOREVER, OK, ROLE, STREAM, WORD, Said, drive, refused, whole
@@ -145,3 +147,57 @@ routes:
     assert load(path).routes["auto"].pick == ("dear", "cheap")
     bench = Bench([OK], settings=load(path))
     assert [target.model.name for target in bench.decide(model="auto").targets] == ["cheap", "dear"]
+
+
+# -- what health needs --------------------------------------------------------------------------------------------
+
+
+async def test_a_call_is_unheard_of_until_its_first_token_and_each_piece_is_a_sign_of_life() -> None:
+    bench = Bench([Said(pieces=[1.0, ROLE, WORD, 1.5, WORD, *STREAM[3:]], before=1.0)])
+    call = asyncio.ensure_future(bench.start(stream=True))
+    measures = bench.live.of(ONE)
+    seen: list[tuple[float, int, float]] = []
+    while not call.done():
+        for _ in range(10):
+            await asyncio.sleep(0)
+        seen.append((bench.clock.at, len(measures.unheard), measures.heard_at))
+        bench.clock.step()
+    assert (1.0, 1, float("-inf")) in seen
+    assert (2.0, 0, 2.0) in seen
+    await call
+    assert measures.heard_at == 3.5
+    assert measures.slowest_s == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("script", [[OK], [refused(400)], [refused(503)] * 3, [BROKEN] * 3])
+async def test_a_call_that_has_ended_is_not_waited_for(script: list[Said]) -> None:
+    bench = Bench(script)
+    try:
+        await bench.run()
+    except GatewayError:
+        assert script != [OK]
+    measures = bench.live.of(ONE)
+    assert not measures.unheard
+    assert (measures.heard_at >= 0) == (script[0] is not BROKEN)  # a refusal is a sign of life as well
+
+
+async def test_calls_are_moved_away_from_a_target_that_has_gone_silent() -> None:
+    hangs = False
+    bench = Bench(
+        lambda sent: Said(before=FOREVER) if hangs and sent.backend == "a" else Said(pieces=[whole()], before=0.5)
+    )
+    health = Health(bench.live)
+    health.follow(bench.config.breaker, [TWO, ("b", "mb")])
+    await bench.run(model="two")
+    hangs = True
+    calls = []
+    for _ in range(10):
+        health.look(bench.clock.now())
+        calls.append(asyncio.ensure_future(bench.start(model="two")))
+        await asyncio.sleep(0)
+        bench.clock.advance(1.0)
+    assert bench.live.state(TWO, bench.clock.now()) == OPEN
+    assert "".join(sent.backend for sent in bench.client.sent) == "a" * 6 + "b" * 5
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)

@@ -197,6 +197,9 @@ class FakeClient:
         self.exchanges.append(exchange)
         return exchange
 
+    async def get(self, url: str, headers: Mapping[str, str]) -> FakeExchange:
+        raise AssertionError("no check is configured")
+
     async def aclose(self) -> None:
         pass
 

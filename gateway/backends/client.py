@@ -1,4 +1,4 @@
-"""The hop to a backend: one POST, its status, headers and chunks. Foreign exceptions end here.
+"""The hop to a backend: one request, its status, headers and chunks. Foreign exceptions end here.
 
 Ours because a reverse proxy is made of it: ClientSession costs more than all else that a call needs.
 """
@@ -41,6 +41,10 @@ class Exchange(Protocol):
 
 
 class Client(Protocol):
+    """`get` is the same hop for a request without a body; nothing is charged for it."""
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> Exchange: ...
+
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
         """Raises AttemptFailed of kind connect or broken; deadlines are the caller's.
 
@@ -83,7 +87,14 @@ class HttpClient:
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
         origin, start = self._targets.get(url) or self._target(url)
-        message = _head(start, headers, len(body)) + body
+        return await self._sent(origin, _head(start, headers, len(body)) + body, sending)
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> Exchange:
+        origin, start = self._target(url)
+        message = _head(start.replace("POST", "GET", 1), headers, 0)
+        return await self._sent(origin, message, lambda: None)
+
+    async def _sent(self, origin: Origin, message: bytes, sending: Callable[[], None]) -> Exchange:
         if connection := self._idle(origin):
             try:
                 return await _exchange(connection, message, sending)

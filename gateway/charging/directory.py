@@ -8,7 +8,7 @@ from typing import Final
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.records import Account, Key
-from gateway.config.model import Plan
+from gateway.config.model import Limits, Plan
 from gateway.errors import Conflict, InvalidValue, NotFound
 
 MAX_DEPTH: Final = 6
@@ -70,11 +70,13 @@ def _new_account(
     return node
 
 
-def add_key(image: Image, tenant: str, key_hash: str, name: str, expires_ms: int | None, now_ms: int) -> Key:
+def add_key(
+    image: Image, tenant: str, key_hash: str, name: str, expires_ms: int | None, limits: Limits | None, now_ms: int
+) -> Key:
     account(image, tenant)
     if key_hash in image.keys_by_hash:
         raise Conflict("this key exists")
-    key = Key(f"key_{len(image.keys) + 1:06d}", tenant, key_hash, name, now_ms, expires_ms)
+    key = Key(f"key_{len(image.keys) + 1:06d}", tenant, key_hash, name, now_ms, expires_ms, limits=limits)
     image.keys[key.id] = image.keys_by_hash[key_hash] = image.changes.keys[key.id] = key
     return key
 

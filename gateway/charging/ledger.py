@@ -23,7 +23,7 @@ from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
-from gateway.config.model import Plan
+from gateway.config.model import Limits, Plan
 from gateway.errors import Conflict, StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
@@ -194,10 +194,10 @@ class Ledger:
         return account, self._receipt_future(Receipt())
 
     def add_key(
-        self, tenant: str, key_hash: str, name: str = "", expires_ms: int | None = None
+        self, tenant: str, key_hash: str, name: str = "", expires_ms: int | None = None, limits: Limits | None = None
     ) -> tuple[Key, asyncio.Future[Receipt]]:
         """Raises Conflict when the hash is known."""
-        key = directory.add_key(self._usable(), tenant, key_hash, name, expires_ms, self._clock.wall_ms())
+        key = directory.add_key(self._usable(), tenant, key_hash, name, expires_ms, limits, self._clock.wall_ms())
         return key, self._receipt_future(Receipt())
 
     def revoke_key(self, tenant: str, key_id: str) -> tuple[Key, asyncio.Future[Receipt]]:

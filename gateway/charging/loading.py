@@ -15,7 +15,7 @@ from gateway.charging.image import CLOSED_KEPT, Image
 from gateway.charging.rating import Quote
 from gateway.charging.records import CRASH, Account, Hold, Key, Receipt
 from gateway.charging.schema import select_sql
-from gateway.config.model import Plan
+from gateway.config.model import Limits, Plan
 
 RECENT: Final = "SELECT seq, charge_id, charged, overage, status, flags FROM records ORDER BY seq DESC LIMIT ?"
 
@@ -24,8 +24,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     """Everything but the holds, which no image survives."""
     image = Image(plans, zone)
     image.accounts.update(accounts(connection))
-    for row in connection.execute(select_sql("keys")):
-        key = Key(*row)
+    for key in keys(connection):
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
     for row in connection.execute(f"{select_sql('grants')} ORDER BY id"):
         image.keep_grant(_grant(*row))
@@ -36,6 +35,18 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.remember(charge_id, end)
         image.next_seq = seq + 1
     return image
+
+
+def keys(connection: sqlite3.Connection) -> list[Key]:
+    """Also of a file that an earlier version wrote and nobody has opened for writing since: it knows no limits."""
+    known = connection.execute("SELECT count(*) FROM pragma_table_info('keys') WHERE name = 'limits'").fetchone()[0]
+    sql = select_sql("keys") if known else select_sql("keys").replace(", limits FROM", ", NULL FROM")
+    found = []
+    for *values, limits in connection.execute(sql):
+        key = Key(*values)
+        key.limits = None if limits is None else Limits(**orjson.loads(limits))
+        found.append(key)
+    return found
 
 
 def accounts(connection: sqlite3.Connection) -> dict[str, Account]:

@@ -12,6 +12,7 @@ import orjson
 from gateway.call import Usage
 from gateway.charging.grants import NEVER_MS, Grant
 from gateway.charging.rating import Quote, credits_text
+from gateway.config.model import Limits
 
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
@@ -53,6 +54,7 @@ class Key:
     created_ms: int
     expires_ms: int | None
     revoked_ms: int | None = None
+    limits: Limits | None = None  # of its own, beside those of its tenant
 
     def valid(self, now_ms: int) -> bool:
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)

@@ -8,12 +8,13 @@ import orjson
 
 from gateway.charging.image import Changes
 from gateway.charging.records import RECORD_COLUMNS, Row
+from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
                  "loss_uc"),
-    "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms"),
+    "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms", "limits"),
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
                "card", "source_ref", "created_ms", "period"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, plan TEXT NOT NULL, pa
   tags TEXT NOT NULL, activated_ms INTEGER NOT NULL, debt_limit_uc INTEGER, debt_uc INTEGER NOT NULL,
   settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_hash TEXT NOT NULL UNIQUE,
-  name TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER) WITHOUT ROWID;
+  name TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER, limits TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
   spent INTEGER NOT NULL, expired INTEGER NOT NULL, revoked INTEGER NOT NULL, starts_ms INTEGER NOT NULL,
   expires_ms INTEGER, priority INTEGER NOT NULL, card TEXT NOT NULL, source_ref TEXT, created_ms INTEGER NOT NULL,
@@ -58,6 +59,8 @@ CREATE INDEX IF NOT EXISTS entries_account ON entries (account, ms);
 CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT NULL, effective_ms INTEGER NOT NULL,
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 """
+# By the version they lead to. DDL makes new files with all of them.
+MIGRATIONS: Final = {2: "ALTER TABLE keys ADD COLUMN limits TEXT"}
 
 
 def select_sql(table: str) -> str:
@@ -93,7 +96,7 @@ def rows_of(changes: Changes) -> dict[str, list[Row]]:
             for a in changes.accounts.values()
         ],
         "keys": [
-            (k.id, k.tenant, k.key_hash, k.name, k.created_ms, k.expires_ms, k.revoked_ms)
+            (k.id, k.tenant, k.key_hash, k.name, k.created_ms, k.expires_ms, k.revoked_ms, _limits(k.limits))
             for k in changes.keys.values()
         ],
         "grants": [
@@ -118,6 +121,10 @@ def _hold_row(hold: Any) -> Row:
         quote.model_requested, quote.card, quote.card_version, hold.reserved_uc, _json(parts), int(hold.dispatched),
         hold.backend, hold.model, hold.opened_ms, quote.deadline_ms,
     )  # fmt: skip
+
+
+def _limits(limits: Limits | None) -> str | None:
+    return None if limits is None else _json(limits.given)
 
 
 def _json(value: Any) -> str:

@@ -15,7 +15,6 @@ import orjson
 from gateway.charging import loading
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
-from gateway.charging.schema import select_sql
 from gateway.charging.store import read_only
 from gateway.charging.views import FIRST_MS, LAST_MS
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
@@ -47,10 +46,9 @@ def keys(db_path: str, tenant: str) -> list[Key]:
     """Also revoked and expired ones; of the file alone."""
     try:
         with contextlib.closing(read_only(db_path)) as connection:
-            rows = connection.execute(f"{select_sql('keys')} WHERE tenant = ?", (tenant,)).fetchall()
+            return [key for key in loading.keys(connection) if key.tenant == tenant]
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
-    return [Key(*row) for row in rows]
 
 
 def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:

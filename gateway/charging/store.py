@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from gateway.charging import cards, loading
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
-from gateway.charging.schema import DDL, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
+from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
@@ -108,11 +108,7 @@ class Store:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             connection.executescript(DDL)
-            versions = connection.execute("SELECT schema_version FROM meta").fetchall()
-            if not versions:
-                connection.execute("INSERT INTO meta VALUES (?, 0)", (SCHEMA_VERSION,))
-            elif versions != [(SCHEMA_VERSION,)]:
-                raise sqlite3.DatabaseError(f"schema version {versions[0][0]}, not {SCHEMA_VERSION}")
+            _migrate(connection)
         except sqlite3.Error:
             connection.close()
             raise
@@ -137,6 +133,22 @@ class Store:
     def _mark_durable(self, changes: Any) -> None:
         for receipt, _, _ in changes.closings:
             receipt.durable = True
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """One version at a time, each whole or not at all."""
+    versions = connection.execute("SELECT schema_version FROM meta").fetchall()
+    if not versions:
+        connection.execute("INSERT INTO meta VALUES (?, 0)", (SCHEMA_VERSION,))
+        return
+    ((version,),) = versions
+    if version > SCHEMA_VERSION:
+        raise sqlite3.DatabaseError(f"schema version {version} is of a later gateway; this one knows {SCHEMA_VERSION}")
+    for step in range(version + 1, SCHEMA_VERSION + 1):
+        with transaction(connection):
+            connection.execute(MIGRATIONS[step])
+            connection.execute("UPDATE meta SET schema_version = ?", (step,))
+        log.info("the ledger's schema is of version %d now", step)
 
 
 @contextlib.contextmanager

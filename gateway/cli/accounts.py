@@ -52,6 +52,8 @@ def _add_key(key: Subparsers) -> None:
     parser.add_argument("id", metavar="TENANT")
     parser.add_argument("--name")
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
+    for kind, what in (("rpm", "requests"), ("tpm", "tokens"), ("concurrency", "calls at once")):
+        parser.add_argument(f"--{kind}", metavar="N", help=f"{what} of this key{' a minute' * (kind != 'concurrency')}")
     _finish(parser, _key_add, tables.new_key)
     parser = key.add_parser("list", help="a tenant's keys, the revoked and expired ones too; never the secrets")
     parser.add_argument("id", metavar="TENANT")
@@ -93,7 +95,9 @@ def _tenant_add(args: argparse.Namespace) -> Asked:
 
 
 def _key_add(args: argparse.Namespace) -> Asked:
-    return Asked("POST", ("tenants", args.id, "keys"), _given(name=args.name, expires_at=args.expires_at))
+    limits = _given(rpm=args.rpm, tpm=args.tpm, concurrency=args.concurrency)
+    body = _given(name=args.name, expires_at=args.expires_at, limits=limits or None)
+    return Asked("POST", ("tenants", args.id, "keys"), body)
 
 
 def _grant_add(args: argparse.Namespace) -> Asked:

@@ -34,8 +34,11 @@ def _head(value: Fields) -> None:
         )
     elif value["first"] is not None:
         first = value["first"]
+        waits = f"waits in the queue of its {' and of its '.join(value['waits'])}, " if value["waits"] else ""
         say(
-            Text.assemble("goes to ", (f"{first['model']} at {first['backend']}", "bold green"), f": {value['reason']}")
+            Text.assemble(
+                waits, "goes to ", (f"{first['model']} at {first['backend']}", "bold green"), f": {value['reason']}"
+            )
         )
 
 

@@ -10,6 +10,9 @@ from rich.text import Text
 from gateway.cli.layout import NONE
 from gateway.cli.layout import say as _say
 from gateway.cli.layout import table as _table
+from gateway.config.model import Plan
+
+Row = Sequence[str]
 
 
 def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
@@ -67,7 +70,7 @@ def _backends(facts: dict[str, Any]) -> None:
             b["region"] or NONE,
             b["chip"] or NONE,
             str(b["keys"]),
-            _listed(b["tags"], b["base_url"]),
+            _listed((*b["tags"], *([f"check {b['check']}"] if b["check"] else [])), b["base_url"]),
         )
         for b in facts["backends"]
     ]
@@ -103,8 +106,14 @@ def _plans(facts: dict[str, Any]) -> None:
         limits = (_number(plan["limits"][kind]) for kind in ("rpm", "tpm", "concurrency"))
         allowed = "everything" if plan["allow"] is None else ", ".join(plan["allow"]) or "nothing"
         rows.append((plan["name"], first, *limits, _number(plan["max_output"]), plan["exhausted"], allowed))
-        rows += [("", grant, *[""] * 6) for grant in others]
+        rows += [("", more, *[""] * 6) for more in (*others, *_share(plan))]
     _table("Plans", ("plan", "credits", "rpm", "tpm", "at once", "output", "exhausted", "may use"), rows)
+
+
+def _share(plan: dict[str, Any]) -> Iterable[str]:
+    """Of what is short, where it is not the usual one."""
+    if (plan["priority"], plan["weight"]) != (Plan.priority, Plan.weight):
+        yield f"priority {plan['priority']}, weight {plan['weight']}"
 
 
 def _credits(text: str) -> str:
@@ -132,6 +141,9 @@ def _limits(facts: dict[str, Any]) -> None:
         else:
             free.append(name)
     _table("Limits", ("limit of", "counted for", "rpm", "tpm", "at once", "binds"), rows)
+    queue = facts["queue"]
+    if rows and queue["length"]:
+        _say(f"Up to {queue['length']} calls wait at each limit, at most {queue['wait_s']:g} s.")
     if free:
         _table("Without limits", ("",), [(", ".join(free),)])
 

@@ -26,16 +26,17 @@ def one(value: Mapping[str, Any]) -> None:
 
 
 def many(value: Mapping[str, Any]) -> None:
-    """A list, a line per object."""
+    """A list, a line per object; what none of them has takes no column."""
     rows: Sequence[Mapping[str, Any]] = value["data"]
     if not rows:
         _print("none")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold", no_wrap=column.endswith("_at"))
+    columns = [column for column in rows[0] if column == "id" or any(row[column] for row in rows)]
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "id" or column.endswith("_at"))
     for row in rows:
-        table.add_row(*(_field(name, field, "%Y-%m-%d %H:%MZ") for name, field in row.items()))
+        table.add_row(*(_field(column, row[column], "%Y-%m-%d %H:%MZ") for column in columns))
     _print(table)
 
 
@@ -100,4 +101,6 @@ def _field(name: str, value: Any, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
 def _text(value: Any) -> str:
     if value is None or value in ("", []):
         return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -31,6 +31,7 @@ def understood(config: Config) -> Facts:
         "aliases": dict(config.aliases),
         "plans": [_plan(plan) for plan in config.plans.values()],
         "tenants": [{"name": t.name, "plan": t.plan, "keys": len(t.key_hashes)} for t in config.tenants.values()],
+        "queue": {"length": config.queue.length, "wait_s": config.queue.wait_s},
         "limits": [*_limits_of_plans(config), *_limits_of_backends(config, routes)],
     }
 
@@ -58,6 +59,7 @@ def _backend(backend: Backend) -> Facts:
         "tags": list(backend.tags),
         "keys": len(backend.keys),
         "limits": _limits(backend.limits),
+        "check": None if (check := backend.check) is None else f"{check.path} every {check.every_s:g} s",
     }
 
 
@@ -118,6 +120,8 @@ def _plan(plan: Plan) -> Facts:
         "name": plan.name,
         "grants": [{"credits": credits_text(grant.credits_uc), "every": grant.every} for grant in plan.grants],
         "limits": _limits(plan.limits),
+        "priority": plan.priority,
+        "weight": plan.weight,
         "max_output": plan.max_output,
         "exhausted": plan.exhausted,
         "allow": None if plan.allow is None else sorted(plan.allow),

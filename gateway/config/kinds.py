@@ -24,6 +24,7 @@ _SHARE: Final = r"\d{1,2}(\.\d{1,9})?%|100(\.0+)?%|0(\.\d{1,9})?|1(\.0+)?"
 _HASH: Final = r"sha256:([0-9a-f]{64})"
 _REFERENCE: Final = r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+"
 _CLOCK: Final = r"([01]\d|2[0-3]):[0-5]\d|24:00"
+_PATH: Final = r"/[!-\"$-~]*"
 _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 # What the hop to a backend writes itself, or cannot do: a second one would break the framing or the answer.
 _OWN_HEADERS: Final = frozenset(
@@ -133,6 +134,12 @@ def _url(value: Any) -> str:
     return text.rstrip("/")
 
 
+def _path(value: Any) -> str:
+    if not re.fullmatch(_PATH, str(value)):
+        raise ValueError("is a path from the root of the backend's address, such as /health")
+    return str(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("is a text of one line")
@@ -214,6 +221,7 @@ SHARE: Final = Kind(_share, {"type": ["number", "string"], "minimum": 0, "maximu
 SECRET: Final = Kind(_secret, _pattern(_REFERENCE))
 KEY_HASH: Final = Kind(_key_hash, _pattern(_HASH))
 URL: Final = Kind(_url, _pattern(r"https?://[^\s?#@]+"))
+PATH: Final = Kind(_path, _pattern(_PATH))
 TEXT: Final = Kind(_text, {"type": "string", "minLength": 1})
 HEADER: Final = Kind(_header, _pattern(r"[ -~]+"))
 HEADER_NAME: Final = Kind(

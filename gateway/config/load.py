@@ -11,12 +11,14 @@ from gateway.config import names
 from gateway.config.model import (
     Backend,
     Breaker,
+    Check,
     Config,
     Fallback,
     Limits,
     Model,
     Plan,
     PlanGrant,
+    Queue,
     Quirks,
     Require,
     Retry,
@@ -80,6 +82,7 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
         timeout=Timeout(**{f"{key}_s": value for key, value in defaults.get("timeout", {}).items()}),
         retry=_retry(defaults.get("retry", {})),
         breaker=_made(Breaker, defaults.get("breaker", {}), window="window_s", cooldown="cooldown_s"),
+        queue=_made(Queue, defaults.get("queue", {}), wait="wait_s"),
         backends={name: _backend(name, value) for name, value in values.get("backends", {}).items()},
         models={name: _model(name, value) for name, value in models.items()},
         aliases=values.get("aliases", {}),
@@ -105,9 +108,13 @@ def _retry(values: Values) -> Retry:
 
 
 def _backend(name: str, value: Values) -> Backend:
-    rest = {key: item for key, item in value.items() if key not in ("limits", "quirks", "hours")}
+    rest = {key: item for key, item in value.items() if key not in ("limits", "quirks", "hours", "check")}
     return Backend(
-        name=name, limits=Limits(**value.get("limits", {})), quirks=Quirks(**value.get("quirks", {})), **rest
+        name=name,
+        limits=Limits(**value.get("limits", {})),
+        quirks=Quirks(**value.get("quirks", {})),
+        check=_made(Check, value["check"], every="every_s", timeout="timeout_s") if "check" in value else None,
+        **rest,
     )
 
 
@@ -181,6 +188,8 @@ def _plan(name: str, value: Values) -> Plan:
         exhausted=value.get("exhausted", "block"),
         allow=frozenset(value["allow"]) if "allow" in value else None,
         max_output=value.get("max_output"),
+        priority=value.get("priority", Plan.priority),
+        weight=value.get("weight", Plan.weight),
     )
 
 

@@ -50,12 +50,34 @@ class Breaker:
 
 
 @dataclass(frozen=True)
+class Queue:
+    """How many calls may wait at one limit, and for how long."""
+
+    length: int = 100
+    wait_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A GET that a backend in order answers with 2xx."""
+
+    path: str
+    every_s: float = 10.0
+    timeout_s: float = 2.0
+
+
+@dataclass(frozen=True)
 class Limits:
     """None is unlimited. rpm and tpm per minute."""
 
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+
+    @property
+    def given(self) -> dict[str, int]:
+        limits = {"rpm": self.rpm, "tpm": self.tpm, "concurrency": self.concurrency}
+        return {kind: limit for kind, limit in limits.items() if limit is not None}
 
 
 @dataclass(frozen=True)
@@ -77,6 +99,7 @@ class Backend:
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     quirks: Quirks = Quirks()
+    check: Check | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +186,8 @@ class Plan:
     exhausted: str = "block"
     allow: frozenset[str] | None = None  # names or tags; None: everything
     max_output: int | None = None
+    priority: int = 100  # the lowest is served first
+    weight: int = 1
     gone: bool = False  # not in routes.yaml any more, while the ledger has tenants with it
 
 
@@ -190,6 +215,7 @@ class Config:
     routes: Mapping[str, Route]
     plans: Mapping[str, Plan]
     tenants: Mapping[str, Tenant]
+    queue: Queue = Queue()
     tenant_label_top: int = 50
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

@@ -79,6 +79,7 @@ _DEFAULTS: Final = Keys(
                 "cooldown": kinds.DURATION,
             }
         ),
+        "queue": Keys({"length": number(0, 1000), "wait": kinds.DURATION}),
     },
 )
 _BACKEND: Final = Keys(
@@ -96,6 +97,7 @@ _BACKEND: Final = Keys(
         "hours": Many(
             Keys({"from": kinds.CLOCK, "to": kinds.CLOCK, "price_factor": kinds.MICRO}, required=("from", "to"))
         ),
+        "check": Keys({"path": kinds.PATH, "every": kinds.DURATION, "timeout": kinds.DURATION}, required=("path",)),
     },
     required=("kind", "base_url"),
     later=("hours",),
@@ -156,7 +158,6 @@ _PLAN: Final = Keys(
         "priority": number(0),
         "weight": _WEIGHT,
     },
-    later=("priority", "weight"),
 )
 
 SCHEMA: Final = Keys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final, Protocol
 
 from gateway.call import Call, Request
@@ -9,8 +10,7 @@ from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote
 from gateway.clock import Clock
 from gateway.config.model import Config, Plan
-from gateway.dispatch import no_room
-from gateway.errors import GatewayError, QuotaExhausted, RateLimited
+from gateway.errors import BackendOverloaded, GatewayError, QuotaExhausted
 from gateway.explain.findings import Findings, Funds, Room
 from gateway.explain.shown import shown
 from gateway.limits import Gate, Gates
@@ -18,6 +18,7 @@ from gateway.parse import parse_call
 from gateway.quote import quoted
 from gateway.routing.estimate import estimated_input, needed_context
 from gateway.routing.live import Live
+from gateway.routing.policies import Target
 from gateway.routing.preview import preview
 from gateway.routing.router import Decision, Router
 from gateway.routing.turns import Turns
@@ -73,7 +74,7 @@ class Explainer:
             found.refuse(error)
             return found
         found.gate = self._gates.aside(caller.tenant, caller.plan.limits)
-        found.refuse(_refused(found.gate, estimated_input(call)))
+        self._admit(found, found.gate, estimated_input(call))
         needed = needed_context(call)
         if self._router.near_limit(call.model, needed):
             needed = await self._tokenizer.counted(call, needed)
@@ -85,6 +86,7 @@ class Explainer:
             found.refuse(refusal)
             found.room = self._room(call, found.preview.decision, found.preview.live, found.now)
             found.refuse(found.room.refusal)
+            found.waits += ["backends"] if found.room.awaited is not None else []
         return found
 
     async def _funds(self, caller: Caller, call: Call, decision: Decision) -> tuple[Funds, GatewayError | None]:
@@ -109,26 +111,42 @@ class Explainer:
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
         """Whom dispatch would ask in turn, if each failed, and whom a limit keeps it from asking."""
+        tokens = call.input_bound // 4
         turns = Turns([*decision.targets, *decision.on_error])
-        room, last = Room(), None
+        room, full = Room(), list[Target]()
         for place in turns.fresh(live, now) or turns.next_round(live, now):
             target = turns.targets[place]
             gate = self._backend_gates.aside(target.backend.name, target.backend.limits)
             room.gates[target.backend.name] = gate
-            refusal = _refused(gate, call.input_bound // 4)
-            if refusal is None:
+            if gate.aside().take(tokens) is not None:
                 room.asked.append(target)
             else:
-                last, room.full[target.key] = refusal, refusal.kind
-        if last is not None and not room.asked:
-            room.refusal = no_room(last)
+                full.append(target)
+                room.full[target.key] = gate.refusal(tokens).kind
+        if not room.asked:
+            self._queue(room, full, tokens)
         return room
 
+    def _queue(self, room: Room, full: list[Target], tokens: int) -> None:
+        """As `Waiting.room`: nobody waits for a bucket that needs longer than one may wait."""
+        gates = [room.gates[target.backend.name] for target in full]
+        lacks_s = [gate.lacks_s(tokens) for gate in gates]
+        if self._waits(lacks_s):
+            room.awaited = full[0]
+        elif full:
+            retry_s = min(gate.retry_s(tokens) for gate in gates)
+            room.refusal = BackendOverloaded("Every backend for this model is at its limit.", retry_after_s=retry_s)
 
-def _refused(gate: Gate, tokens: int) -> RateLimited | None:
-    """Why the limits would not let so many tokens in."""
-    try:
-        gate.aside().admit(tokens)
-    except RateLimited as error:
-        return error
-    return None
+    def _waits(self, lacks_s: list[float]) -> bool:
+        queue = self._config.queue
+        return queue.length > 0 and any(one == inf or one <= queue.wait_s for one in lacks_s)
+
+    def _admit(self, found: Findings, gate: Gate, tokens: int) -> None:
+        """A rate that is exceeded is told at once; for concurrency a call waits."""
+        if gate.aside().take(tokens) is not None:
+            return
+        error = gate.over_rate(tokens)
+        if error is None and self._waits([gate.lacks_s(tokens)]):
+            found.waits.append("tenant")
+        else:
+            found.refuse(error or gate.busy("concurrency", tokens))

@@ -27,11 +27,16 @@ class Funds:
 
 @dataclass(slots=True)
 class Room:
-    """`asked` in turn; `full` are the targets whose backend is at a limit (rpm, tpm, concurrency)."""
+    """`asked` in turn; `full` are the targets whose backend is at a limit (rpm, tpm, concurrency).
+
+    When all are, the call waits for the first of them that has room: which that will be is not known, `awaited` is the
+    first in order.
+    """
 
     asked: list[Target] = field(default_factory=list)
     full: dict[Key, str] = field(default_factory=dict)
     gates: dict[str, Gate] = field(default_factory=dict)
+    awaited: Target | None = None
     refusal: GatewayError | None = None
 
 
@@ -48,6 +53,7 @@ class Findings:
     preview: Preview | None = None
     funds: Funds | None = None
     room: Room | None = None
+    waits: list[str] = field(default_factory=list)  # in the queue of its tenant, of backends
     refusal: GatewayError | None = None
 
     def refuse(self, error: GatewayError | None) -> None:
@@ -58,7 +64,9 @@ class Findings:
     @property
     def first(self) -> Target | None:
         """Whom the call would be sent to."""
-        return self.room.asked[0] if self.refusal is None and self.room is not None and self.room.asked else None
+        if self.refusal is not None or self.room is None:
+            return None
+        return self.room.asked[0] if self.room.asked else self.room.awaited
 
     def removals(self) -> dict[int, str]:
         """By the id of a target: what keeps it from being asked. Who is not in it would be, in its turn."""

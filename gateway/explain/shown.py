@@ -47,6 +47,7 @@ def shown(found: Findings, config: Config, generation: int | None) -> Fields:
         "weights": _weights(route, call),
         "reason": decision.reason if decision is not None else None,
         "affinity": _affinity(route, preview),
+        "waits": found.waits,
         "first": _target(found.first) if found.first is not None else None,
         "order": [_target(target) for target in decision.targets] if decision is not None else [],
         "fallback": {

@@ -1,4 +1,5 @@
-"""Breaker: a target that keeps failing is left alone, tried by one call at a time, and taken back slowly."""
+"""Breaker: a target that fails, or that others have reason to doubt, is left alone, tried by one call at a time, and
+taken back slowly."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ SLOW_START_S: Final = 10.0  # caches are cold and connections few: the full load
 LEAST_SHARE: Final = 0.1  # of its calls, right after recovery
 
 CLOSED, HALF_OPEN, OPEN = 0, 1, 2  # as moma_breaker_state shows them
+ERRORS, SILENT, SLOW, CHECK = "errors", "silent", "slow", "check"  # why it is open
 
 
 class Breaker:
@@ -20,21 +22,23 @@ class Breaker:
     The window is two halves, of which the older is dropped whole: it covers between half of it and all.
     An attempt that began before the last change says nothing of the time after it.
 
-    State: `_until` (end of the cooldown; None: closed), `_since` (of the last change), `_openings` in a row, whether
-    a probe is under way, `recovered_at`, failures in a row, and attempts and errors of both halves of the window.
+    State: `_until` (end of the cooldown; None: closed), `cause` (why it is open; "" when it is not), `since` (the last
+    change), `_openings` in a row, `_ejections` of late, whether a probe is under way, `recovered_at`, failures in a
+    row, and attempts and errors of both halves of the window.
     """
 
     __slots__ = (
-        "_calls", "_calls_before", "_errors", "_errors_before", "_half_ends", "_in_a_row", "_openings", "_probing",
-        "_settings", "_since", "_until", "recovered_at",
+        "_calls", "_calls_before", "_ejections", "_errors", "_errors_before", "_half_ends", "_in_a_row", "_openings",
+        "_probing", "_settings", "_until", "cause", "recovered_at", "since",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, since: float = float("-inf")) -> None:
         """Attempts that began before `since` say nothing of the target."""
         self._settings = settings
         self._until: float | None = None
-        self._since = since
-        self._openings = 0
+        self.cause = ""
+        self.since = since
+        self._openings = self._ejections = 0
         self._probing = False
         self.recovered_at: float | None = None
         self._half_ends = float("-inf")
@@ -77,7 +81,7 @@ class Breaker:
 
     def succeeded(self, began: float, now: float) -> bool:
         """True when this closes it. While it is open that may be a call which had no other target."""
-        if began < self._since:
+        if began < self.since:
             return False
         if self._until is None:
             # Even if it began before the row: failures are quick and answers slow, so that with many calls at once a
@@ -85,15 +89,12 @@ class Breaker:
             self._in_a_row = 0
             self._count(now, 0)
             return False
-        self._until = None
-        self._since = self.recovered_at = now
-        self._openings = 0
-        self._forget()
+        self.recover(now)
         return True
 
     def failed(self, began: float, now: float) -> bool:
         """True when this opens it."""
-        if began < self._since:
+        if began < self.since:
             return False
         if self._until is None:
             self._in_a_row += 1
@@ -102,12 +103,45 @@ class Breaker:
                 return False
         elif began < self._until:
             return False  # it was asked because there was no other: no probe
-        cooldown_s = self._settings.cooldown_s
-        self._until = now + max(cooldown_s, min(cooldown_s * 2.0**self._openings, LONGEST_COOLDOWN_S))
-        self._openings = min(self._openings + 1, 16)
-        self._since = now
-        self.recovered_at = None
+        self._openings += 1
+        self._open(now, now + self._cooldown_s(self._openings), self.cause or ERRORS)
         return True
+
+    # -- what others found -------------------------------------------------------------------------------------------
+
+    def eject(self, now: float, cause: str) -> None:
+        """Opens it. Who has been ejected within the longest cooldown before is left alone for twice as long."""
+        self._ejections = self._ejections + 1 if now - self.since < LONGEST_COOLDOWN_S else 1
+        self._open(now, now + self._cooldown_s(self._ejections), cause)
+
+    def hold(self, now: float, until: float) -> None:
+        """Open until then, because a check has failed; the next one that fails prolongs it."""
+        self._open(now, until if self._until is None else max(until, self._until), CHECK)
+
+    def acquit(self) -> None:
+        """It was suspected without reason: closed as if nothing had been."""
+        self._until, self.cause, self.since = None, "", float("-inf")
+
+    def recover(self, now: float) -> None:
+        """Closed, and to be taken back slowly."""
+        self._until, self.cause = None, ""
+        self.since = self.recovered_at = now
+        self._openings = 0
+        self._forget()
+
+    def seen(self, now: float) -> tuple[int, int]:
+        """Attempts and errors in the window."""
+        if now >= self._half_ends + self._settings.window_s / 2:
+            return 0, 0
+        return self._calls + self._calls_before, self._errors + self._errors_before
+
+    def _open(self, now: float, until: float, cause: str) -> None:
+        self._until, self.cause, self.since = until, cause, now
+        self.recovered_at = None
+
+    def _cooldown_s(self, in_a_row: int) -> float:
+        cooldown_s = self._settings.cooldown_s
+        return max(cooldown_s, min(cooldown_s * 2.0 ** min(in_a_row - 1, 16), LONGEST_COOLDOWN_S))
 
     def _too_many(self) -> bool:
         calls, errors = self._calls + self._calls_before, self._errors + self._errors_before

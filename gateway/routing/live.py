@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, TypeVar
 
 from gateway.config.model import Breaker as Settings
@@ -18,6 +18,7 @@ FIRST_OUTPUT: Final = 256.0  # tokens an answer is expected to have until a rout
 # The shape of an answer's time until a stream has shown it: a whole answer only says how long all of it took.
 FIRST_TOKEN_S: Final = 0.5
 PER_TOKEN_S: Final = 0.02
+NEWER: Final = 0.02  # of the slowest lately: it is that of the last fifty, more or less
 HALVES_S: Final = 60.0  # an estimate halves for each such time without news: what was slow once is tried again
 
 
@@ -30,14 +31,29 @@ T = TypeVar("T", bound=HasKey)
 
 
 class Measures:
-    """One target. State: attempts in flight, moving averages in seconds (None: not measured yet), when last fed."""
+    """One target. State: attempts in flight, moving averages in seconds (None: not measured yet), when last fed.
 
-    __slots__ = ("at", "breaker", "first_token_s", "in_flight", "per_token_s")
+    For its health: those in flight that have heard nothing yet, by when they began and whether they are streams; when
+    anything was heard of it last; and how long the slowest lately took to be heard of, streams apart (0: none yet).
+    """
+
+    __slots__ = (
+        "at", "breaker", "first_token_s", "heard_at", "in_flight", "per_token_s", "slowest_s", "unheard",
+    )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
         self.breaker = Breaker(settings)
         self.in_flight = 0
+        self.unheard: dict[object, tuple[float, bool]] = {}
+        self.heard_at = float("-inf")
+        self.slowest_s = [0.0, 0.0]  # of answers in one piece, of streams
         self.forget()
+
+    def heard(self, now: float, after_s: float, *, stream: bool) -> None:
+        """The first sign of an attempt: the whole answer, or the first token of a stream."""
+        self.heard_at = now
+        slowest_s = self.slowest_s[stream]
+        self.slowest_s[stream] = after_s if after_s > slowest_s else slowest_s + NEWER * (after_s - slowest_s)
 
     def forget(self) -> None:
         self.first_token_s: float | None = None
@@ -79,10 +95,12 @@ class Live:
 
     State: measures by target, attempts in flight by backend, expected output by route, and the targets whose breaker
     is not closed or has only just closed (`troubled`); who has none of them pays nothing for breakers.
+    `opened` hears of each breaker that opens, and why.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, opened: Callable[[Key, str], None] = lambda key, cause: None) -> None:
         self._settings = settings
+        self._opened = opened
         self._measures: dict[Key, Measures] = {}
         self._outputs: dict[str, float] = {}
         self.in_flight: dict[str, int] = {}
@@ -116,6 +134,7 @@ class Live:
             measures.breaker.follow(settings)
             if key in anew:
                 measures.breaker = Breaker(settings, now)
+                measures.slowest_s = [0.0, 0.0]
                 measures.forget()
                 self.troubled.discard(key)
         self.troubled &= self._measures.keys()
@@ -125,17 +144,25 @@ class Live:
 
     # -- what dispatch tells --------------------------------------------------------------------------------------
 
-    def began(self, key: Key, now: float) -> bool:
+    def began(self, key: Key, now: float, attempt: object = None, *, stream: bool = False) -> bool:
         """True when this attempt is a probe."""
         measures = self.of(key)
         measures.in_flight += 1
+        measures.unheard[attempt] = now, stream
         self.in_flight[key[0]] = self.in_flight.get(key[0], 0) + 1
         return key in self.troubled and measures.breaker.began(now)
 
-    def ended(self, key: Key, probe: bool) -> None:
+    def heard(self, key: Key, now: float, attempt: object) -> None:
+        """The first token of a stream."""
+        measures = self._measures[key]
+        began, _ = measures.unheard.pop(attempt, (now, True))
+        measures.heard(now, now - began, stream=True)
+
+    def ended(self, key: Key, probe: bool, attempt: object = None) -> None:
         """However it ended."""
         measures = self._measures[key]
         measures.in_flight -= 1
+        measures.unheard.pop(attempt, None)
         self.in_flight[key[0]] -= 1
         if probe:
             measures.breaker.ended(probe)
@@ -148,6 +175,7 @@ class Live:
         if measures.breaker.succeeded(began, now):
             measures.forget()  # what was measured of a target in distress
         if first_token_s is None:
+            measures.heard(now, took_s, stream=False)
             measures.feed_whole(now, took_s, 0.0 if output is None else output)
         elif output is not None and output > 1:
             measures.feed(now, first_token_s, max(0.0, took_s - first_token_s) / (output - 1))
@@ -155,8 +183,13 @@ class Live:
             measures.feed(now, first_token_s, None)
 
     def failed(self, key: Key, *, began: float, now: float) -> None:
-        if self._measures[key].breaker.failed(began, now):
-            self.troubled.add(key)
+        breaker = self._measures[key].breaker
+        if breaker.failed(began, now):
+            self.opened(key, breaker.cause)
+
+    def opened(self, key: Key, cause: str) -> None:
+        self.troubled.add(key)
+        self._opened(key, cause)
 
     def wrote(self, route: str, output: float) -> None:
         known = self._outputs.get(route)

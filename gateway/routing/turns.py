@@ -12,12 +12,14 @@ class Turns:
     """Whom a call has asked.
 
     State: the places in `targets` that may be asked, those asked in this round, and until when each wants to rest.
+    `desperate`: all were down when it began, and one is asked all the same; a retry would only add to a storm.
     """
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = targets
         self.tries = 0
         self.rounds = 1
+        self.desperate = False
         self._asked: list[int] = []
         self._rests = [0.0] * len(targets)
         self._left = list(range(len(targets)))
@@ -38,6 +40,8 @@ class Turns:
             self.rounds += 1
             self._asked.clear()
         healthy = self._healthy(live, now)
+        if not self.tries:
+            self.desperate = not healthy
         if healthy:
             return sorted(healthy, key=lambda place: max(now, self._rests[place]))
         return sorted(self._left, key=lambda place: live.back_in_s(self.targets[place].key, now))

@@ -165,7 +165,7 @@ class Bench:
     def idle(self) -> None:
         """Synchronously after a call: a cancelled call has given everything back before its task is done."""
         assert self.ledger.open_holds == 0
-        assert gates_in_use(self.pipeline._gates) == 0
+        assert gates_in_use(self.pipeline._admission._gates) == 0
         assert gates_in_use(self.pipeline._dispatcher._gates) == 0
         self.ledger.check_invariants()
 

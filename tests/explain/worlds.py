@@ -25,6 +25,7 @@ from gateway.routing.live import Live
 from gateway.routing.router import Decision, Router
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
+from gateway.waiting import Waiting
 from tests.virtual import (
     BROKEN,
     CONNECT,
@@ -80,6 +81,7 @@ class Gateway:
             card_version=1,
             tenants=Tenants(settings.plans, {}, ledger),
             gates=self.gates,
+            waiting=Waiting(),
             router=self.router,
             dispatcher=Dispatcher(
                 client=self.client,
@@ -92,6 +94,7 @@ class Gateway:
                 rng=chance,
                 attempted=metrics.attempted,
                 budget=RetryBudget(),
+                waiting=Waiting(),
             ),
             ledger=ledger,
             tokenizer=tokenizer,
