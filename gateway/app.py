@@ -42,7 +42,7 @@ MANY_FILES = 1_000_000
 EXPIRE_GRACE_MS = 60_000  # the wall clock may have jumped: a live call keeps its hold for another minute
 LINGER_S = 0.5  # what connections without a call have for a last one, where new ones wait for the next process
 LINGER_LOOK_S = 0.02
-BACKLOG = 1024
+BACKLOG = 4096  # of connections that wait to be accepted; the system's somaxconn bounds it too
 
 
 class App:

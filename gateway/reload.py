@@ -119,11 +119,12 @@ class Reloader:
 
     def soon(self) -> None:
         """For a signal: the log says what came of it."""
-        self._spawn(self.reload())
+        if not self._closing:
+            self._spawn(self.reload())
 
     def look(self) -> None:
         """Asked for every LOOK_S: reloads when files have changed, and when a reload has failed."""
-        if not self._tasks:
+        if not self._tasks and not self._closing:
             self._spawn(self._look())
 
     async def aclose(self) -> None:
