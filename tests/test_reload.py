@@ -339,7 +339,7 @@ async def look(world: World) -> None:
 
 
 async def test_a_file_is_taken_when_two_looks_have_found_it_the_same(world: World) -> None:
-    world.app._chores._tasks[-2].cancel()  # its own looks
+    await world.app._chores.aclose()  # with its own looks
     for rpm in (3, 4, 5):
         edit(world, (f"rpm: {rpm - 1}", f"rpm: {rpm}"))
         await look(world)
