@@ -14,7 +14,7 @@ from gateway.request import HttpRequest
 
 SWEEP_S: Final = 1.0
 DRAIN_LOOK_S: Final = 0.02
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096  # of connections that wait to be accepted; the system's somaxconn bounds it too
 
 
 class Edge:

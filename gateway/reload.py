@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ from gateway.changes.compare import RESTART, Change, changes, turned
 from gateway.config.load import ConfigError, Problem, load
 from gateway.config.model import Config
 from gateway.config.secrets import Secrets, secrets_of
-from gateway.config.sources import Sources, Stamp
-from gateway.errors import ConfigRefused, GatewayError, ServiceError, ShuttingDown, StoreUnavailable
+from gateway.config.sources import Sources, Stamp, stamp_of
+from gateway.errors import ConfigRefused, GatewayError, ShuttingDown, StoreUnavailable
 from gateway.generation import Generation, Parts, made, taken_over, without_plan
 
 LOOK_S: Final = 1.0  # a change of a file is taken when two looks in a row have found it the same
@@ -118,11 +119,12 @@ class Reloader:
 
     def soon(self) -> None:
         """For a signal: the log says what came of it."""
-        self._spawn(self.reload())
+        if not self._closing:
+            self._spawn(self.reload())
 
     def look(self) -> None:
         """Asked for every LOOK_S: reloads when files have changed, and when a reload has failed."""
-        if not self._tasks and self._sources.readable_again:
+        if not self._tasks and not self._closing:
             self._spawn(self._look())
 
     async def aclose(self) -> None:
@@ -176,16 +178,15 @@ class Reloader:
         except (StoreUnavailable, ShuttingDown) as error:
             return Outcome("failed", number, error=error)
         except Exception:
-            _log.exception("a reload failed unexpectedly")
-            return Outcome("failed", number, error=ServiceError("The reload failed; the log says why."))
+            if self._last.result != "failed":  # it is tried again each second
+                _log.exception("a reload failed unexpectedly")
+            return Outcome("failed", number, error=GatewayError("The reload failed; the log says why."))
         warnings = [*loaded.config.warnings, *without_plan(loaded.config, self._parts.ledger)]
         return Outcome("applied", self.generation.number, loaded.changes, loaded.pending, warnings)
 
     async def _read(self) -> Loaded | Refusal:
         """Once it has been the same for a moment."""
         clock, path = self._parts.clock, self._sources.path
-        if not self._sources.readable_again:
-            return Refusal([Problem(str(path), 1, "", "is no file that could be read again")], 1)
         for _ in range(MAX_READS):
             began = clock.now()
             loaded, sources = await self._aside(_load, path, self._started_with, self.generation)
@@ -212,6 +213,9 @@ class Reloader:
 
 def _load(path: Path, started_with: Config, current: Generation) -> tuple[Loaded | Refusal, Sources]:
     """Aside, because a large file takes a while."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = Problem(str(path), 1, "", "is no file that could be read again")
+        return Refusal([what], 1), Sources(path, {str(path): stamp_of(str(path))})
     with _giving_way():
         try:
             config = load(path)

@@ -283,6 +283,9 @@ async def test_a_pipe_is_not_read_again(world: World) -> None:
     async with asyncio.timeout(2):
         status, value = await asked(world)
     assert (status, value["error"]["problems"][0]["message"]) == (422, "is no file that could be read again")
+    for _ in range(3):
+        await look(world)
+    assert metric(world, "moma_config_reloads_total", {"outcome": "refused"}) == 1
 
 
 async def test_a_store_that_is_away_keeps_the_old_one_and_is_asked_again(
@@ -303,6 +306,21 @@ async def test_a_store_that_is_away_keeps_the_old_one_and_is_asked_again(
     await until(lambda: world.app._front.generation.number == 2, LOOK_S + 3)
 
 
+async def test_what_nobody_foresaw_keeps_the_old_one_and_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.reload.made", lambda *_: 1 / 0)
+    edit(world, ("rpm: 2", "rpm: 3"))
+    for _ in range(3):
+        status, value = await asked(world)
+        assert (status, value["error"]["code"]) == (500, "internal_error")
+    assert "ZeroDivisionError" not in str(value)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "a reload failed unexpectedly", "reload failed: The reload failed; the log says why.",
+    ]  # fmt: skip
+    assert (await world.chat())[2]["x-moma-config"] == "1"
+
+
 # -- files that are watched -------------------------------------------------------------------------------------------
 
 
@@ -321,7 +339,7 @@ async def look(world: World) -> None:
 
 
 async def test_a_file_is_taken_when_two_looks_have_found_it_the_same(world: World) -> None:
-    world.app._chores._tasks[-2].cancel()  # its own looks
+    await world.app._chores.aclose()  # with its own looks
     for rpm in (3, 4, 5):
         edit(world, (f"rpm: {rpm - 1}", f"rpm: {rpm}"))
         await look(world)

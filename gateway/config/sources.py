@@ -32,11 +32,6 @@ class Sources:
             paths |= dict.fromkeys(map(str, matches(Path(folder), pattern)))
         return {path: stamp_of(path) for path in paths}
 
-    @property
-    def readable_again(self) -> bool:
-        """Not what came through a pipe."""
-        return not os.path.exists(self.path) or os.path.isfile(self.path)
-
     def changed(self) -> bool:
         return self.now() != self.stamps
 
