@@ -119,6 +119,18 @@ class Dispatcher:
             if failure.backend_status in PASSED_ON:
                 turns, failure = self._after_refusal(job, failure), None
 
+    def shed(self, call: Call, decision: Decision, share: Share) -> None:
+        """Raises BackendOverloaded when all targets are at their limits and none has a place to wait.
+
+        That is what dispatch would find, before anything is held for the call: to refuse must cost little.
+        """
+        if not self._waiting.count:
+            return
+        gates = [self._gate(target) for target in (*decision.targets, *decision.on_error)]
+        if all([gate.line is not None and not gate.line.has_place(share) for gate in gates]):
+            wait_s = min([gate.retry_s(call.input_bound // 4) for gate in gates])
+            raise _overloaded(NoRoom("queue", wait_s))
+
     async def _next(
         self, job: Job, turns: Turns, failure: AttemptFailed | None, delivery: Delivery
     ) -> tuple[Target, Permit]:
@@ -160,11 +172,7 @@ class Dispatcher:
         try:
             permit = await self._waiting.room(list(gates), job.call.input_bound // 4, job.share, job.deadline)
         except NoRoom as error:
-            raise BackendOverloaded(
-                "Every backend for this model is at its limit.",
-                retry_after_s=error.retry_after_s,
-                refusal=error.kind,
-            ) from error
+            raise _overloaded(error) from error
         except AttemptFailed as failure:  # we shut down
             raise public(failure) from failure
         finally:
@@ -340,6 +348,12 @@ class Dispatcher:
             self._live.of(target.key).heard_at = now
         if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
+
+
+def _overloaded(error: NoRoom) -> BackendOverloaded:
+    return BackendOverloaded(
+        "Every backend for this model is at its limit.", retry_after_s=error.retry_after_s, refusal=error.kind
+    )
 
 
 def _output_limit(job: Job, target: Target) -> int | None:

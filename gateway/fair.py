@@ -109,18 +109,30 @@ class Line:
     def join(self, waiter: Waiter) -> Waiter | None:
         """Returns who has no place: nobody, the newest call of a tenant that has much more waiting, or this one."""
         share = waiter.share
-        flow = self._flows.get(share.tenant) or _Flow(share, self._reached.get(share.priority, 0.0) + 1 / share.weight)
         out = None
         if self.size >= self._length:
-            longest = max(self._flows.values(), key=lambda flow: flow.claim, default=flow)
-            if not longest.gives_way(share, len(flow.calls) + 1):
+            longest = self._who_gives_way(share)
+            if longest is None:
                 return waiter
             out = next(reversed(longest.calls))
             self.leave(out)
-        self._flows[share.tenant] = flow
+        flow = self._flows.get(share.tenant)
+        if flow is None:
+            tag = self._reached.get(share.priority, 0.0) + 1 / share.weight
+            flow = self._flows[share.tenant] = _Flow(share, tag)
         flow.calls[waiter] = None
         self.size += 1
         return out
+
+    def has_place(self, share: Share) -> bool:
+        return self.size < self._length or self._who_gives_way(share) is not None
+
+    def _who_gives_way(self, share: Share) -> _Flow | None:
+        own = self._flows.get(share.tenant)
+        longest = max(self._flows.values(), key=lambda flow: flow.claim, default=None)
+        if longest is None or not longest.gives_way(share, (len(own.calls) if own else 0) + 1):
+            return None
+        return longest
 
     def first(self) -> Waiter:
         flow = min(self._flows.values(), key=lambda flow: (flow.share.priority, flow.tag))

@@ -98,6 +98,7 @@ class Pipeline:
                 needed = await self._tokenizer.counted(call, needed)
             now = self._clock.now()
             decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
+            self._dispatcher.shed(call, decision, caller.share)
             life.charge_id = self._next_charge_id()
             max_tokens = await self._reserve(life, caller, call, decision)
             job = self._job(life, caller, call, decision, max_tokens, deadline)

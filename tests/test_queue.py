@@ -86,10 +86,18 @@ async def test_a_full_queue_is_told_at_once(limited: Any) -> None:
     await asyncio.sleep(0)
     await asyncio.gather(calls[2][0])
     assert (calls[2][1].status, stage.clock.at) == (429, 0.0)
+    assert stage.metric("moma_credits_total", tenant="t", kind="reserved") == 0  # nothing was held for it
     assert stage.pipeline._dispatcher._waiting.count == 1
     assert [sink.status for sink in await finished(stage, *calls)] == [200, 200, 429]
     assert stage.metric("moma_limit_refusals_total", kind="queue") == 1
     assert stage.pipeline._dispatcher._waiting.count == 0
+
+
+async def test_a_full_queue_of_one_target_is_no_matter_where_another_has_room(limited: Any) -> None:
+    stage = limited(lambda _: SLOW, Limits(concurrency=1), Queue(1, 3.0))
+    sinks = await finished(stage, begun(stage), begun(stage), *[begun(stage, model="both") for _ in range(3)])
+    assert [sink.status for sink in sinks] == [200, 200, 200, 200, 429]
+    assert sinks[2].headers["x-moma-backend"] == "b"
 
 
 async def test_without_a_queue_nobody_waits(limited: Any) -> None:
