@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
@@ -26,6 +27,7 @@ from gateway.tenants import Caller, Tenants, credential, key_hash
 
 FAILED_LOGINS = Limits(rpm=10)
 MAX_REMOTES = 1024
+PURGED_BY = ("cache", "tenant", "model")
 MAX_LISTED = 1000
 MAX_TAGS = 64
 MAX_TAG_CHARS = 64
@@ -39,13 +41,21 @@ class Admin:
     """State: failed logins by remote address, bounded."""
 
     def __init__(
-        self, *, key: str | None, ledger: Ledger, tenants: Tenants, plans: Mapping[str, Plan], clock: Clock
+        self,
+        *,
+        key: str | None,
+        ledger: Ledger,
+        tenants: Tenants,
+        plans: Mapping[str, Plan],
+        clock: Clock,
+        caches: Caches,
     ) -> None:
         self._key = key
         self._ledger = ledger
         self._tenants = tenants
         self._plans = plans
         self._clock = clock
+        self._caches = caches
         self._failures = Gates(clock)
         self._remotes: set[str] = set()
 
@@ -95,6 +105,8 @@ class Admin:
                 self._tenant(tenant)
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
+            case ["cache"]:
+                return 200, self._cache_of(method, query)
         raise NotFound("There is no such admin path.")
 
     @staticmethod
@@ -185,6 +197,22 @@ class Admin:
             "priority": grant.priority,
             "source_ref": grant.source_ref,
         }
+
+    def _cache_of(self, method: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """GET: figures of all caches. DELETE: lets go what `cache`, `tenant` and `model` name; all without them."""
+        if method == "GET":
+            return {"data": self._caches.look(), "next": None}
+        self._expect(method, "DELETE")
+        for field in query:
+            if field not in PURGED_BY:
+                raise InvalidValue(f"There is no such filter. Known: {', '.join(PURGED_BY)}.", param=field[:64])
+        cache, tenant, model = map(query.get, PURGED_BY)
+        if cache is not None and cache not in self._caches.names():
+            raise NotFound(f"no cache {cache[:64]!r}")
+        if tenant is not None:
+            self._tenant(tenant)
+        entries, size = self._caches.purge(cache, tenant, model)
+        return {"purged": entries, "bytes": size}
 
     async def _charges(self, tenant: str, query: Mapping[str, str]) -> tuple[int, Any]:
         self._tenant(tenant)

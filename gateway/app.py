@@ -16,6 +16,8 @@ from aiohttp import web
 from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
+from gateway.cache.caches import Caches
+from gateway.cached import CachedCalls
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
@@ -25,7 +27,7 @@ from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher
 from gateway.edge import SWEEP_S, Edge
 from gateway.limits import Gates
-from gateway.metrics import LiveGauges, Metrics, TargetState
+from gateway.metrics import CacheGauges, LiveGauges, Metrics, TargetState
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
 from gateway.routing.live import Live
@@ -36,6 +38,7 @@ from gateway.tokens import Tokenizer
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+CACHE_SWEEP_S = 10.0
 FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
@@ -63,6 +66,10 @@ class App:
             self.ledger.on_commit = self.metrics.committed
             self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
             self.metrics.generation.set(1)
+            self.caches = Caches(clock, random.Random())
+            self.caches.configure(config.caches.values())
+            stack.push_async_callback(self.caches.aclose)  # what a connection's end has not ended, before the ledger's
+            self.metrics.registry.register(CacheGauges(self.caches.states))
             self._tokenizer = Tokenizer()
             self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
             stack.push_async_callback(self._client.aclose)
@@ -80,6 +87,7 @@ class App:
             self._parts = stack.pop_all()
         self.port = self._runner.addresses[0][1]
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
+        chores.every(CACHE_SWEEP_S, "expiring cached answers", self.caches.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(self._tokenizer.load))
 
@@ -123,10 +131,24 @@ class App:
             clock=clock,
             deadlines=deadlines,
             next_charge_id=ids("ch"),
+            cached=CachedCalls(
+                config=config,
+                generation=1,
+                caches=self.caches,
+                ledger=self.ledger,
+                clock=clock,
+                deadlines=deadlines,
+                next_charge_id=ids("hit"),
+            ),
         )
         key = config.server.admin_key
         admin = Admin(
-            key=resolve(key) if key else None, ledger=self.ledger, tenants=tenants, plans=config.plans, clock=clock
+            key=resolve(key) if key else None,
+            ledger=self.ledger,
+            tenants=tenants,
+            plans=config.plans,
+            clock=clock,
+            caches=self.caches,
         )
         metrics_key = config.server.metrics_key
         return Gateway(

@@ -5,6 +5,7 @@ GatewayError
     InvalidKey 401             NotFound 404            ModelNotFound 404   MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
+    NotCached 504
   ServiceError                 ours or theirs, as the client sees it
     BackendFailed 502          NoBackend 503            BackendOverloaded 429
     DeadlineExceeded 504       StoreUnavailable 503     ShuttingDown 503
@@ -19,6 +20,7 @@ from typing import Any
 
 import orjson
 
+UNFORESEEN = "The gateway failed. The request id helps to find out why."
 _NOISE_MS = 1e-3  # of sums of times
 
 
@@ -119,6 +121,16 @@ class QuotaExhausted(CallRejected):
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class NotCached(CallRejected):
+    """`Cache-Control: only-if-cached`, and no stored answer: the status is that of RFC 9111, 5.2.1.7."""
+
+    status = 504
+    code = "not_cached"
 
     def headers(self) -> dict[str, str]:
         return {"x-should-retry": "false"}

@@ -15,7 +15,15 @@ from aiohttp.helpers import rfc822_formatted_time as _http_date
 from gateway.admin import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, ShuttingDown
+from gateway.errors import (
+    UNFORESEEN,
+    GatewayError,
+    InvalidKey,
+    InvalidValue,
+    MethodNotAllowed,
+    NotFound,
+    ShuttingDown,
+)
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, error_answer, error_event
 from gateway.request import HttpRequest
@@ -25,7 +33,6 @@ _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-_UNFORESEEN = "The gateway failed. The request id helps to find out why."
 _log = logging.getLogger("gateway.server")
 
 
@@ -141,7 +148,7 @@ class Gateway:
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
             http.keep_alive = False
-            failed = error_answer(GatewayError(_UNFORESEEN), request_id)
+            failed = error_answer(GatewayError(UNFORESEEN), request_id)
             if sink.streaming:
                 await sink.finish(error_event(failed))
             elif not sink.begun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from gateway.admin import Admin, credits_uc
+from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import GatewayError, InvalidKey, InvalidValue, RateLimited
@@ -18,6 +20,7 @@ from tests.charging.fakes import quote, settle
 from tests.conftest import ADMIN_KEY, World
 from tests.virtual import START_MS, VirtualClock
 
+CACHES = Caches(VirtualClock(), random.Random(1))
 PLANS = {"pro": Plan("pro", (PlanGrant(1_000_000_000, "month"),)), "empty": Plan("empty")}
 
 
@@ -28,7 +31,7 @@ class Desk:
         self.clock = clock
         self.ledger = ledger
         self.tenants = Tenants()
-        self.admin = Admin(key=ADMIN_KEY, ledger=ledger, tenants=self.tenants, plans=PLANS, clock=clock)
+        self.admin = Admin(key=ADMIN_KEY, ledger=ledger, tenants=self.tenants, plans=PLANS, clock=clock, caches=CACHES)
 
     async def ask(self, method: str, path: str, body: Any = None, **query: str) -> tuple[int, Any]:
         data = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
@@ -585,7 +588,7 @@ async def test_addresses_are_remembered_up_to_a_bound(desk: Desk) -> None:
 
 
 async def test_without_an_admin_key_nobody_enters(desk: Desk) -> None:
-    admin = Admin(key=None, ledger=desk.ledger, tenants=desk.tenants, plans=PLANS, clock=desk.clock)
+    admin = Admin(key=None, ledger=desk.ledger, tenants=desk.tenants, plans=PLANS, clock=desk.clock, caches=CACHES)
     for key in ("", "None", "null"):
         with pytest.raises(InvalidKey):
             admin.authorise({"authorization": f"Bearer {key}"}, "x")

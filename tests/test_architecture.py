@@ -21,6 +21,7 @@ LAYERS = (
     ("server", "admin", "edge"),
     ("request",),
     ("pipeline",),
+    ("cached", "unreported"),
     ("dispatch",),
     ("recorder",),
     ("routing",),

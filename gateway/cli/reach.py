@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.admin import Admin, listed, shown, shown_key
 from gateway.app import directory, open_config_ledger
+from gateway.cache.caches import Caches
 from gateway.charging import statements
 from gateway.charging.records import Account
 from gateway.charging.store import LockHeld, real_path
@@ -43,6 +45,7 @@ class Asked:
     parts: tuple[str, ...]
     body: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False  # only a running gateway has it
 
 
 def answer(config: Config, url: str | None, asked: Asked) -> Any:
@@ -51,12 +54,12 @@ def answer(config: Config, url: str | None, asked: Asked) -> Any:
     reads = asked.method == "GET"
     try:
         # Who may open the file may read it; a change has to go through the gateway, which has the lock.
-        if url is not None or key or not reads:
+        if url is not None or key or not reads or asked.live:
             value = _by_gateway(url or _own_url(config), asked, key)
             if value is not None:
                 return value
-            if url is not None:
-                raise CommandFailed(f"No gateway answers at {url}.", WRONG_USE)
+            if url is not None or asked.live:
+                raise CommandFailed(f"No gateway answers at {url or _own_url(config)}.", WRONG_USE)
         return _by_reading(config, asked) if reads else asyncio.run(_by_writing(config, asked))
     except LockHeld as error:
         where = url or _own_url(config)
@@ -125,7 +128,14 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
     clock = LoopClock(asyncio.get_running_loop())
     ledger = await open_config_ledger(config, clock)
     try:
-        admin = Admin(key=None, ledger=ledger, tenants=directory(config, ledger), plans=config.plans, clock=clock)
+        admin = Admin(
+            key=None,
+            ledger=ledger,
+            tenants=directory(config, ledger),
+            plans=config.plans,
+            clock=clock,
+            caches=Caches(clock, random.Random()),  # none: a cache lives in the memory of a gateway
+        )
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
         return value

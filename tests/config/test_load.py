@@ -292,6 +292,7 @@ routes:
   r: {pick: [m1], policy: cheapest, weigh: {cost: 1}, cache: c, affinity: session, when: {any: thing}}
 cache:
   c: {mode: exact}
+  d: {mode: semantic}
 plans:
   p: {exhausted: payg, priority: 1, weight: 2}
 """)
@@ -301,8 +302,9 @@ plans:
             "admin_listen" + later,
             "hours of backend a" + later,
             "tokenizer of 4 models (m1, m2, m3, ...)" + later,
-            *(f"{key} of route r{later}" for key in ("cache", "when")),
-            "cache" + later,
+            "when of route r" + later,
+            "cache d keeps nothing, as no route names it",
+            "mode semantic of cache d runs as exact in this version",
             "priority of plan p" + later,
             "weight of plan p" + later,
             "weigh of route r decides nothing, as its policy is cheapest",
