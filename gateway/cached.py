@@ -8,19 +8,15 @@ look it up -- hit: charged its share, answered
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import orjson
-
-from gateway.adapters.openai import expected_choices
 from gateway.backends.failures import public
-from gateway.cache.answers import DONE, assembled, finished, replayed
 from gateway.cache.caches import Caches
 from gateway.cache.control import Control, parse_control
 from gateway.cache.flight import Facts, Flight, Reader
+from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
 from gateway.call import Answer, Call, Sink, Usage
@@ -31,14 +27,12 @@ from gateway.clock import Clock
 from gateway.config.model import Cache, Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery
-from gateway.errors import AttemptFailed, NotCached, ServiceError
+from gateway.errors import AttemptFailed, BackendRefusal, NotCached, ServiceError
 from gateway.limits import Gate
 from gateway.recorder import Finished
 from gateway.tenants import Caller
 
-LONG_STREAM_BYTES: Final = 64 * 1024  # putting more together takes milliseconds: beside the event loop
-GIVE_UP_AFTER: Final = 2  # calls of others that the backends failed: the next would most likely fail as well
-REPORTED: Final = frozenset({"zero_usage"})  # flags of usage that can be taken at its word
+GIVE_UP_AFTER: Final = 2  # calls of others that backends failed or refused: the next would most likely end so, too
 JSON_TYPE: Final = "application/json"
 
 
@@ -111,7 +105,7 @@ class CachedCalls:
         key = None if site is None else self._key(site, asked)
         if site is not None and key is not None and not control.fresh:
             entry = self._caches.find(site.cache.name, key, control.max_age_s)
-            if entry is not None and (body := _as_asked(entry, call)) is not None:
+            if entry is not None and (body := as_asked(entry, call)) is not None:
                 self._caches.looked_up(site.cache.name, "hit")
                 await self._give(site, asked, entry, body, sink, "hit")
                 return
@@ -129,8 +123,9 @@ class CachedCalls:
         if not repeatable(asked.call, sampled=site.cache.sampled):
             return None
         caller = asked.caller
-        scope = caller.tenant if site.cache.scope == "tenant" else caller.account_path[0]
-        return key_of(asked.call, scope=scope, version=site.version, max_output=caller.plan.max_output)
+        scope = site.cache.scope
+        whose = caller.tenant if scope == "tenant" else caller.account_path[0]
+        return key_of(asked.call, scope=f"{scope}:{whose}", version=site.version, max_output=caller.plan.max_output)
 
     # -- the same call under way ----------------------------------------------------------------------------------
 
@@ -144,7 +139,7 @@ class CachedCalls:
                 deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
             if await self._followed(site, asked, flight, deadline, sink):
                 return
-            failures += isinstance(flight.error, ServiceError)
+            failures += isinstance(flight.error, ServiceError | BackendRefusal)
             if failures >= GIVE_UP_AFTER and flight.error is not None:
                 raise flight.error.with_traceback(None)
             if flight is self._caches.under_way(name, key):  # it goes on, but not for this call
@@ -152,7 +147,7 @@ class CachedCalls:
                 await asked.serve(replace(call, deadline_s=max(0.001, deadline.left_s)), sink)
                 return
             entry = self._caches.find(name, key)
-            if entry is not None and (body := _as_asked(entry, call)) is not None:
+            if entry is not None and (body := as_asked(entry, call)) is not None:
                 self._caches.looked_up(name, "hit")
                 await self._give(site, asked, entry, body, sink, "hit")
                 return
@@ -167,11 +162,18 @@ class CachedCalls:
         A stream in the flight has no usage chunk: each reader gets it who asked for it.
         """
         limit, budget = self._caches.budget(site.cache.name)
-        flight = Flight(asked.call, tenant=asked.caller.tenant, limit=limit, budget=budget, facts=asked.facts)
+        flight = Flight(
+            asked.call,
+            cache=site.cache.name,
+            tenant=asked.caller.tenant,
+            limit=limit,
+            budget=budget,
+            facts=asked.facts,
+        )
         reader = flight.join()
         try:
             work = self._flown(site, key, asked, flight)
-            self._caches.fly(site.cache.name, key, flight, work, joinable=True)
+            self._caches.fly(key, flight, work)
             await _in_time(reader.answered(), deadline)
             if flight.answer is not None:
                 await sink.send(flight.answer)
@@ -183,7 +185,7 @@ class CachedCalls:
             await self._relay(reader, deadline, sink)
             last = flight.last
             if flight.error is None:
-                last = _last(flight, asked.call)
+                last = stream_end(flight, asked.call)
             await sink.finish(last)
         finally:
             flight.leave(reader)
@@ -193,7 +195,10 @@ class CachedCalls:
         try:
             await asked.lead(replace(asked.call, wants_usage=False, deadline_s=None), flight)
             if flight.error is None:
-                await self._keep(site, key, flight)
+                entry, again = await whole_answer(flight, site.route, self._clock.now())
+                flight.entry = entry
+                if entry is not None and again:
+                    self._caches.keep(site.cache.name, key, entry)
         finally:
             flight.close()
 
@@ -203,15 +208,15 @@ class CachedCalls:
         reader = flight.join()
         began_at = self._clock.now()
         try:
-            if not await self._came(reader.begun() if call.stream else reader.closed(), call, flight, deadline):
+            if not await self._came(reader.begun(), call, flight, deadline) or flight.private or not flight.begun:
                 return False
-            if call.stream and flight.begun and flight.answer is None:
+            if call.stream and flight.answer is None:
                 await self._follow(site, asked, flight, reader, deadline, sink)
                 return True
-            if call.stream and not await self._came(reader.closed(), call, flight, deadline):
+            if not await self._came(reader.closed(), call, flight, deadline):
                 return False
             entry = flight.entry
-            if flight.error is not None or entry is None or (body := _as_asked(entry, call)) is None:
+            if flight.error is not None or entry is None or (body := as_asked(entry, call)) is None:
                 return False
         finally:
             asked.record.waited_s += self._clock.now() - began_at
@@ -253,7 +258,7 @@ class CachedCalls:
             usage = flight.facts().usage
             assert usage is not None, "a flight that ended well knows its usage"
             await self._charge(site, asked, charge_id, facts.model, usage)
-            await sink.finish(_last(flight, asked.call))
+            await sink.finish(stream_end(flight, asked.call))
             _done(asked.record)
         finally:
             self._ledger.close(charge_id, "aborted")
@@ -335,44 +340,6 @@ class CachedCalls:
             "x-moma-config": self._generation,
             **asked.gate.headers(),
         }
-
-    # -- what is kept ---------------------------------------------------------------------------------------------
-
-    async def _keep(self, site: Site, key: bytes, flight: Flight) -> None:
-        """The whole answer, for readers who did not ask for a stream; stored only if it is all that it can be."""
-        facts, endpoint = flight.facts(), flight.call.endpoint
-        if facts.usage is None or not (flight.whole or flight.answer is not None):
-            return
-        if flight.answer is not None:
-            body = flight.answer.body
-            answer = orjson.loads(body)
-        else:
-            stream, long = flight.raw(), flight.written > LONG_STREAM_BYTES
-            parts = (stream, facts.usage_json, endpoint)
-            answer = await asyncio.to_thread(assembled, *parts) if long else assembled(*parts)
-            if answer is None:
-                return
-            body = orjson.dumps(answer)
-        entry = flight.entry = Entry(
-            flight.tenant, site.route, facts.model, facts.backend, body, facts.usage, self._clock.now()
-        )
-        reported = facts.usage.source == "reported" and REPORTED.issuperset(facts.usage.flags)
-        if flight.kept and reported and finished(answer, endpoint, expected_choices(flight.call)):
-            self._caches.keep(site.cache.name, key, entry)
-
-
-def _as_asked(entry: Entry, call: Call) -> bytes | None:
-    """The body, or the stream that it stands for; None when it has no shape that is known."""
-    if not call.stream:
-        return entry.body
-    return replayed(orjson.loads(entry.body), call.endpoint, wants_usage=call.wants_usage)
-
-
-def _last(flight: Flight, call: Call) -> bytes:
-    """The end of a stream that is whole, with the usage chunk for whoever asked for it."""
-    if not call.wants_usage:
-        return flight.last
-    return flight.last.removesuffix(DONE) + flight.facts().usage_event + DONE
 
 
 def _done(record: Finished) -> None:

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.adapters.openai import DONE
 from gateway.adapters.sse import event_data, split_events
 from gateway.call import JSON
 
-DONE: Final = b"data: [DONE]\n\n"
 _OBJECTS: Final = {"chat": ("chat.completion", "chat.completion.chunk"), "completions": ("text_completion",) * 2}
 _TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _THOUGHTS: Final = ("reasoning_content", "reasoning")

@@ -100,10 +100,10 @@ class Caches:
         cache = self._caches.get(name)
         return (0, Budget(0)) if cache is None else (cache.settings.max_entry * LOG_FACTOR, cache.budget)
 
-    def fly(self, name: str, key: bytes, flight: Flight, work: Coroutine[Any, Any, None], *, joinable: bool) -> None:
-        """Runs the work of a flight in a task of its own. Others may join it until it is alone."""
-        at = (name, key)
-        if joinable and at not in self._flights:
+    def fly(self, key: bytes, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        """Runs the work of a flight in a task of its own. Others may join the first of a key until it is alone."""
+        at = (flight.cache, key)
+        if at not in self._flights:
             self._flights[at] = flight
             flight.on_alone = lambda: self._landed(at, flight)
         task = asyncio.get_running_loop().create_task(work)
@@ -169,8 +169,8 @@ class Caches:
             for key, entry in gone:
                 del one.answers[key]
                 entries, size = entries + 1, size + entry.size
-        for (name, _), flight in list(self._flights.items()):
-            if cache in (None, name) and tenant in (None, flight.tenant):
+        for flight in list(self._tasks.values()):
+            if cache in (None, flight.cache) and tenant in (None, flight.tenant):
                 flight.alone()
         return entries, size
 

@@ -52,8 +52,11 @@ class Flight:
     (`over`, `error`, `entry`, `closed`), who reads, and whether others may.
     """
 
-    def __init__(self, call: Call, *, tenant: str, limit: int, budget: Budget, facts: Callable[[], Facts]) -> None:
+    def __init__(
+        self, call: Call, *, cache: str, tenant: str, limit: int, budget: Budget, facts: Callable[[], Facts]
+    ) -> None:
         self.call = call
+        self.cache = cache
         self.tenant = tenant
         self.facts = facts
         self.begun = False
@@ -64,6 +67,7 @@ class Flight:
         self.error: GatewayError | None = None
         self.entry: Entry | None = None  # the whole answer, if it could be put together
         self.shared = self.kept = True
+        self.private = False  # alone before it began: what it answers is for its own client only
         self.whole = True
         self.on_alone: Callable[[], None] = lambda: None  # nobody may join any more
         self._limit = limit
@@ -95,6 +99,7 @@ class Flight:
     def alone(self) -> None:
         """From here on nobody may join, and nothing is stored."""
         self.kept = False
+        self.private = self.private or not self.begun
         if self.shared:
             self.shared = False
             self.on_alone()
@@ -109,7 +114,7 @@ class Flight:
         self.shared = False
         self.on_alone()
         self._wake()
-        self._release()
+        self._forget()
 
     # -- the sink -------------------------------------------------------------------------------------------------
 
@@ -155,13 +160,17 @@ class Flight:
         self._wake()
 
     def _forget(self) -> None:
-        """What all have read; and of what some have not, the part that is too long to wait for them."""
-        places = [reader.place for reader in self._readers] or [self._first + len(self._chunks)]
+        """What all have read; and of what some have not, the part that is too long to wait for them.
+
+        Of a log that was whole to its end, nobody is sent away.
+        """
+        behind_bytes = self._kept_bytes if self.whole else BEHIND_BYTES
+        places = [reader.place for reader in self._readers] or [self.end]
         slowest, fastest = min(places), max(places)
         gone = gone_bytes = 0
         for chunk in self._chunks:
             number = self._first + gone
-            if number >= slowest and (number >= fastest or self._kept_bytes - gone_bytes <= BEHIND_BYTES):
+            if number >= slowest and (number >= fastest or self._kept_bytes - gone_bytes <= behind_bytes):
                 break
             gone += 1
             gone_bytes += len(chunk)
@@ -169,13 +178,6 @@ class Flight:
         self._first += gone
         self._kept_bytes -= gone_bytes
         self._budget.used -= gone_bytes
-
-    def _release(self) -> None:
-        """The log is gone with its last reader."""
-        if self.closed and not self._readers:
-            self._budget.used -= self._kept_bytes
-            self._chunks.clear()
-            self._kept_bytes = 0
 
     # -- its readers ----------------------------------------------------------------------------------------------
 
@@ -192,7 +194,6 @@ class Flight:
         self.moved()
         if not self._readers and not self.over:
             self.abandon()
-        self._release()
 
     def log_from(self, place: int) -> tuple[bytes, int]:
         """What came since, and the place behind it. Raises ServiceError for who has fallen too far behind."""
@@ -210,6 +211,8 @@ class Flight:
 
     def moved(self) -> None:
         """A reader has read on, or left."""
+        if self.closed:
+            self._forget()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
