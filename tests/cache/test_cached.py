@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from gateway.charging.audit import audit
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
-from tests.stage import CONFIG, Open, Stage
+from gateway.tenants import Caller
+from tests.stage import CONFIG, PLAN, Open, Stage
 from tests.virtual import (
     BROKEN,
     DONE,
@@ -30,6 +33,7 @@ from tests.virtual import (
     drive,
     event,
     refused,
+    request,
     route,
     whole,
 )
@@ -105,6 +109,14 @@ class Asking:
         self._headers = headers
         self._body = body
         self._leaves: float | None = None
+
+    @property
+    def stays(self) -> bool:
+        return self._leaves is None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self._body.get("stream"))
 
     def leaving(self, after: float) -> Asking:
         self._leaves = after
@@ -630,3 +642,100 @@ async def test_a_failure_that_nobody_foresaw_is_told_to_all_and_leaves_nothing(
         assert b"internal_error" in sink.body
         assert b"secret" not in sink.body
         assert DONE not in sink.body
+
+
+# -- whose answers, and of which configuration --------------------------------------------------------------------
+
+
+def caller(tenant: str, *path: str) -> Caller:
+    return Caller(tenant, PLAN, (*path, tenant))
+
+
+@pytest.mark.parametrize(("scope", "expected"), [("tenant", ["miss"] * 3), ("account", ["miss", "hit", "miss"])])
+async def test_scope_says_whose_answers_they_are(play: Play, scope: str, expected: list[str]) -> None:
+    theatre = play([OK] * 3, scope=scope)
+    stage, ledger = theatre.stage, theatre.stage.ledger
+    ledger.apply_plan("u", PLAN)
+    ledger.add_tenant("t-1", "p", "t")
+    found = []
+    for who in (caller("t"), caller("t-1", "t"), caller("u")):
+        sink = ListSink()
+        await drive(stage.clock, stage.pipeline.handle(who, request(**COLD), sink), busy=stage.busy)
+        found.append(sink.headers["x-moma-cache"])
+    assert found == expected
+
+
+async def test_an_edit_of_what_a_route_stands_for_leaves_its_answers_behind(play: Play) -> None:
+    theatre = play([OK, OK])
+    await theatre.ask()
+    before = theatre.stage.caches
+    changes: list[tuple[dict[str, Any], str]] = [({"policy": "best"}, "miss"), ({"affinity": "session"}, "hit")]
+    for change, expected in changes:
+        config = cached()
+        edited = replace(config, routes={**config.routes, "kept": replace(config.routes["kept"], **change)})
+        stage = Stage(theatre.stage.ledger, theatre.stage.clock, theatre.stage.client._script, config=edited)
+        stage.pipeline._cached._caches = before
+        assert (await stage.ask(**COLD)).headers["x-moma-cache"] == expected
+
+
+# -- whatever happens ---------------------------------------------------------------------------------------------
+
+
+def mishap(rng: random.Random) -> Callable[[Sent], Said]:
+    """A backend that answers well, late, broken, refusing, filtered, or not at all."""
+    stream: list[Piece] = [ROLE, WORD, 0.5, WORD, 0.5, STOP, USAGE, DONE]
+
+    def answer(sent: Sent) -> Said:
+        kind, before = rng.random(), rng.choice([0.0, 0.5, 2.0])
+        if kind < 0.1:
+            return replace(refused(400), before=before)
+        if kind < 0.2:
+            return replace(refused(500), before=before)
+        if kind < 0.25:
+            return replace(BROKEN, before=before)
+        if not sent.body.get("stream"):
+            return Said(pieces=[whole("word word ")], before=before)
+        return Said(pieces=stream[: rng.choice([1, 2, 4])] if kind < 0.35 else stream, before=before)
+
+    return answer
+
+
+@pytest.mark.parametrize("ppm", [0, 300_000])
+@pytest.mark.parametrize("seed", range(100 if os.environ.get("MOMA_LONG") else 8))
+async def test_however_calls_end_nothing_is_left_and_nothing_broken_looks_whole(
+    play: Play, seed: int, ppm: int
+) -> None:
+    rng = random.Random(seed)
+    theatre = play(mishap(rng), charge_ppm=ppm, ttl_s=3.0)
+    asking = []
+    for _ in range(60):
+        control = rng.choice(["", "", "", "", "no-cache", "no-store", "max-age=1", "only-if-cached"])
+        patience = rng.choice(["", "", "1"])
+        headers = {"cache-control": control} | ({"x-stainless-read-timeout": patience} if patience else {})
+        body = {"stream": rng.random() < 0.7, "seed": rng.randrange(3), "max_tokens": rng.choice([50, 50, 50, 100_000])}
+        one = theatre.start(rng.uniform(0, 6), headers, **body)
+        asking.append(one.leaving(rng.uniform(0, 2)) if rng.random() < 0.3 else one)
+    sinks = await theatre.all(*asking)
+    for sink, one in zip(sinks, asking, strict=True):
+        if one.stays:
+            assert sink.finished
+        if sink.status == 200 and sink.finished:
+            broken = b'"error"' in sink.body
+            if one.streams:
+                assert (DONE in sink.body) != broken
+                assert broken or sink.body.count(b"word ") == 2
+            else:
+                [choice] = sink.json["choices"]
+                assert (choice["message"]["content"], choice["finish_reason"]) == ("word word ", "stop")
+    lines = theatre.stage.lines
+    assert len(lines) == 60
+    good = sum(sink.status == 200 and sink.finished and b'"error"' not in sink.body for sink in sinks)
+    assert sum(line["outcome"] in ("completed", "cache_hit") for line in lines) >= good
+    settled = [row for row in await theatre.stage.durable() if row["status"] == "settled"]
+    assert sum("cache_hit" in row["flags"] for row in settled) >= sum(
+        sink.headers.get("x-moma-cache") in ("hit", "coalesced") and sink.finished and b'"error"' not in sink.body
+        for sink in sinks
+    )
+    assert not theatre.stage.caches._flights
+    assert not theatre.stage.caches._tasks
+    assert theatre.stage.caches.budget("c")[1].used == 0

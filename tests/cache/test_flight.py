@@ -194,5 +194,5 @@ async def test_a_cancelled_reader_leaves_no_other_waiting() -> None:
     tasks[1].cancel()
     await one.write(b"x")
     await one.finish()
-    assert await asyncio.gather(tasks[0], tasks[2]) == [b"x", b"x"]
+    assert set(await asyncio.gather(tasks[0], tasks[2])) == {b"x"}
     assert tasks[1].cancelled()
