@@ -27,8 +27,12 @@ def cost_uc(quantities: Mapping[str, int], rates: Mapping[str, int]) -> int:
 @lru_cache(maxsize=64)
 def hit_flags(ppm: int) -> tuple[str, ...]:
     """What a cache hit has on its record: that it is one, and the share of the rate that was charged for it."""
-    percent = f"{Decimal(ppm) / 10_000:f}"
-    return CACHE_HIT, f"{_SHARE_FLAG}{percent}%"
+    return CACHE_HIT, _SHARE_FLAG + percent_text(ppm)
+
+
+def percent_text(ppm: int) -> str:
+    """Exact, without trailing zeros: 250000 -> "25%"."""
+    return f"{Decimal(ppm) / 10_000:f}%"
 
 
 def shared_uc(uc: int, flags: Sequence[str]) -> int:
