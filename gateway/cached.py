@@ -172,8 +172,8 @@ class CachedCalls:
         )
         reader = flight.join()
         try:
-            work = self._flown(site, key, asked, flight)
-            self._caches.fly(key, flight, work)
+            work = asked.lead(replace(asked.call, wants_usage=False, deadline_s=None), flight)
+            self._caches.fly(key, flight, self._flown(site, key, flight, work))
             await _in_time(reader.answered(), deadline)
             if flight.answer is not None:
                 await sink.send(flight.answer)
@@ -190,10 +190,10 @@ class CachedCalls:
         finally:
             flight.leave(reader)
 
-    async def _flown(self, site: Site, key: bytes, asked: Asked, flight: Flight) -> None:
+    async def _flown(self, site: Site, key: bytes, flight: Flight, work: Awaitable[None]) -> None:
         """The task of a flight: the whole life of its call, then what is kept of it."""
         try:
-            await asked.lead(replace(asked.call, wants_usage=False, deadline_s=None), flight)
+            await work
             if flight.error is None:
                 entry, again = await whole_answer(flight, site.route, self._clock.now())
                 flight.entry = entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gateway.clock import Clock
 from gateway.config.model import Cache
 from gateway.metrics import CacheState
 
+_log = logging.getLogger("gateway.cache")
 RESULTS: Final = ("hit", "miss", "bypass", "coalesced")
 JITTER: Final = 0.1  # of the time to live: what was stored together shall not end together
 LOG_FACTOR: Final = 4  # a stream may be so much longer than the largest entry: its answer is a tenth of it
@@ -108,7 +110,12 @@ class Caches:
             flight.on_alone = lambda: self._landed(at, flight)
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = flight
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("an answer could not be kept", exc_info=error)
 
     def _landed(self, at: tuple[str, bytes], flight: Flight) -> None:
         if self._flights.get(at) is flight:

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from openai import AsyncOpenAI
 
 from gateway.app import App
 from gateway.charging.audit import audit
@@ -202,6 +203,34 @@ async def test_a_shutdown_ends_calls_that_others_follow(town: Town) -> None:
     for _, body in await asyncio.gather(*clients):
         assert b"shutting_down" in body
         assert b"[DONE]" not in body
+
+
+async def test_the_sdk_reads_the_same_answer_from_a_backend_and_from_the_cache_whole_and_streamed(town: Town) -> None:
+    function = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    asked: dict[str, Any] = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": "How is the weather in Hohhot?"}],
+        "tools": [{"type": "function", "function": function}],
+        "logprobs": True,
+        "temperature": 0,
+    }
+    async with AsyncOpenAI(base_url=f"{town.url}/v1", api_key=KEYS["one"], max_retries=0) as client:
+        whole = (await client.chat.completions.create(**asked)).model_dump(exclude_unset=True)
+        again = (await client.chat.completions.create(**asked)).model_dump(exclude_unset=True)
+        async with client.chat.completions.stream(stream_options={"include_usage": True}, **asked) as stream:
+            final = await stream.get_final_completion()
+    assert again == whole
+    assert len(town.a.requests) == 1
+    [mine], [theirs] = final.choices, whole["choices"]
+    assert mine.finish_reason == theirs["finish_reason"]
+    assert (mine.message.content or None) == (theirs["message"].get("content") or None)
+    calls = [(call.id, call.function.name, call.function.arguments) for call in mine.message.tool_calls or []]
+    assert calls == [
+        (call["id"], call["function"]["name"], call["function"]["arguments"])
+        for call in theirs["message"].get("tool_calls") or []
+    ]
+    assert final.usage is not None
+    assert final.usage.total_tokens == whole["usage"]["total_tokens"]
 
 
 # -- operators ----------------------------------------------------------------------------------------------------
