@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final
 
 from cachetools import Cache
@@ -116,12 +117,14 @@ class Queues:
 class Answers(Cache[bytes, Entry]):
     """Keys to entries, at most `max_bytes` of them. A lookup counts as a hit; `in` does not.
 
-    State, beside that of the base class: queues by tenant (as many as have entries), and how many entries were let go.
+    State, beside that of the base class: queues by tenant (as many as have entries), how many entries were let go, and
+    `_ranking`, a heap of (-bytes, tenant) in which each tenant stands at least once with no less than it has.
     """
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, getsizeof=lambda entry: entry.size)
         self._queues: dict[str, Queues] = {}
+        self._ranking: list[tuple[int, str]] = []
         self.evicted = 0
 
     def __getitem__(self, key: bytes) -> Entry:
@@ -139,7 +142,9 @@ class Answers(Cache[bytes, Entry]):
         while self.currsize + size > self.maxsize:
             self._evict(entry.tenant, size)
         super().__setitem__(key, entry)
-        self._queues.setdefault(entry.tenant, Queues()).add(key, size)
+        queues = self._queues.setdefault(entry.tenant, Queues())
+        queues.add(key, size)
+        self._rank(entry.tenant, queues)
 
     def __delitem__(self, key: bytes) -> None:
         tenant = super().__getitem__(key).tenant
@@ -161,6 +166,7 @@ class Answers(Cache[bytes, Entry]):
     def clear(self) -> None:
         super().clear()
         self._queues.clear()
+        self._ranking.clear()
 
     def items_unread(self) -> Iterator[tuple[bytes, Entry]]:
         """All, in the order of their storing, without a hit for any."""
@@ -171,8 +177,24 @@ class Answers(Cache[bytes, Entry]):
         shares = [(tenant, len(queues), queues.bytes) for tenant, queues in self._queues.items()]
         return sorted(shares, key=lambda share: share[2], reverse=True)
 
+    def _rank(self, tenant: str, queues: Queues) -> None:
+        """Only growth has to be told at once; what is told too often is cleared away."""
+        heappush(self._ranking, (-queues.bytes, tenant))
+        if len(self._ranking) > 2 * len(self._queues) + 64:
+            self._ranking = [(-queues.bytes, tenant) for tenant, queues in self._queues.items()]
+            heapify(self._ranking)
+
     def _richest(self) -> str:
-        return max(self._queues, key=lambda tenant: self._queues[tenant].bytes)
+        """The first of the ranking that still has what it says; there must be a tenant."""
+        while True:
+            said, tenant = self._ranking[0]
+            queues = self._queues.get(tenant)
+            if queues is None:
+                heappop(self._ranking)
+            elif queues.bytes == -said:
+                return tenant
+            else:
+                heapreplace(self._ranking, (-queues.bytes, tenant))
 
     def _evict(self, tenant: str, size: int) -> None:
         """From the richest; the one that stores counts as if it had stored already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -84,6 +85,18 @@ def test_a_tenant_may_have_all_the_room_that_nobody_else_wants_and_gives_it_back
     assert Counter({tenant: entries for tenant, entries, _ in answers.tenants()}) == {"first": 50, "second": 50}
 
 
+def test_room_among_ten_thousand_tenants_is_found_without_looking_at_each() -> None:
+    answers = Answers(10_000 * ENTRY_BYTES)
+    for number in range(10_000):
+        answers[named(number)] = entry(tenant=str(number))
+    begun = time.process_time()
+    for number in range(10_000, 12_000):
+        answers[named(number)] = entry(tenant="one more")
+    assert time.process_time() - begun < 1.0, "a look at each would take several seconds"
+    assert answers.currsize == answers.maxsize
+    assert len(answers._ranking) <= 2 * 10_001 + 64
+
+
 def test_popitem_and_clear_keep_the_books() -> None:
     answers = filled(3)
     assert answers.popitem()[0] == named(0)
@@ -117,6 +130,8 @@ def test_a_random_walk_keeps_its_books_and_its_bounds(seed: int) -> None:
         owners = Counter(value.tenant for value in left)
         assert {tenant: entries for tenant, (entries, _) in shares.items()} == owners
         assert sum(size for _, size in shares.values()) == answers.currsize
+        if shares:
+            assert shares[answers._richest()][1] == max(size for _, size in shares.values())
 
 
 # -- caches by name -----------------------------------------------------------------------------------------------
