@@ -12,6 +12,7 @@ from gateway.call import Answer, Call, Usage
 from gateway.errors import GatewayError, ServiceError, ShuttingDown
 
 AHEAD_BYTES: Final = 64 * 1024  # how far the backend may run ahead of the fastest reader
+_BEHIND_ALL: Final = 2**62  # the place of who waits for the end: the backend is not held up for it
 BEHIND_BYTES: Final = 1024 * 1024  # how far a reader may fall behind the fastest, of what is too long to be kept
 
 
@@ -249,7 +250,9 @@ class Reader:
             await self._change()
 
     async def closed(self) -> None:
-        """Until the whole answer was put together, if it can be."""
+        """Until the whole answer was put together, if it can be. Who waits for it reads nothing else."""
+        self.place = self.read_bytes = _BEHIND_ALL
+        self._flight.moved()
         while not self._flight.closed:
             await self._change()
 

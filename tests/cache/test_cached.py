@@ -502,6 +502,14 @@ async def test_the_last_reader_leaves_and_the_call_ends_as_any_that_is_left(play
     assert theatre.stage.caches.states()[0].entries == 0
 
 
+async def test_a_follower_that_waits_for_all_of_it_gets_it_when_the_leader_has_left(play: Play) -> None:
+    words = [event({"content": "x" * 1000}) for _ in range(200)]
+    theatre = play([Said(pieces=[ROLE, *words[:5], 1.0, *words[5:], STOP, USAGE, DONE])])
+    _, follower = await theatre.all(theatre.start(stream=True).leaving(0.5), theatre.start(0.2))
+    assert len(follower.json["choices"][0]["message"]["content"]) == 200_000
+    assert theatre.stage.clock.at < 5
+
+
 async def test_a_follower_that_leaves_early_pays_nothing(play: Play) -> None:
     theatre = play([SLOW], charge_ppm=500_000)
     await theatre.all(theatre.start(stream=True), theatre.start(0.2, stream=True).leaving(0.5))

@@ -61,6 +61,18 @@ async def test_the_writer_waits_while_it_is_far_ahead_of_the_only_reader() -> No
     await writing
 
 
+async def test_who_waits_for_the_whole_answer_holds_nobody_up() -> None:
+    one = flight()
+    waiting = asyncio.ensure_future(one.join().closed())
+    await turn()
+    for _ in range(1_000):
+        await asyncio.wait_for(one.write(KB), 1)
+    await one.finish()
+    assert one.whole
+    one.close()
+    await waiting
+
+
 async def test_a_slow_reader_holds_up_neither_the_writer_nor_the_others() -> None:
     one = flight()
     slow, fast = one.join(), one.join()
