@@ -31,8 +31,9 @@ def chat(model: str, *, stream: bool) -> bytes:
     return orjson.dumps(body)
 
 
+STREAM_END = b"0\r\n\r\n"
 W1 = Load("W1", chat("m", stream=False), b"}")
-W2 = Load("W2", chat("m", stream=True), b"0\r\n\r\n")
+W2 = Load("W2", chat("m", stream=True), STREAM_END)
 
 
 def request(load: Load, key: str) -> bytes:
@@ -48,7 +49,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, request: bytes, load: Load, budget: list[int], done: asyncio.Future[None]) -> None:
         self._request = request
-        self._stream = load is W2
+        self._stream = load.end == STREAM_END
         self._budget = budget
         self._done = done
         self._buffer = b""
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
             return False
         assert self._buffer.startswith(b"HTTP/1.1 200"), self._buffer[:300]
         if self._stream:
-            if not self._buffer.endswith(b"0\r\n\r\n"):
+            if not self._buffer.endswith(STREAM_END):
                 return False
             assert b"data: [DONE]" in self._buffer, "a stream without [DONE]"
             return True

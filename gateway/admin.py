@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
@@ -28,6 +29,7 @@ from gateway.tenants import credential, key_hash
 
 FAILED_LOGINS = Limits(rpm=10)
 MAX_REMOTES = 1024
+PURGED_BY = ("cache", "tenant", "model")
 MAX_LISTED = 1000
 MAX_TAGS = 64
 MAX_TAG_CHARS = 64
@@ -43,7 +45,7 @@ Explain = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Admin:
-    """Without `reload` or `explain` there is no such path. State: failed logins by remote address, bounded."""
+    """Without `reload`, `explain` or `caches` there is no such path. State: failed logins by address, bounded."""
 
     def __init__(
         self,
@@ -53,12 +55,14 @@ class Admin:
         clock: Clock,
         reload: Reload | None = None,
         explain: Explain | None = None,
+        caches: Caches | None = None,
     ) -> None:
         self._ledger = ledger
         self._plans = plans
         self._reload = reload
         self._clock = clock
         self._explain = explain
+        self._caches = caches
         self._failures = Gates(clock)
         self._remotes: set[str] = set()
 
@@ -115,6 +119,8 @@ class Admin:
             case ["explain"] if self._explain is not None:
                 self._expect(method, "POST")
                 return 200, await self._explain(_object(body, *FIELDS))
+            case ["cache"] if self._caches is not None:
+                return 200, self._cache_of(self._caches, method, query)
         raise NotFound("There is no such admin path.")
 
     @staticmethod
@@ -211,6 +217,22 @@ class Admin:
             "priority": grant.priority,
             "source_ref": grant.source_ref,
         }
+
+    def _cache_of(self, caches: Caches, method: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """GET: figures of all caches. DELETE: lets go what `cache`, `tenant` and `model` name; all without them."""
+        if method == "GET":
+            return {"data": caches.look(), "next": None}
+        self._expect(method, "DELETE")
+        for field in query:
+            if field not in PURGED_BY:
+                raise InvalidValue(f"There is no such filter. Known: {', '.join(PURGED_BY)}.", param=field[:64])
+        cache, tenant, model = map(query.get, PURGED_BY)
+        if cache is not None and cache not in caches.names():
+            raise NotFound(f"no cache {cache[:64]!r}")
+        if tenant is not None:
+            self._tenant(tenant)
+        entries, size = caches.purge(cache, tenant, model)
+        return {"purged": entries, "bytes": size}
 
     async def _charges(self, tenant: str, query: Mapping[str, str]) -> tuple[int, Any]:
         self._tenant(tenant)

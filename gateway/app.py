@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.admin import Admin
 from gateway.backends.client import HttpClient
+from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
@@ -26,7 +27,7 @@ from gateway.edge import SWEEP_S, Edge
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, made, taken_over, without_plan
 from gateway.limits import Gates
-from gateway.metrics import LiveGauges, Metrics, TargetState
+from gateway.metrics import CacheGauges, LiveGauges, Metrics, TargetState
 from gateway.recorder import Recorder
 from gateway.reload import LOOK_S as RELOAD_LOOK_S
 from gateway.reload import Reloader
@@ -38,6 +39,7 @@ from gateway.waiting import Waiting
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+CACHE_SWEEP_S = 10.0
 FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
 MANY_FILES = 1_000_000
@@ -71,6 +73,7 @@ class App:
             self.ledger = await open_config_ledger(config, clock)
             stack.push_async_callback(self.ledger.aclose)
             parts = self._parts = self._made(clock)
+            stack.push_async_callback(parts.caches.aclose)  # what a connection's end has not ended, before the ledger's
             stack.push_async_callback(parts.client.aclose)
             chores = self._chores = Chores(clock)
             stack.push_async_callback(chores.aclose)
@@ -85,6 +88,7 @@ class App:
             )
             self._open = stack.pop_all()
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
+        chores.every(CACHE_SWEEP_S, "expiring cached answers", parts.caches.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
         chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
         chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
@@ -155,6 +159,7 @@ class App:
             tenant_gates=Gates(clock),
             backend_gates=Gates(clock),
             tenant_waiting=Waiting(),
+            caches=Caches(clock, random.Random()),
             backend_waiting=Waiting(),
             retry_budget=RetryBudget(),
             tokenizer=Tokenizer(),
@@ -186,6 +191,7 @@ class App:
             clock=parts.clock,
             reload=reload,
             explain=explain,
+            caches=parts.caches,
         )
         self._show(parts)
         return Gateway(
@@ -224,6 +230,7 @@ class App:
             return [(label, self.ledger.available_uc(*of)) for label, of in recorder.by_label(names).items()]
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
+        self.metrics.registry.register(CacheGauges(parts.caches.states))
         self.metrics.queued.labels("tenant").set_function(lambda: parts.tenant_waiting.count)
         self.metrics.queued.labels("backend").set_function(lambda: parts.backend_waiting.count)
         self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)

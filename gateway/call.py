@@ -72,6 +72,7 @@ class Call:
     deadline_s: float | None  # the client's own
     session: str = ""  # x-session-id
     prefer: str = ""  # x-moma-prefer: cost, latency, quality, balanced
+    cache_control: str = ""
     debug: bool = False
 
 

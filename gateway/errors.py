@@ -6,6 +6,7 @@ GatewayError
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
     ConfigRefused 422
+    NotCached 504
   ServiceError                 ours or theirs, as the client sees it
     BackendFailed 502          NoBackend 503            BackendOverloaded 429
     DeadlineExceeded 504       StoreUnavailable 503     ShuttingDown 503
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 
+UNFORESEEN = "The gateway failed. The request id helps to find out why."
 _NOISE_MS = 1e-3  # of sums of times
 
 
@@ -139,6 +141,16 @@ class QuotaExhausted(CallRejected):
 
     def __init__(self, message: str, **extra: Any) -> None:
         super().__init__(message, refusal="quota", **extra)
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class NotCached(CallRejected):
+    """`Cache-Control: only-if-cached`, and no stored answer: the status is that of RFC 9111, 5.2.1.7."""
+
+    status = 504
+    code = "not_cached"
 
     def headers(self) -> dict[str, str]:
         return {"x-should-retry": "false"}

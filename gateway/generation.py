@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
+from gateway.cache.caches import Caches
+from gateway.cached import CachedCalls
 from gateway.charging.ledger import Ledger
 from gateway.checks import Checker
 from gateway.clock import Clock
@@ -46,6 +48,7 @@ class Parts:
     tenant_gates: Gates
     backend_gates: Gates
     tenant_waiting: Waiting
+    caches: Caches
     backend_waiting: Waiting
     retry_budget: RetryBudget
     tokenizer: Tokenizer
@@ -100,6 +103,14 @@ def made(
         waiting=parts.backend_waiting,
     )
     tenants, router = Tenants(config.plans, static, parts.ledger), Router(config, parts.rng, parts.live)
+    cached = CachedCalls(
+        config=config,
+        card_version=card_version,
+        caches=parts.caches,
+        ledger=parts.ledger,
+        clock=parts.clock,
+        next_charge_id=parts.next_charge_id,
+    )
     pipeline = Pipeline(
         config=config,
         card_version=card_version,
@@ -114,6 +125,7 @@ def made(
         clock=parts.clock,
         deadlines=parts.deadlines,
         next_charge_id=parts.next_charge_id,
+        cached=cached,
     )
     explainer = Explainer(
         config=config,
@@ -145,6 +157,7 @@ def taken_over(parts: Parts, old: Generation | None, new: Generation) -> None:
     parts.health.follow(config.breaker, new.targets)
     parts.tenant_waiting.follow(config.queue)
     parts.backend_waiting.follow(config.queue)
+    parts.caches.configure(config.caches.values())
     parts.backend_gates.keep(config.backends)
     parts.client.follow(config.timeout.connect_s, [backend.base_url for backend in config.backends.values()])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -151,6 +151,7 @@ class Metrics:
         self.attempts = Counts(r, "moma_attempts", "Tries against backends", ("backend", "outcome"))
         self.credits = Counts(r, "moma_credits", "Credits moved", ("tenant", "kind"))
         self.cost = Counts(r, "moma_cost", "What backends charge us, in the currency", ("model",))
+        self.saved = Counts(r, "moma_saved_cost", "What backends would have charged us, in the currency", ("cause",))
         self.usage_missing = Counts(r, "moma_usage_missing", "Answers without usage", ("backend",))
         self.usage_bad = Counts(r, "moma_usage_bad", "Answers with impossible usage", ("backend",))
         self.limit_refusals = Counts(r, "moma_limit_refusals", "Calls refused by a limit", ("kind",))
@@ -192,6 +193,37 @@ class TargetState:
     model: str
     in_flight: int
     breaker: int  # 0 closed, 1 half-open, 2 open
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """What a scrape shows of a cache; `lookups` by result: hit, miss, bypass, coalesced."""
+
+    cache: str
+    entries: int
+    bytes: int
+    lookups: Mapping[str, int]
+
+
+class CacheGauges(Collector):
+    """Read from the caches when somebody asks."""
+
+    def __init__(self, caches: Callable[[], Iterable[CacheState]]) -> None:
+        self._caches = caches
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        lookups = CounterMetricFamily("moma_cache_lookups", "Calls on routes with a cache", labels=("cache", "result"))
+        size = GaugeMetricFamily("moma_cache_bytes", "What answers take in memory", labels=("cache",))
+        entries = GaugeMetricFamily("moma_cache_entries", "Answers kept", labels=("cache",))
+        for state in self._caches():
+            size.add_metric((state.cache,), state.bytes)
+            entries.add_metric((state.cache,), state.entries)
+            for result, count in state.lookups.items():
+                lookups.add_metric((state.cache, result), count)
+        yield from (lookups, size, entries)
 
 
 class LiveGauges(Collector):

@@ -74,6 +74,7 @@ def parse_call(request: Request) -> Call:
         deadline_s=_deadline_s(request.headers),
         session=request.headers.get("x-session-id", ""),
         prefer=_prefer(request.headers),
+        cache_control=request.headers.get("cache-control", ""),
         debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
     )
 

@@ -1,17 +1,20 @@
 """A call's whole life, from its bytes to its charge: read this first.
 
-parse -> admit -> route -> reserve -> dispatch -> settle -> the last byte; then, whatever happened, close and release.
+parse -> admit -> (cache) -> route -> reserve -> dispatch -> settle -> the last byte; then, whatever happened, close
+and release.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from gateway import errors
-from gateway.adapters.openai import StreamReader, answer_text
 from gateway.admission import Admission, Entry
+from gateway.cache.flight import Flight
+from gateway.cached import Asked, CachedCalls, Site
 from gateway.call import Answer, Call, Request, Sink, Usage
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
@@ -27,14 +30,19 @@ from gateway.recorder import Finished, Recorder
 from gateway.routing.estimate import estimated_input, needed_context
 from gateway.routing.router import Decision, Router
 from gateway.tenants import Caller, Tenants
-from gateway.tokens import Tokenizer, prompt_text
+from gateway.tokens import Tokenizer
+from gateway.unreported import Unreported
 from gateway.waiting import Waiting
+
+_log = logging.getLogger("gateway.pipeline")
 
 
 class _Life:
     """What one call has acquired so far, so that its end can give it back. Every field is set once."""
 
-    __slots__ = ("charge_id", "decision", "delivery", "dispatched", "entry", "lowered_to", "receipt", "record")
+    __slots__ = (
+        "charge_id", "decision", "delivery", "dispatched", "entry", "flight", "lowered_to", "receipt", "record",
+    )  # fmt: skip
 
     def __init__(self, record: Finished) -> None:
         self.record = record
@@ -45,6 +53,7 @@ class _Life:
         self.decision: Decision | None = None
         self.receipt: Receipt | None = None
         self.lowered_to: int | None = None
+        self.flight: Flight | None = None  # its task is what ends this call
 
     def limits(self) -> dict[str, str]:
         return self.entry.headers() if self.entry is not None else {}
@@ -69,7 +78,10 @@ class Pipeline:
         clock: Clock,
         deadlines: Deadlines,
         next_charge_id: Callable[[], str],
+        cached: CachedCalls,
     ) -> None:
+        self._cached = cached
+        self._sites = cached.sites
         self._config = config
         self._card_version = card_version  # of the rates in `config`
         self._tenants = tenants
@@ -78,6 +90,7 @@ class Pipeline:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._tokenizer = tokenizer
+        self._unreported = Unreported(tokenizer)
         self._recorder = recorder
         self._clock = clock
         self._deadlines = deadlines
@@ -90,24 +103,14 @@ class Pipeline:
         try:
             call = parse_call(request)
             life.record.stream = call.stream
-            deadline = self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
+            deadline = self._deadline(call)
             life.entry = self._admission.entry(caller)
             life.delivery.waited_s = await self._admission.admit(life.entry, caller, estimated_input(call), deadline)
-            needed = needed_context(call)
-            if self._router.near_limit(call.model, needed):
-                needed = await self._tokenizer.counted(call, needed)
-            now = self._clock.now()
-            decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
-            self._dispatcher.shed(call, decision, caller.share)
-            life.charge_id = self._next_charge_id()
-            max_tokens = await self._reserve(life, caller, call, decision)
-            job = self._job(life, caller, call, decision, max_tokens, deadline)
-            await self._dispatcher.run(job, sink, life.delivery)
-            usage = life.delivery.usage or await self._counted(call, life.delivery)
-            receipt = self._settle(life, usage)
-            life.receipt = await receipt  # answered means charged: only now the last byte may go
-            await self._finish(life, job, sink)
-            life.record.outcome, life.record.status = "completed", 200
+            site = self._sites.get(call.model)
+            if site is None and not call.cache_control:
+                await self._serve(life, caller, call, deadline, sink)
+            else:
+                await self._from_cache(life, caller, call, deadline, site, sink)
         except errors.GatewayError as error:
             await self._fail(life, error, sink)
         except ConnectionError:  # the client has left
@@ -115,6 +118,59 @@ class Pipeline:
         except Exception:  # ours, not the client's leaving: it is told by the edge, and pays for what was passed on
             life.record.outcome, life.record.status = "failed", errors.GatewayError.status
             raise
+        finally:
+            if life.flight is None:
+                self._end(life, call)
+
+    async def _serve(self, life: _Life, caller: Caller, call: Call, deadline: Deadline, sink: Sink) -> None:
+        """From the route to the last byte, by a backend."""
+        needed = needed_context(call)
+        if self._router.near_limit(call.model, needed):
+            needed = await self._tokenizer.counted(call, needed)
+        now = self._clock.now()
+        decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
+        self._dispatcher.shed(call, decision, caller.share)
+        life.charge_id = self._next_charge_id()
+        max_tokens = await self._reserve(life, caller, call, decision)
+        job = self._job(life, caller, call, decision, max_tokens, deadline)
+        await self._dispatcher.run(job, sink, life.delivery)
+        usage = life.delivery.usage or await self._unreported.counted(call, life.delivery)
+        receipt = self._settle(life, usage)
+        life.receipt = await receipt  # answered means charged: only now the last byte may go
+        await self._finish(life, job, sink)
+        life.record.outcome, life.record.status = "completed", 200
+
+    def _deadline(self, call: Call) -> Deadline:
+        return self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
+
+    async def _from_cache(
+        self, life: _Life, caller: Caller, call: Call, deadline: Deadline, site: Site | None, sink: Sink
+    ) -> None:
+        """By a stored answer, by that of the same call under way, or as the call that others may follow."""
+        self._router.check(call.model, caller.plan)
+
+        def serve() -> Awaitable[None]:
+            return self._serve(life, caller, call, deadline, sink)
+
+        def lead(call: Call, flight: Flight) -> Coroutine[Any, Any, None]:
+            life.flight = flight
+            return self._lead(life, caller, call, flight)
+
+        asked = Asked(caller, call, deadline, life.limits, life.record, life.delivery, serve, lead)
+        await self._cached.answer(site, asked, sink)
+
+    async def _lead(self, life: _Life, caller: Caller, call: Call, flight: Flight) -> None:
+        """A call's life in a task of its own, which ends when nobody reads any more, as if the client had left."""
+        try:
+            flight.start()
+            await self._serve(life, caller, call, self._deadline(call), flight)
+        except errors.GatewayError as error:
+            flight.error = error
+            await self._fail(life, error, flight)
+        except Exception:
+            _log.exception("a call failed unexpectedly (%s)", call.request_id)
+            flight.error = errors.GatewayError(errors.UNFORESEEN)
+            await self._fail(life, flight.error, flight)
         finally:
             self._end(life, call)
 
@@ -145,6 +201,8 @@ class Pipeline:
         life.record.reserved_uc = hold.reserved_uc
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens
+        if life.flight is not None and (life.lowered_to is not None or hold.max_tokens != quote.max_tokens):
+            life.flight.alone()  # an answer that was cut short is for nobody else
         return hold.max_tokens
 
     def _job(
@@ -171,7 +229,7 @@ class Pipeline:
                 "x-moma-route": decision.route,
                 "x-moma-reason": decision.reason,
                 "x-moma-attempts": str(delivery.attempts),
-                "x-moma-cache": "bypass",
+                "x-moma-cache": "bypass" if life.flight is None else "miss",
                 **life.limits(),
             }
             if life.lowered_to is not None:
@@ -179,18 +237,6 @@ class Pipeline:
             return out
 
         return Job(call, decision, max_tokens, deadline, sending, headers, caller.share)
-
-    async def _counted(self, call: Call, delivery: Delivery) -> Usage:
-        """The local count, where the backend said nothing: what went in, and what came out."""
-        text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
-        counts = await self._tokenizer.count_long(prompt_text(call)), await self._tokenizer.count_long(text)
-        return _estimated(call, delivery, *counts)
-
-    def _counted_so_far(self, call: Call, delivery: Delivery) -> Usage:
-        """The same for a call that was cut off, without an await: of long texts an estimate."""
-        text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
-        counts = self._tokenizer.count_now(prompt_text(call)), self._tokenizer.count_now(text)
-        return _estimated(call, delivery, *counts, "partial")
 
     def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
         target = life.delivery.target
@@ -245,7 +291,8 @@ class Pipeline:
                 usage = record.usage
                 life.entry.release(usage.rated_tokens if usage is not None else 0)
         record.ended = self._clock.now()
-        record.route = life.decision.route if life.decision else ""
+        if life.decision is not None:
+            record.route = life.decision.route
         if delivery.target is not None:
             record.model, record.backend = delivery.target.model.name, delivery.target.backend.name
         record.attempts, record.waited_s = delivery.attempts, delivery.waited_s
@@ -264,7 +311,7 @@ class Pipeline:
             if record.usage is not None and life.receipt is None:  # cut off while it awaited the commit, or refused
                 return self._settle(life, record.usage)
             if life.dispatched and record.usage is None and call is not None and self._owes(life):
-                return self._settle(life, self._counted_so_far(call, delivery))
+                return self._settle(life, self._unreported.counted_so_far(call, delivery))
             return None
         finally:
             self._ledger.close(life.charge_id, record.outcome)
@@ -284,24 +331,9 @@ def error_answer(error: errors.GatewayError, request_id: str, limits: Mapping[st
     return Answer(error.status, headers, errors.encoded(error))
 
 
-def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: str) -> Usage:
-    """Nobody has said what an image comes to: it counts as the most that its model declares."""
-    if call.media_parts and delivery.target is not None:
-        read += call.media_parts * delivery.target.model.max_image_tokens
-    quantities = {"input": read, "output": written, "calls": 1}
-    return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))
-
-
 def error_event(answer: Answer) -> bytes:
     """How a stream ends that breaks after the first byte."""
     return b"data: " + answer.body + b"\n\n"
-
-
-def _answer_text(delivery: Delivery) -> str:
-    reader: StreamReader | None = delivery.reader
-    if reader is not None:
-        return reader.passed_text()
-    return answer_text(delivery.answer.body) if delivery.answer is not None else ""
 
 
 def _charged(record: Finished, receipt: Receipt) -> None:

@@ -35,6 +35,8 @@ class Finished:
     waited_s = 0.0
     first_token_s: float | None = None
     refusal = ""
+    hit = False  # answered, and charged for, without a backend
+    saved = 0  # micro-units of currency that a backend would have taken
 
     def __init__(self, request_id: str, *, tenant: str = "", started: float = 0.0) -> None:
         self.request_id = request_id
@@ -79,6 +81,8 @@ class Recorder:
             self.credited(call.tenant, "reserved", call.reserved_uc)
         if call.backend:
             self._of_answer(call)
+        elif call.hit:
+            self._of_hit(call)
         if self._log is not None:
             self._log(_line(call))
 
@@ -95,6 +99,14 @@ class Recorder:
             series.first_token.observe(call.first_token_s)
         if call.usage is not None:
             self._of_usage(call, call.usage, series)
+
+    def _of_hit(self, call: Finished) -> None:
+        """No backend worked: what is told of backends and of their tokens is not told of it."""
+        self._overhead[call.stream].observe(max(0.0, call.ended - call.started - call.waited_s))
+        self._metrics.saved.inc(("exact_cache",), call.saved / MICRO)
+        self.credited(call.tenant, "settled", call.charged_uc)
+        if call.overage_uc:
+            self.credited(call.tenant, "overage", call.overage_uc)
 
     def _of_usage(self, call: Finished, usage: Usage, series: _Answers) -> None:
         output = usage.output_tokens

@@ -17,7 +17,15 @@ import orjson
 from gateway.admin import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, ShuttingDown
+from gateway.errors import (
+    UNFORESEEN,
+    GatewayError,
+    InvalidKey,
+    InvalidValue,
+    MethodNotAllowed,
+    NotFound,
+    ShuttingDown,
+)
 from gateway.generation import Generation
 from gateway.metrics import Metrics
 from gateway.pipeline import error_answer, error_event
@@ -29,7 +37,6 @@ _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-_UNFORESEEN = "The gateway failed. The request id helps to find out why."
 _log = logging.getLogger("gateway.server")
 
 
@@ -155,7 +162,7 @@ class Gateway:
             raise
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
-            failed = error_answer(GatewayError(_UNFORESEEN), request_id)
+            failed = error_answer(GatewayError(UNFORESEEN), request_id)
             if sink.streaming:
                 await sink.finish(error_event(failed))
             http.keep_alive = False

@@ -12,9 +12,11 @@ import orjson
 
 from gateway.app import ids
 from gateway.backends.keys import Keys
+from gateway.cache.caches import Caches
+from gateway.cached import CachedCalls
 from gateway.call import BUCKETS
 from gateway.charging.ledger import Ledger
-from gateway.config.model import Plan, PlanGrant, Retry, Timeout
+from gateway.config.model import Config, Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
 from gateway.limits import Gates
@@ -63,27 +65,31 @@ class Stage:
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     lines: list[dict[str, Any]] = field(default_factory=list)
     batches: int = 0
+    config: Config = CONFIG
 
     def __post_init__(self) -> None:
         rng = random.Random(self.seed)
-        self.live = Live(CONFIG.breaker)
+        self.live = Live(self.config.breaker)
         self.client = FakeClient(self.clock, self.script)
         self.metrics = Metrics()
         self.gates = Gates(self.clock)
+        deadlines = Deadlines(self.clock)
+        self.caches = Caches(self.clock, rng)
+        self.caches.configure(self.config.caches.values())
         self.pipeline = Pipeline(
-            config=CONFIG,
+            config=self.config,
             card_version=1,
-            tenants=Tenants(CONFIG.plans, {}, self.ledger),
+            tenants=Tenants(self.config.plans, {}, self.ledger),
             gates=self.gates,
-            waiting=Waiting(CONFIG.queue),
-            router=Router(CONFIG, rng, self.live),
+            waiting=Waiting(self.config.queue),
+            router=Router(self.config, rng, self.live),
             dispatcher=Dispatcher(
                 client=self.client,
-                keys={name: Keys(self.keys, self.clock) for name in CONFIG.backends},
+                keys={name: Keys(self.keys, self.clock) for name in self.config.backends},
                 live=self.live,
                 gates=Gates(self.clock),
-                timeout=CONFIG.timeout,
-                retry=CONFIG.retry,
+                timeout=self.config.timeout,
+                retry=self.config.retry,
                 clock=self.clock,
                 rng=rng,
                 attempted=self.metrics.attempted,
@@ -94,8 +100,16 @@ class Stage:
             tokenizer=self.tokenizer,
             recorder=Recorder(self.metrics, top=50, log=lambda line: self.lines.append(orjson.loads(line))),
             clock=self.clock,
-            deadlines=Deadlines(self.clock),
+            deadlines=deadlines,
             next_charge_id=ids("ch"),
+            cached=CachedCalls(
+                config=self.config,
+                card_version=1,
+                caches=self.caches,
+                ledger=self.ledger,
+                clock=self.clock,
+                next_charge_id=ids("hit"),
+            ),
         )
 
     def handle(self, sink: ListSink, headers: dict[str, str] | None = None, **body: Any) -> Any:

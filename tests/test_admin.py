@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from gateway.admin import Admin, credits_uc
+from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import ConfigRefused, GatewayError, InvalidKey, InvalidValue, RateLimited
@@ -18,6 +20,7 @@ from tests.charging.fakes import quote, settle
 from tests.conftest import ADMIN_KEY, World
 from tests.virtual import START_MS, VirtualClock
 
+CACHES = Caches(VirtualClock(), random.Random(1))
 PLANS = {"pro": Plan("pro", (PlanGrant(1_000_000_000, "month"),)), "empty": Plan("empty")}
 
 
@@ -29,7 +32,7 @@ class Desk:
         self.ledger = ledger
         self.tenants = Tenants(PLANS, {}, ledger)
         self.reloads: list[GatewayError | None] = []
-        self.admin = Admin(ledger=ledger, plans=lambda: PLANS, reload=self.reload, clock=clock)
+        self.admin = Admin(ledger=ledger, plans=lambda: PLANS, reload=self.reload, clock=clock, caches=CACHES)
 
     async def reload(self) -> dict[str, Any]:
         error = self.reloads.pop(0)

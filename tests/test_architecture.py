@@ -25,6 +25,7 @@ LAYERS = (
     ("changes",),
     ("generation",),
     ("pipeline", "explain"),
+    ("cached", "unreported"),
     ("admission",),
     ("dispatch",),
     ("recorder", "quote", "checks"),

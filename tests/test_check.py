@@ -33,8 +33,10 @@ models:
 aliases: {gpt: medium}
 routes:
   auto: {pick: {tags: [chat]}, policy: weighted, require: {region: [cn-north, cn-south]},
-    fallback: {error: [far, large], context: [large]}}
+    fallback: {error: [far, large], context: [large]}, cache: short}
   safe: {pick: [far], fallback: {error: [auto]}}
+cache:
+  short: {ttl: 10m, charge: 25%, max_bytes: 8MB}
 plans:
   trial: {grants: [{credits: 1M, every: month}, {credits: 2.5k}], rpm: 60, tpm: 200k, concurrency: 8, max_output: 2k}
   narrow: {allow: [chat], rpm: 5}
@@ -181,6 +183,21 @@ def pairs(targets: list[dict[str, Any]]) -> set[tuple[str, str]]:
     return {(target["model"], backend) for target in targets for backend in target["backends"]}
 
 
+def test_caches_with_the_routes_that_use_them(check: Checked) -> None:
+    assert check.json(GOOD)["understood"]["caches"] == [
+        {
+            "name": "short",
+            "routes": ["auto"],
+            "ttl_s": 600.0,
+            "scope": "tenant",
+            "charge": "25%",
+            "sampled": False,
+            "max_bytes": 8_000_000,
+            "max_entry": 1_000_000,
+        }
+    ]
+
+
 # -- for people ---------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +216,7 @@ def test_the_summary_says_all_of_it(check: Checked) -> None:
         "far (none)",
         "region cn-north or cn-south",
         "medium, auto, safe (fallback)",
+        "short  600 s  tenant  25%              without chance  8 MB     auto",
         "every name",
         "plan free, backend south",
         "warning secret env:A_KEY is not set",

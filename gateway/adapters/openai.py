@@ -115,6 +115,11 @@ class StreamReader:
     def usage(self) -> Usage | None:
         return _usage_of(self._call, self._model, self._usage_json)
 
+    @property
+    def said_usage(self) -> tuple[Any, bytes]:
+        """Usage as the backend said it last, and the event of its own that it came in, if any."""
+        return self._usage_json, self._usage_event
+
     def feed(self, data: bytes) -> bytes:
         """The bytes to pass on now, perhaps none. Raises AttemptFailed("broken")."""
         if self.done:
@@ -145,7 +150,7 @@ class StreamReader:
                 return False
             self._held.insert(0, ready)  # the last event lacked its empty line: it goes out with flush()
         self._fold()
-        return self.done or len(self._ends) >= self._expected()
+        return self.done or len(self._ends) >= expected_choices(self._call)
 
     def flush(self) -> bytes:
         """What is still held back, once."""
@@ -204,12 +209,6 @@ class StreamReader:
             if choice.get("finish_reason") is not None and isinstance(index, int) and len(self._ends) < 2**18:
                 self._ends.add(index)
 
-    def _expected(self) -> int:
-        """Choices the client gets: best_of makes more than it returns."""
-        n = self._call.body.get("n") or 1
-        best_of = self._call.body.get("best_of") or 1
-        return max(1, self._call.choices // max(n, best_of) * n)
-
     def _passed(self, block: bytes) -> bytes:
         if block:
             self._kept.append(block)
@@ -229,6 +228,13 @@ class StreamReader:
             self._text += [_text_of(choice.get("delta")) + _text_of(choice) for choice in choices]
         self._kept.clear()
         self._kept_bytes = 0
+
+
+def expected_choices(call: Call) -> int:
+    """Choices the client gets: best_of makes more than it returns."""
+    n = call.body.get("n") or 1
+    best_of = call.body.get("best_of") or 1
+    return max(1, call.choices // max(n, best_of) * int(n))
 
 
 def _unmarked_until(block: bytes, start: int) -> int:

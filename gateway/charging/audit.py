@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.charging import cards
-from gateway.charging.rating import cost_uc
+from gateway.charging.rating import cost_uc, shared_uc
 from gateway.charging.store import read_only
 from gateway.errors import StoreUnavailable
 
@@ -77,8 +77,8 @@ class _Books:
             return bool(row["card_version"] == cards.UNKEPT)
         flags = orjson.loads(row["flags"])
         try:
-            cost = cost_uc(orjson.loads(row["usage"]), card.get(row["model_served"], {}))
-        except KeyError:
+            cost = shared_uc(cost_uc(orjson.loads(row["usage"]), card.get(row["model_served"], {})), flags)
+        except (KeyError, ArithmeticError):  # no rate; a share that is no number
             return False
         if "bad_usage" in flags or "estimated" in flags:
             cost = max(0, min(cost, row["reserved"]))

@@ -18,7 +18,7 @@ from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
 from gateway.charging.preview import Terms
-from gateway.charging.rating import Quote, cost_uc, provider_cost
+from gateway.charging.rating import Quote, cost_uc, provider_cost, shared_uc
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
@@ -102,6 +102,12 @@ class Ledger:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
 
+    def hold_nothing(self, charge_id: str, quote: Quote) -> None:
+        """For what is free and settled in the same step: an exhausted tenant is served. Raises StoreUnavailable."""
+        image, now = self._usable(), self._clock.now()
+        hold = Hold(charge_id, quote, None, 0, [], self._clock.wall_ms(), now)
+        image.holds[charge_id] = image.young[charge_id] = hold
+
     def dispatched(self, charge_id: str, backend: str, model: str) -> None:
         """From here on the backend may have worked. Raises StoreUnavailable when the hold was lost with the store."""
         image = self._usable()
@@ -129,6 +135,8 @@ class Ledger:
         flags = (*usage.flags, *status_flags)
         assert hold.dispatched or "cache_hit" in flags, "I13: no settle without dispatch or cache hit"
         charged_uc = cost_uc(usage.quantities, rates)
+        if status_flags:
+            charged_uc = shared_uc(charged_uc, flags)
         if "bad_usage" in flags or "estimated" in flags:  # what nobody reported never costs more than was held
             charged_uc = max(0, min(charged_uc, hold.reserved_uc))
         now_ms = self._clock.wall_ms()
@@ -333,9 +341,7 @@ class Ledger:
             return self._receipt_future(receipt)
         future: asyncio.Future[Receipt] = self._loop.create_future()
         if receipt is None or not receipt.settled:  # an answer that nothing charged must not go out
-            _fail(
-                future, StoreUnavailable(f"charge {charge_id} was lost with the store, or closed without being settled")
-            )
+            _fail(future, StoreUnavailable(f"charge {charge_id} was lost with the store, or closed without a settle"))
         else:
             future.set_result(receipt)
         return future

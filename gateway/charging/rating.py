@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 UC_PER_CREDIT: Final = 1_000_000
+PPM: Final = 1_000_000  # all of a charge; shares are millionths of it
+CACHE_HIT: Final = "cache_hit"
+_SHARE_FLAG: Final = "charge:"
 MIN_CLAMPED_TOKENS: Final = 256  # an answer cut shorter than this is of no use: refuse instead
 
 
@@ -17,6 +22,27 @@ def cost_uc(quantities: Mapping[str, int], rates: Mapping[str, int]) -> int:
         if quantity:
             total += quantity * rates[bucket]
     return total
+
+
+@lru_cache(maxsize=64)
+def hit_flags(ppm: int) -> tuple[str, ...]:
+    """What a cache hit has on its record: that it is one, and the share of the rate that was charged for it."""
+    return CACHE_HIT, _SHARE_FLAG + percent_text(ppm)
+
+
+def percent_text(ppm: int) -> str:
+    """Exact, without trailing zeros: 250000 -> "25%"."""
+    return f"{Decimal(ppm) / 10_000:f}%"
+
+
+def shared_uc(uc: int, flags: Sequence[str]) -> int:
+    """What is charged of a cost: all, or of a cache hit the share among its flags, rounded down to a micro-credit."""
+    if CACHE_HIT not in flags:
+        return uc
+    for flag in flags:
+        if flag.startswith(_SHARE_FLAG):
+            return uc * int(Decimal(flag[len(_SHARE_FLAG) : -1]) * 10_000) // PPM
+    return uc
 
 
 def provider_cost(quantities: Mapping[str, int], price: Mapping[str, int]) -> int:

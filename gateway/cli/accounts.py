@@ -24,14 +24,14 @@ TIME_HELP = "a date or time, in the timezone of routes.yaml unless it says anoth
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    _add_tenant(_noun(subparsers, "tenant", "who is billed"))
-    _add_key(_noun(subparsers, "key", "api keys"))
-    _add_grant(_noun(subparsers, "grant", "credits for a tenant"))
+    _add_tenant(noun(subparsers, "tenant", "who is billed"))
+    _add_key(noun(subparsers, "key", "api keys"))
+    _add_grant(noun(subparsers, "grant", "credits for a tenant"))
     parser = subparsers.add_parser("statement", help="what a tenant had, spent and has left")
     parser.add_argument("id", metavar="TENANT")
     parser.add_argument("--from", dest="from_", metavar="DATE", help="default: the first of this month")
     parser.add_argument("--to", metavar="DATE", help="exclusive, default: now")
-    _finish(parser, _statement, tables.statement)
+    finish(parser, _statement, tables.statement)
 
 
 def _add_tenant(tenant: Subparsers) -> None:
@@ -40,11 +40,11 @@ def _add_tenant(tenant: Subparsers) -> None:
     parser.add_argument("--plan", required=True)
     parser.add_argument("--parent", metavar="ID", help="the tenant whose grants it may draw on as well")
     parser.add_argument("--tag", dest="tags", action="append", default=[], metavar="TAG", help="may be repeated")
-    _finish(parser, _tenant_add, tables.one)
-    _finish(tenant.add_parser("list", help="all tenants"), lambda args: Asked("GET", ("tenants",)), tables.many)
+    finish(parser, _tenant_add, tables.one)
+    finish(tenant.add_parser("list", help="all tenants"), lambda args: Asked("GET", ("tenants",)), tables.many)
     parser = tenant.add_parser("show", help="one tenant")
     parser.add_argument("id", metavar="ID")
-    _finish(parser, lambda args: Asked("GET", ("tenants", args.id)), tables.one)
+    finish(parser, lambda args: Asked("GET", ("tenants", args.id)), tables.one)
 
 
 def _add_key(key: Subparsers) -> None:
@@ -54,14 +54,14 @@ def _add_key(key: Subparsers) -> None:
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
     for kind, what in (("rpm", "requests"), ("tpm", "tokens"), ("concurrency", "calls at once")):
         parser.add_argument(f"--{kind}", metavar="N", help=f"{what} of this key{' a minute' * (kind != 'concurrency')}")
-    _finish(parser, _key_add, tables.new_key)
+    finish(parser, _key_add, tables.new_key)
     parser = key.add_parser("list", help="a tenant's keys, the revoked and expired ones too; never the secrets")
     parser.add_argument("id", metavar="TENANT")
-    _finish(parser, lambda args: Asked("GET", ("tenants", args.id, "keys")), tables.many)
+    finish(parser, lambda args: Asked("GET", ("tenants", args.id, "keys")), tables.many)
     parser = key.add_parser("revoke", help="a key stops working at once")
     parser.add_argument("id", metavar="TENANT")
     parser.add_argument("key_id", metavar="KEY_ID")
-    _finish(parser, lambda args: Asked("DELETE", ("tenants", args.id, "keys", args.key_id)), tables.one)
+    finish(parser, lambda args: Asked("DELETE", ("tenants", args.id, "keys", args.key_id)), tables.one)
     parser = key.add_parser("hash", help="the hash of a key read from standard input, for routes.yaml")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(func=_hash)
@@ -74,43 +74,43 @@ def _add_grant(grant: Subparsers) -> None:
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
     parser.add_argument("--priority", type=int, help="0 to 1000, the lowest is spent first; default 30")
     parser.add_argument("--source-ref", metavar="REF", help="the same REF again returns the first grant")
-    _finish(parser, _grant_add, tables.one)
+    finish(parser, _grant_add, tables.one)
 
 
-def _noun(subparsers: Subparsers, name: str, help_: str) -> Subparsers:
+def noun(subparsers: Subparsers, name: str, help_: str) -> Subparsers:
     return subparsers.add_parser(name, help=help_).add_subparsers(required=True, metavar="VERB")
 
 
-def _finish(parser: argparse.ArgumentParser, build: Build, show: Show) -> None:
+def finish(parser: argparse.ArgumentParser, build: Build, show: Show) -> None:
     """What every verb takes, and how it runs."""
     parser.add_argument("-c", "--config", type=Path, default=Path("routes.yaml"))
     parser.add_argument("--url", help="the running gateway, default: server.host and port of routes.yaml")
     parser.add_argument("--json", action="store_true")
-    parser.set_defaults(func=lambda args: _run(args, build(args), show))
+    parser.set_defaults(func=lambda args: _run(args, build, show))
 
 
 def _tenant_add(args: argparse.Namespace) -> Asked:
     body = {"id": args.id, "plan": args.plan, "tags": args.tags}
-    return Asked("POST", ("tenants",), body | _given(parent=args.parent))
+    return Asked("POST", ("tenants",), body | given(parent=args.parent))
 
 
 def _key_add(args: argparse.Namespace) -> Asked:
-    limits = _given(rpm=args.rpm, tpm=args.tpm, concurrency=args.concurrency)
-    body = _given(name=args.name, expires_at=args.expires_at, limits=limits or None)
+    limits = given(rpm=args.rpm, tpm=args.tpm, concurrency=args.concurrency)
+    body = given(name=args.name, expires_at=args.expires_at, limits=limits or None)
     return Asked("POST", ("tenants", args.id, "keys"), body)
 
 
 def _grant_add(args: argparse.Namespace) -> Asked:
-    body = _given(expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority)
+    body = given(expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority)
     return Asked("POST", ("tenants", args.id, "grants"), {"credits": args.credits, **body})
 
 
 def _statement(args: argparse.Namespace) -> Asked:
-    query = _given(**{"from": args.from_, "to": args.to})
+    query = given(**{"from": args.from_, "to": args.to})
     return Asked("GET", ("tenants", args.id, "statement"), query=query)
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -124,10 +124,10 @@ def _hash(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, asked: Asked, show: Show) -> int:
+def _run(args: argparse.Namespace, build: Build, show: Show) -> int:
     try:
         config = load(args.config)
-        value = _all_pages(config, args.url, _in_zone(asked, ZoneInfo(config.timezone)))
+        value = _all_pages(config, args.url, _in_zone(build(args), ZoneInfo(config.timezone)))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return NO

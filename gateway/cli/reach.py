@@ -44,6 +44,7 @@ class Asked:
     parts: tuple[str, ...]
     body: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False  # only a running gateway has it
 
 
 def answer(config: Config, url: str | None, asked: Asked) -> Any:
@@ -52,12 +53,12 @@ def answer(config: Config, url: str | None, asked: Asked) -> Any:
     reads = asked.method == "GET"
     try:
         # Who may open the file may read it; a change has to go through the gateway, which has the lock.
-        if url is not None or key or not reads:
+        if url is not None or key or not reads or asked.live:
             value = _by_gateway(url or own_url(config), asked, key)
             if value is not None:
                 return value
-            if url is not None:
-                raise CommandFailed(f"No gateway answers at {url}.", WRONG_USE)
+            if url is not None or asked.live:
+                raise CommandFailed(f"No gateway answers at {url or own_url(config)}.", WRONG_USE)
         return _by_reading(config, asked) if reads else asyncio.run(_by_writing(config, asked))
     except LockHeld as error:
         where = url or own_url(config)

@@ -21,6 +21,7 @@ def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
     _models(facts)
     _backends(facts)
     _routes(facts)
+    _caches(facts)
     _aliases(facts)
     _plans(facts)
     _tenants(facts)
@@ -93,6 +94,22 @@ def _routes(facts: dict[str, Any]) -> None:
 
 def _targets(targets: Iterable[dict[str, Any]]) -> str:
     return ", ".join(f"{target['model']} ({', '.join(target['backends']) or 'none'})" for target in targets)
+
+
+def _caches(facts: dict[str, Any]) -> None:
+    rows = [
+        (
+            cache["name"],
+            f"{cache['ttl_s']:g} s",
+            cache["scope"],
+            cache["charge"],
+            "all" if cache["sampled"] else "without chance",
+            f"{cache['max_bytes'] / 1e6:g} MB",
+            ", ".join(cache["routes"]) or NONE,
+        )
+        for cache in facts["caches"]
+    ]
+    _table("Caches", ("cache", "lives", "scope", "charge of a hit", "answers", "at most", "routes"), rows)
 
 
 def _aliases(facts: dict[str, Any]) -> None:

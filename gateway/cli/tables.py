@@ -40,6 +40,20 @@ def many(value: Mapping[str, Any]) -> None:
     _print(table)
 
 
+def caches(value: Mapping[str, Any]) -> None:
+    """A line for each cache, then one for each tenant that has most of it."""
+    figures = ("entries", "bytes", "max_bytes", "hits", "misses", "coalesced", "bypassed", "evicted")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("cache", overflow="fold", min_width=8)
+    for name in figures:
+        table.add_column(name, justify="right")
+    for cache in value["data"]:
+        table.add_row(cache["cache"], *(f"{cache[name]:,}" for name in figures))
+        for share in cache["tenants"]:
+            table.add_row(f"  {share['tenant']}", f"{share['entries']:,}", f"{share['bytes']:,}", style="dim")
+    _print(table if value["data"] else "routes.yaml has no cache")
+
+
 def new_key(value: Mapping[str, Any]) -> None:
     one(value)
     _print("Keep the key now: only its hash is stored, and it is not shown again.")

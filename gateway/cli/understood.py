@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.call import BUCKETS
-from gateway.charging.rating import credits_text
-from gateway.config.model import Backend, Config, Fallback, Limits, Model, Plan, Require, Route
+from gateway.charging.rating import credits_text, percent_text
+from gateway.config.model import Backend, Cache, Config, Fallback, Limits, Model, Plan, Require, Route
 from gateway.routing.live import Live
 from gateway.routing.router import Router
 
@@ -28,6 +28,7 @@ def understood(config: Config) -> Facts:
         "backends": [_backend(backend) for backend in config.backends.values()],
         "models": [_model(model) for model in config.models.values()],
         "routes": routes,
+        "caches": [_cache(config, cache) for cache in config.caches.values()],
         "aliases": dict(config.aliases),
         "plans": [_plan(plan) for plan in config.plans.values()],
         "tenants": [{"name": t.name, "plan": t.plan, "keys": len(t.key_hashes)} for t in config.tenants.values()],
@@ -113,6 +114,19 @@ def _target(config: Config, wanted: Fallback, require: Require) -> Facts:
 def _words(require: Require) -> dict[str, list[str]]:
     words = {"region": require.region, "chip": require.chip, "tags": require.tags}
     return {key: sorted(wanted) for key, wanted in words.items() if wanted}
+
+
+def _cache(config: Config, cache: Cache) -> Facts:
+    return {
+        "name": cache.name,
+        "routes": [route.name for route in config.routes.values() if route.cache == cache.name],
+        "ttl_s": cache.ttl_s,
+        "scope": cache.scope,
+        "charge": percent_text(cache.charge_ppm),
+        "sampled": cache.sampled,
+        "max_bytes": cache.max_bytes,
+        "max_entry": cache.max_entry,
+    }
 
 
 def _plan(plan: Plan) -> Facts:

@@ -21,6 +21,7 @@ _NUMBER: Final = r"(\d{1,15}(?:\.\d{1,9})?)([kM]?)"
 _SIZE: Final = r"(\d{1,9})(kB|MB|GB)"
 _DECIMAL: Final = r"\d{1,12}(?:\.\d{1,6})?"
 _SHARE: Final = r"\d{1,2}(\.\d{1,9})?%|100(\.0+)?%|0(\.\d{1,9})?|1(\.0+)?"
+_EXACT_SHARE: Final = r"\d{1,2}(\.\d{1,4})?%|100(\.0+)?%|0(\.\d{1,6})?|1(\.0+)?"
 _HASH: Final = r"sha256:([0-9a-f]{64})"
 _REFERENCE: Final = r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+"
 _CLOCK: Final = r"([01]\d|2[0-3]):[0-5]\d|24:00"
@@ -107,6 +108,14 @@ def _share(value: Any) -> float:
     if not re.fullmatch(_SHARE, text):
         raise ValueError("is a share such as 50% or 0.5")
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
+def _exact_share(value: Any) -> int:
+    """In millionths."""
+    text = str(value)
+    if not re.fullmatch(_EXACT_SHARE, text):
+        raise ValueError("is a share such as 25% or 0.25, exact to a millionth")
+    return int(Decimal(text[:-1]) * 10_000 if text.endswith("%") else Decimal(text) * 1_000_000)
 
 
 def _secret(value: Any) -> Secret:
@@ -218,6 +227,9 @@ DURATION_RANGE: Final = Kind(_duration_range, _pattern(rf"{_DURATION}\.\.{_DURAT
 SIZE: Final = Kind(_size, _pattern(_SIZE))
 MICRO: Final = Kind(_micro, {"type": ["number", "string"], "minimum": 0, "pattern": f"^(?:{_DECIMAL})$"})
 SHARE: Final = Kind(_share, {"type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": f"^(?:{_SHARE})$"})
+EXACT_SHARE: Final = Kind(
+    _exact_share, {"type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": f"^(?:{_EXACT_SHARE})$"}
+)
 SECRET: Final = Kind(_secret, _pattern(_REFERENCE))
 KEY_HASH: Final = Kind(_key_hash, _pattern(_HASH))
 URL: Final = Kind(_url, _pattern(r"https?://[^\s?#@]+"))

@@ -11,6 +11,7 @@ from gateway.config import names
 from gateway.config.model import (
     Backend,
     Breaker,
+    Cache,
     Check,
     Config,
     Fallback,
@@ -92,6 +93,7 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
             name: Tenant(name, value["plan"], value.get("keys", ()))
             for name, value in values.get("tenants", {}).items()
         },
+        caches={name: _cache(name, value) for name, value in values.get("cache", {}).items()},
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
         warnings=warnings,
         sources=sources,
@@ -180,6 +182,12 @@ def _required(route: Values) -> Require:
     return Require(**{key: frozenset(words) for key, words in route.get("require", {}).items()})
 
 
+def _cache(name: str, value: Values) -> Cache:
+    """Where nothing is said of them, entries are as large as the default, or all of a cache that is smaller."""
+    max_entry = min(Cache.max_entry, value.get("max_bytes", Cache.max_bytes))
+    return _made(Cache, {"name": name, "max_entry": max_entry, **value}, ttl="ttl_s", charge="charge_ppm")
+
+
 def _plan(name: str, value: Values) -> Plan:
     return Plan(
         name=name,
@@ -210,6 +218,12 @@ def _warnings(values: Values) -> Iterable[str]:
         policy = route.get("policy", "ordered")
         if "weigh" in route and policy != "balanced":
             yield f"weigh of route {name} decides nothing, as its policy is {policy}"
+    used = {route.get("cache") for route in values.get("routes", {}).values()}
+    for name, cache in values.get("cache", {}).items():
+        if name not in used:
+            yield f"cache {name} keeps nothing, as no route names it"
+        if cache.get("mode") == "semantic":
+            yield f"mode semantic of cache {name} runs as exact in this version"
     for name, backend in values.get("backends", {}).items():
         if backend["kind"] != "openai":
             yield f"kind {backend['kind']} of backend {name} is spoken to as openai in this version"

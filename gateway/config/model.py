@@ -173,6 +173,20 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """Answers that are given again. `charge_ppm`: millionths of the rate that a hit is charged."""
+
+    name: str
+    mode: str = "exact"
+    ttl_s: float = 600.0
+    scope: str = "tenant"  # whose answers: the tenant's own | account: all tenants under one billing root
+    charge_ppm: int = 0
+    sampled: bool = False
+    max_bytes: int = 64_000_000
+    max_entry: int = 1_000_000
+
+
+@dataclass(frozen=True)
 class PlanGrant:
     credits_uc: int
     every: str | None = None  # month | week | day | None: once
@@ -216,6 +230,7 @@ class Config:
     plans: Mapping[str, Plan]
     tenants: Mapping[str, Tenant]
     queue: Queue = Queue()
+    caches: Mapping[str, Cache] = field(default_factory=dict)
     tenant_label_top: int = 50
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

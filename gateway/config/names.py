@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from gateway.config.model import Cache
 from gateway.config.structure import near
 from gateway.config.yaml_source import ANY, Source
 
@@ -24,6 +25,9 @@ def check(source: Source, values: Values) -> None:
         _model(source, values, name, model)
     for name, route in values.get("routes", {}).items():
         _route(source, values, name, route)
+    for name, cache in values.get("cache", {}).items():
+        if cache.get("max_entry", 0) > cache.get("max_bytes", Cache.max_bytes):
+            source.problem(("cache", name, "max_entry"), "is larger than max_bytes")
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
     for name, tenant in values.get("tenants", {}).items():

@@ -132,14 +132,14 @@ _ROUTE: Final = Keys(
         "when": kinds.ANYTHING,
     },
     required=("pick",),
-    later=("cache", "when"),
+    later=("when",),
 )
 _CACHE: Final = Keys(
     {
         "mode": one_of("exact", "semantic"),
         "ttl": kinds.DURATION,
-        "scope": kinds.TEXT,
-        "charge": kinds.SHARE,
+        "scope": one_of("tenant", "account"),
+        "charge": kinds.EXACT_SHARE,
         "sampled": kinds.FLAG,
         "max_bytes": kinds.SIZE,
         "max_entry": kinds.SIZE,
@@ -179,7 +179,6 @@ SCHEMA: Final = Keys(
         "observability": Keys({"tenant_label": kinds.TOP}),
     },
     required=("version",),
-    later=("cache",),
 )
 
 

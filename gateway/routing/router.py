@@ -74,6 +74,11 @@ class Router:
             return False
         return any([tokens <= context * 2 and context <= tokens * 2 for context in contexts])
 
+    def check(self, model: str, plan: Plan) -> None:
+        """Raises ModelNotFound for a name that this plan may not put in `model`."""
+        if self._config.aliases.get(model, model) not in self._routes or not self._allowed(model, plan):
+            raise _not_in_plan(model, plan)
+
     def route(
         self, call: Call, plan: Plan, needed: int | None = None, *, tenant: str = "", now: float = 0.0
     ) -> Decision:

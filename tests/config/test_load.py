@@ -14,6 +14,7 @@ import yaml
 
 from gateway.config.json_schema import document
 from gateway.config.load import ConfigError, load
+from gateway.config.model import Cache
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = """version: 1
@@ -54,6 +55,44 @@ def test_values_are_exact(tmp_path: Path) -> None:
     assert config.routes["auto"].pick == ("m",)
     assert config.plans["p"].grants[0].credits_uc == 10**12
     assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "ppm"),
+    [("0%", 0), ("25%", 250_000), ("33.3333%", 333_333), ("0.000001", 1), ("1", 10**6), ("100%", 10**6)],
+)
+def test_the_charge_of_a_hit_is_exact(tmp_path: Path, written: str, ppm: int) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(f"version: 1\ncache: {{c: {{charge: {written}}}}}\n")
+    assert load(path).caches["c"].charge_ppm == ppm
+
+
+def test_a_cache_has_defaults_and_bounds_that_fit(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(
+        "version: 1\ncache: {c: {}, small: {max_bytes: 500kB}, all: {ttl: 1h, scope: account, sampled: true}}\n"
+    )
+    caches = load(path).caches
+    assert caches["c"] == Cache("c", "exact", 600.0, "tenant", 0, False, 64_000_000, 1_000_000)
+    assert caches["small"].max_entry == 500_000
+    assert caches["all"] == Cache("all", ttl_s=3600.0, scope="account", sampled=True)
+
+
+@pytest.mark.parametrize(
+    ("cache", "key_path", "said"),
+    [
+        ("{charge: 33.33333%}", "cache.c.charge", "exact to a millionth"),
+        ("{charge: 101%}", "cache.c.charge", "share such as 25%"),
+        ("{scope: world}", "cache.c.scope", "one of tenant, account"),
+        ("{max_bytes: 1MB, max_entry: 2MB}", "cache.c.max_entry", "larger than max_bytes"),
+        ("{max_entry: 65MB}", "cache.c.max_entry", "larger than max_bytes"),
+        ("{tll: 1m}", "cache.c.tll", "did you mean ttl?"),
+    ],
+)
+def test_problems_of_a_cache(tmp_path: Path, cache: str, key_path: str, said: str) -> None:
+    [(line, path, text)] = problems(tmp_path, f"version: 1\ncache:\n  c: {cache}\n")
+    assert (line, path) == (3, key_path)
+    assert said in text
 
 
 def test_names_of_headers_are_in_lower_case(tmp_path: Path) -> None:
@@ -297,6 +336,7 @@ routes:
   r: {pick: [m1], policy: cheapest, weigh: {cost: 1}, cache: c, affinity: session, when: {any: thing}}
 cache:
   c: {mode: exact}
+  d: {mode: semantic}
 plans:
   p: {exhausted: payg, priority: 1, weight: 2}
 """)
@@ -306,8 +346,9 @@ plans:
             "admin_listen" + later,
             "hours of backend a" + later,
             "tokenizer of 4 models (m1, m2, m3, ...)" + later,
-            *(f"{key} of route r{later}" for key in ("cache", "when")),
-            "cache" + later,
+            "when of route r" + later,
+            "cache d keeps nothing, as no route names it",
+            "mode semantic of cache d runs as exact in this version",
             "weigh of route r decides nothing, as its policy is cheapest",
             "kind anthropic of backend a is spoken to as openai in this version",
             "on_disconnect drain of backend a runs as estimate in this version",

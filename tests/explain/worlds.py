@@ -10,6 +10,8 @@ import orjson
 
 from gateway.app import ids
 from gateway.backends.keys import Keys
+from gateway.cache.caches import Caches
+from gateway.cached import CachedCalls
 from gateway.call import BUCKETS, Call, Request
 from gateway.charging.ledger import Ledger
 from gateway.config.model import Config, Limits, Plan, PlanGrant, Retry, Timeout
@@ -102,6 +104,14 @@ class Gateway:
             clock=clock,
             deadlines=Deadlines(clock),
             next_charge_id=ids("ch"),
+            cached=CachedCalls(
+                config=settings,
+                card_version=1,
+                caches=Caches(clock, chance),
+                ledger=ledger,
+                clock=clock,
+                next_charge_id=ids("ch"),
+            ),
         )
         self.explainer = Explainer(
             config=settings,

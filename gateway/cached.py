@@ -1,0 +1,351 @@
+"""A call on a route with a cache: a stored answer, the answer of the same call under way, or a call for others to join.
+
+look it up -- hit: charged its share, answered
+    | miss: the same call under way? -- follow it: its answer as it comes, charged its share at the end
+    |            no, or it failed before its first byte
+    lead: the rest of the pipeline in a task of its own, read by the client that asked and by all who join
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from gateway.backends.failures import public
+from gateway.cache.caches import Caches
+from gateway.cache.control import Control, parse_control
+from gateway.cache.flight import Facts, Flight, Reader
+from gateway.cache.handover import as_asked, stream_end, whole_answer
+from gateway.cache.key import key_of, repeatable, route_version
+from gateway.cache.store import Entry
+from gateway.call import Answer, Call, Sink, Usage
+from gateway.charging.cards import CARD
+from gateway.charging.ledger import Ledger
+from gateway.charging.rating import PPM, Quote, cost_uc, credits_text, hit_flags, provider_cost, shared_uc
+from gateway.clock import Clock
+from gateway.config.model import Cache, Config
+from gateway.deadline import Deadline
+from gateway.dispatch import Delivery
+from gateway.errors import AttemptFailed, BackendRefusal, NotCached, ServiceError
+from gateway.recorder import Finished
+from gateway.tenants import Caller
+
+GIVE_UP_AFTER: Final = 2  # calls of others that backends failed or refused: the next would most likely end so, too
+JSON_TYPE: Final = "application/json"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A route with a cache. `version` is what it stands for."""
+
+    route: str
+    cache: Cache
+    version: bytes
+
+
+@dataclass(slots=True)
+class Asked:
+    """A call, who made it, and how the pipeline goes on with it: as on any route, or into a flight."""
+
+    caller: Caller
+    call: Call
+    deadline: Deadline
+    limits: Callable[[], Mapping[str, str]]  # x-ratelimit-*
+    record: Finished
+    delivery: Delivery
+    serve: Callable[[], Awaitable[None]]
+    lead: Callable[[Call, Flight], Coroutine[Any, Any, None]]
+
+    def facts(self) -> Facts:
+        """What readers of its flight are told of it."""
+        target, reader = self.delivery.target, self.delivery.reader
+        assert target is not None, "a flight that has begun has a target"
+        said = (None, b"") if reader is None else reader.said_usage
+        return Facts(target.model.name, target.backend.name, self.record.reserved_uc, self.record.usage, *said)
+
+
+def sites_of(config: Config) -> Mapping[str, Site]:
+    """Routes with a cache by every name a client may call them by."""
+    sites = {
+        name: Site(name, config.caches[route.cache], route_version(config, route))
+        for name, route in config.routes.items()
+        if route.cache is not None and route.cache in config.caches
+    }
+    return sites | {alias: sites[name] for alias, name in config.aliases.items() if name in sites}
+
+
+class CachedCalls:
+    """Collaborators only, of one generation of the configuration; what lasts is in `caches`."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        card_version: int,
+        caches: Caches,
+        ledger: Ledger,
+        clock: Clock,
+        next_charge_id: Callable[[], str],
+    ) -> None:
+        self.sites = sites_of(config)
+        self._config = config
+        self._card_version = card_version
+        self._caches = caches
+        self._ledger = ledger
+        self._clock = clock
+        self._next_charge_id = next_charge_id
+
+    async def answer(self, site: Site | None, asked: Asked, sink: Sink) -> None:
+        """Answers the call in one of the four ways of `x-moma-cache`. Raises what the client shall hear."""
+        call = asked.call
+        control = parse_control(call.cache_control)
+        key = None if site is None else self._key(site, asked)
+        if site is not None and key is not None and not control.fresh:
+            entry = self._caches.find(site.cache.name, key, control.max_age_s)
+            if entry is not None and (body := as_asked(entry, call)) is not None:
+                self._caches.looked_up(site.cache.name, "hit")
+                await self._give(site, asked, entry, body, sink, "hit")
+                return
+        if control.stored:
+            raise NotCached("Nothing is stored that answers this call, and Cache-Control asks for nothing else.")
+        if site is None or key is None or control.unstored:
+            if site is not None:
+                self._caches.looked_up(site.cache.name, "bypass")
+            await asked.serve()
+        else:
+            await self._join_or_lead(site, key, asked, control, sink)
+
+    def _key(self, site: Site, asked: Asked) -> bytes | None:
+        """None for a call whose answer is not given again."""
+        if not repeatable(asked.call, sampled=site.cache.sampled):
+            return None
+        caller = asked.caller
+        scope = site.cache.scope
+        whose = caller.tenant if scope == "tenant" else caller.account_path[0]
+        return key_of(asked.call, scope=f"{scope}:{whose}", version=site.version, max_output=caller.plan.max_output)
+
+    # -- the same call under way ----------------------------------------------------------------------------------
+
+    async def _join_or_lead(self, site: Site, key: bytes, asked: Asked, control: Control, sink: Sink) -> None:
+        """One call at a time for all who ask the same; when it fails before its first byte, one of them is the next."""
+        name, call = site.cache.name, asked.call
+        deadline = asked.deadline
+        failures = 0
+        while not control.fresh and (flight := self._caches.under_way(name, key)) is not None:
+            if await self._followed(site, asked, flight, deadline, sink):
+                return
+            failures += isinstance(flight.error, ServiceError | BackendRefusal)
+            if failures >= GIVE_UP_AFTER and flight.error is not None:
+                raise flight.error.with_traceback(None)
+            if flight is self._caches.under_way(name, key):  # it goes on, but not for this call
+                self._caches.looked_up(name, "bypass")
+                await asked.serve()
+                return
+            entry = self._caches.find(name, key)
+            if entry is not None and (body := as_asked(entry, call)) is not None:
+                self._caches.looked_up(name, "hit")
+                await self._give(site, asked, entry, body, sink, "hit")
+                return
+        self._caches.looked_up(name, "miss")
+        await self._lead(site, key, asked, None if call.deadline_s is None else deadline, sink)
+
+    async def _lead(self, site: Site, key: bytes, asked: Asked, deadline: Deadline | None, sink: Sink) -> None:
+        """The client's own patience ends its reading; the call ends with its last reader, or with the time all have.
+
+        A stream in the flight has no usage chunk: each reader gets it who asked for it.
+        """
+        limit, budget = self._caches.budget(site.cache.name)
+        flight = Flight(
+            asked.call,
+            cache=site.cache.name,
+            tenant=asked.caller.tenant,
+            limit=limit,
+            budget=budget,
+            facts=asked.facts,
+        )
+        reader = flight.join()
+        try:
+            work = asked.lead(replace(asked.call, wants_usage=False, deadline_s=None), flight)
+            self._caches.fly(key, flight, self._flown(site, key, flight, work))
+            await _in_time(reader.answered(), deadline)
+            if flight.answer is not None:
+                await sink.send(flight.answer)
+                return
+            if not flight.begun:
+                assert flight.error is not None
+                raise flight.error
+            await sink.begin(200, flight.headers)
+            await self._relay(reader, deadline, sink)
+            last = flight.last
+            if flight.error is None:
+                last = stream_end(flight, asked.call)
+            await sink.finish(last)
+        finally:
+            flight.leave(reader)
+
+    async def _flown(self, site: Site, key: bytes, flight: Flight, work: Awaitable[None]) -> None:
+        """The task of a flight: the whole life of its call, then what is kept of it."""
+        try:
+            await work
+            if flight.error is None:
+                entry, again = await whole_answer(flight, site.route, self._clock.now())
+                flight.entry = entry
+                if entry is not None and again:
+                    self._caches.keep(site.cache.name, key, entry)
+        finally:
+            flight.close()
+
+    async def _followed(self, site: Site, asked: Asked, flight: Flight, deadline: Deadline, sink: Sink) -> bool:
+        """Whether the flight's answer was given; False when it has none for this call. Raises once it has begun."""
+        call = asked.call
+        reader = flight.join()
+        began_at = self._clock.now()
+        try:
+            if not await self._came(reader.begun(), call, flight, deadline) or flight.private or not flight.begun:
+                return False
+            if call.stream and flight.answer is None:
+                await self._follow(site, asked, flight, reader, deadline, sink)
+                return True
+            if not await self._came(reader.closed(), call, flight, deadline):
+                return False
+            entry = flight.entry
+            if flight.error is not None or entry is None or (body := as_asked(entry, call)) is None:
+                return False
+        finally:
+            asked.record.waited_s += self._clock.now() - began_at
+            flight.leave(reader)
+        self._caches.looked_up(site.cache.name, "coalesced")
+        await self._give(site, asked, entry, body, sink, "coalesced")
+        return True
+
+    async def _came(self, wait: Awaitable[None], call: Call, flight: Flight, deadline: Deadline) -> bool:
+        """Waits no longer than for a backend. Raises when the call's own time is over."""
+        patience_s = self._config.timeout.first_token_s
+        if not flight.call.stream or not call.stream:  # a whole answer is not heard of before its end
+            patience_s = max(patience_s, deadline.left_s / 2)
+        try:
+            with deadline:
+                deadline.expect(patience_s)
+                await wait
+        except AttemptFailed as failure:
+            if failure.kind == "timeout":
+                return False
+            raise public(failure) from failure
+        return True
+
+    async def _follow(
+        self, site: Site, asked: Asked, flight: Flight, reader: Reader, deadline: Deadline, sink: Sink
+    ) -> None:
+        """The stream as it comes, and its end once this reader's share is charged, too."""
+        facts, ppm = flight.facts(), site.cache.charge_ppm
+        charge_id = self._next_charge_id()
+        try:
+            if ppm:
+                quote = self._quote(asked, -(-facts.reserved_uc * ppm // PPM))
+                asked.record.reserved_uc = (await self._ledger.reserve(charge_id, quote, clamp=False)).reserved_uc
+            self._caches.looked_up(site.cache.name, "coalesced")
+            await sink.begin(200, self._headers(site, asked, facts.model, facts.backend, "coalesced"))
+            await self._relay(reader, deadline, sink)
+            if flight.error is not None:
+                raise flight.error.with_traceback(None)
+            usage = flight.facts().usage
+            assert usage is not None, "a flight that ended well knows its usage"
+            await self._charge(site, asked, charge_id, facts.model, usage)
+            await sink.finish(stream_end(flight, asked.call))
+            _done(asked.record)
+        finally:
+            self._ledger.close(charge_id, "aborted")
+
+    async def _relay(self, reader: Reader, deadline: Deadline | None, sink: Sink) -> None:
+        while data := await _in_time(reader.read(), deadline):
+            await sink.write(data)
+
+    # -- a whole answer -------------------------------------------------------------------------------------------
+
+    async def _give(self, site: Site, asked: Asked, entry: Entry, body: bytes, sink: Sink, result: str) -> None:
+        """An answer that is there. Its share is charged first; what is free waits for no commit."""
+        charge_id = self._next_charge_id()
+        record = asked.record
+        try:
+            if site.cache.charge_ppm:
+                rates = self._config.models[entry.model].rates
+                share_uc = shared_uc(cost_uc(entry.usage.quantities, rates), hit_flags(site.cache.charge_ppm))
+                hold = await self._ledger.reserve(charge_id, self._quote(asked, share_uc), clamp=False)
+                record.reserved_uc = hold.reserved_uc
+            await self._charge(site, asked, charge_id, entry.model, entry.usage)
+            headers = self._headers(site, asked, entry.model, entry.backend, result)
+            if result == "hit":
+                headers["age"] = str(self._caches.age_s(entry))
+            if asked.call.stream:
+                await sink.begin(200, headers)
+                await sink.finish(body)
+            else:
+                overhead_s = self._clock.now() - record.started - record.waited_s
+                headers["content-type"] = JSON_TYPE
+                headers["x-moma-credits"] = credits_text(record.charged_uc)
+                headers["x-moma-overhead-ms"] = f"{max(0.0, overhead_s) * 1000:.2f}"
+                await sink.send(Answer(200, headers, body))
+            _done(record)
+        finally:
+            self._ledger.close(charge_id, "aborted")
+
+    async def _charge(self, site: Site, asked: Asked, charge_id: str, name: str, usage: Usage) -> None:
+        """Settles the share, and waits until it is durable unless it is nothing."""
+        model, ppm, record = self._config.models[name], site.cache.charge_ppm, asked.record
+        if not ppm:
+            self._ledger.hold_nothing(charge_id, self._quote(asked, 0))
+        flags = hit_flags(ppm)
+        receipt = self._ledger.settle(
+            charge_id, usage, model_served=name, backend="", rates=model.rates, price={}, status_flags=flags
+        )
+        record.route, record.model, record.usage, record.hit = site.route, name, usage, True
+        record.saved = provider_cost(usage.quantities, model.price)
+        record.charged_uc = shared_uc(cost_uc(usage.quantities, model.rates), flags)
+        if ppm:
+            end = await receipt
+            record.charged_uc, record.overage_uc = end.charged_uc, end.overage_uc
+
+    def _quote(self, asked: Asked, uc: int) -> Quote:
+        caller, call = asked.caller, asked.call
+        return Quote(
+            tenant=caller.tenant,
+            account_path=caller.account_path,
+            request_id=call.request_id,
+            endpoint=call.endpoint,
+            model_requested=call.model,
+            card=CARD,
+            card_version=self._card_version,
+            input_uc=uc,
+            output_uc_per_token=0,
+            max_tokens=None,
+            deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
+        )
+
+    def _headers(self, site: Site, asked: Asked, model: str, backend: str, result: str) -> dict[str, str]:
+        return {
+            "x-request-id": asked.call.request_id,
+            "x-moma-model": model,
+            "x-moma-backend": backend,
+            "x-moma-route": site.route,
+            "x-moma-reason": "cache",
+            "x-moma-attempts": "0",
+            "x-moma-cache": result,
+            **asked.limits(),
+        }
+
+
+def _done(record: Finished) -> None:
+    record.outcome, record.status = "cache_hit", 200
+
+
+async def _in_time(wait: Awaitable[Any], deadline: Deadline | None) -> Any:
+    """Raises when the client's own time is over; nothing else is to be watched, as the flight watches its backend."""
+    if deadline is None:
+        return await wait
+    try:
+        with deadline:
+            deadline.expect(None)
+            return await wait
+    except AttemptFailed as failure:
+        raise public(failure) from failure
