@@ -97,21 +97,21 @@ async def test_who_left_without_being_served_has_lost_nothing() -> None:
 
 
 async def test_a_full_line_pushes_out_the_newest_of_whom_has_most() -> None:
-    at = line(4)
-    hogs = joined(at, HOG, 4)
+    at = line(5)
+    hogs = joined(at, HOG, 5)
     late = Waiter(HOG, 0)
     assert at.join(late) is late
     nice = Waiter(NICE, 0)
     assert at.join(nice) is hogs[-1]
-    assert at.size == 4
-    assert tenants(served(at, 4)).count("nice") == 1
+    assert at.size == 5
+    assert tenants(served(at, 5)).count("nice") == 1
 
 
 async def test_what_is_most_counts_by_weight() -> None:
-    at = line(4)
+    at = line(6)
     joined(at, Share("heavy", 4), 2)
-    lights = joined(at, Share("light", 1), 2)
-    assert at.join(Waiter(Share("heavy", 4), 0)) is lights[1]  # 3 of weight 4 are less than half of 2 of weight 1
+    lights = joined(at, Share("light", 1), 4)
+    assert at.join(Waiter(Share("heavy", 4), 0)) is lights[-1]  # 3 of weight 4 are less than a quarter of 4 of weight 1
     newcomer = Waiter(Share("light", 1), 0)
     assert at.join(newcomer) is newcomer
 

@@ -162,13 +162,13 @@ async def test_a_full_queue_says_so_at_once_and_how_long_it_is() -> None:
 
 
 async def test_who_is_pushed_out_hears_of_it_at_once() -> None:
-    bench = Bench(Limits(concurrency=1), length=3)
+    bench = Bench(Limits(concurrency=1), length=5)
     bench.filled()
-    tasks = [bench.asks() for _ in range(3)]
+    tasks = [bench.asks() for _ in range(5)]
     await bench.settled()
     tasks.append(bench.asks(share=Share("other")))
     with pytest.raises(NoRoom):
-        await tasks.pop(2)
+        await tasks.pop(4)
     assert not any(task.done() for task in tasks)
     for task in tasks:
         task.cancel()
