@@ -50,11 +50,15 @@ class Admin:
         self._remotes: set[str] = set()
 
     def authorise(self, headers: Mapping[str, str], remote: str) -> None:
-        """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
+        """As `verify`."""
         try:
             sent = credential(headers)
         except InvalidKey:
             sent = ""
+        self.verify(sent, remote)
+
+    def verify(self, sent: str, remote: str) -> None:
+        """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
         if self._key and hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), self._key.encode()):
             return
         self._failures.of(self._remote(remote), FAILED_LOGINS).admit(0).release(None)

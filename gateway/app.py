@@ -31,6 +31,9 @@ from gateway.recorder import Recorder
 from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.server import Gateway
+from gateway.status.page import StatusPage
+from gateway.status.sections import View
+from gateway.status.traffic import LOOK_EVERY_S, Traffic
 from gateway.tenants import Caller, Tenants
 from gateway.tokens import Tokenizer
 
@@ -62,6 +65,8 @@ class App:
             stack.push_async_callback(self.ledger.aclose)
             self.ledger.on_commit = self.metrics.committed
             self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
+            self.metrics.ledger_available.set_function(lambda: self.ledger.healthy)
+            self.metrics.ready.set_function(lambda: not self._not_ready())
             self.metrics.generation.set(1)
             self._tokenizer = Tokenizer()
             self._client = HttpClient(config.timeout.connect_s, clock, deadlines)
@@ -109,7 +114,7 @@ class App:
             _log.warning("%s", warning)
         live = Live(config.breaker)
         recorder = Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call)
-        self._show(clock, live, recorder)
+        view = self._show(clock, live, recorder)
         pipeline = Pipeline(
             config=config,
             generation=1,
@@ -133,14 +138,15 @@ class App:
             pipeline,
             admin,
             self.metrics,
+            StatusPage(view, admin.verify if key else None),
             max_body=config.server.max_body,
             metrics_key=resolve(metrics_key) if metrics_key else None,
             reasons=self._not_ready,
             next_id=ids("req"),
         )
 
-    def _show(self, clock: Clock, live: Live, recorder: Recorder) -> None:
-        """What only a look at the running parts can tell."""
+    def _show(self, clock: Clock, live: Live, recorder: Recorder) -> Callable[[], View]:
+        """What only a look at the running parts can tell; returns what the status page shows of it."""
         keys = [(via.backend, model.name) for model in self._config.models.values() for via in model.via]
 
         def targets() -> list[TargetState]:
@@ -152,6 +158,28 @@ class App:
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.ledger.on_expired = recorder.expired
+        traffic = Traffic(self.metrics, clock)
+        if self._config.server.admin_key:  # else nobody may look
+            self._chores.every(LOOK_EVERY_S, "measuring traffic", traffic.look)
+
+        def view() -> View:
+            now = traffic.now()
+            return View(
+                config=self._config,
+                generation=1,
+                now_ms=clock.wall_ms(),
+                up_s=clock.now() - traffic.started,
+                not_ready=self._not_ready(),
+                ledger_available=self.ledger.healthy,
+                open_holds=self.ledger.open_holds,
+                targets=targets(),
+                tenants=tenants(),
+                recent=traffic.recent(now),
+                so_far=now,
+                minutes=traffic.minutes(),
+            )
+
+        return view
 
     def _dispatcher(self, clock: Clock, rng: random.Random, live: Live) -> Dispatcher:
         keys = {

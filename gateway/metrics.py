@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -90,6 +90,9 @@ class Counts(Collector):
     def inc(self, labels: Labels, by: float = 1.0) -> None:
         self.of(labels).value += by
 
+    def values(self) -> Iterator[tuple[Labels, float]]:
+        return ((labels, count.value) for labels, count in self._series.items())
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         name, text, labels = self._about
         family = CounterMetricFamily(name, text, labels=labels)
@@ -105,23 +108,26 @@ class Distributions(Collector):
         self, registry: CollectorRegistry, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]
     ) -> None:
         self._about = (name, text, labels)
-        self._bounds = bounds
+        self.bounds = bounds
         self._series: dict[Labels, Distribution] = {}
         registry.register(self)
 
     def of(self, labels: Labels) -> Distribution:
         series = self._series.get(labels)
         if series is None:
-            series = self._series[labels] = Distribution(self._bounds)
+            series = self._series[labels] = Distribution(self.bounds)
         return series
 
     def observe(self, labels: Labels, value: float) -> None:
         self.of(labels).observe(value)
 
+    def values(self) -> Iterator[tuple[Labels, Distribution]]:
+        return iter(self._series.items())
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         name, text, labels = self._about
         family = HistogramMetricFamily(name, text, labels=labels)
-        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        bounds = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
         for values, series in self._series.items():
             buckets = list(zip(bounds, accumulate(series.counts), strict=True))
             family.add_metric([str(value) for value in values], buckets, series.total)
@@ -157,9 +163,12 @@ class Metrics:
         self.commit_seconds = Distributions(r, "moma_ledger_commit_seconds", "A group commit with fsync", (), _COMMIT_S)
         self.batch_size = Distributions(r, "moma_ledger_batch_size", "Rows in a group commit", (), _BATCH)
         self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)
+        self.ledger_available = Gauge("moma_ledger_available", "1: the store takes commits", registry=r)
+        self.ready = Gauge("moma_ready", "1: takes calls, as /readyz says", registry=r)
         self.generation = Gauge("moma_config_generation", "Generation of routes.yaml in force", registry=r)
         self.build = Gauge("moma_build_info", "Version of the gateway", ("version",), registry=r)
         self.build.labels(__version__).set(1)
+        ProcessCollector(registry=r)  # CPU, memory, files: one event loop is full when it has used up one core
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)

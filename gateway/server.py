@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllo
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline, error_answer, error_event
 from gateway.request import HttpRequest
+from gateway.status.page import StatusPage
 from gateway.tenants import Caller
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
@@ -105,6 +106,7 @@ class Gateway:
         pipeline: Pipeline,
         admin: Admin,
         metrics: Metrics,
+        status: StatusPage,
         *,
         max_body: int,
         metrics_key: str | None,
@@ -114,6 +116,7 @@ class Gateway:
         self._pipeline = pipeline
         self._admin = admin
         self._metrics = metrics
+        self._status = status
         self._max_body = max_body
         self._metrics_key = metrics_key
         self._reasons = reasons
@@ -123,6 +126,7 @@ class Gateway:
             **{path: ("POST", self._call) for path in _ENDPOINTS},
             "/v1/models": ("GET", self._models),
             "/v1/usage": ("GET", self._usage),
+            "/": ("GET", self._page),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._scrape),
@@ -200,6 +204,9 @@ class Gateway:
         body = await http.body(self._max_body) if http.method in ("POST", "PUT") else b""
         status, value = await self._admin.handle(http.method, http.path, http.query, body)
         await sink.send(_json(value, request_id, status))
+
+    async def _page(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        await sink.send(self._status.answer(http.headers, http.remote, request_id))
 
     async def _healthz(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         await sink.send(_json({"status": "ok"}, request_id))

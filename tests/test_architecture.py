@@ -19,6 +19,7 @@ LAYERS = (
     ("cli",),
     ("app",),
     ("server", "admin", "edge"),
+    ("status",),
     ("request",),
     ("pipeline",),
     ("dispatch",),
