@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SDKS := $(VENV)/openai1/.done $(VENV)/openai2/.done $(VENV)/openai3/.done
 DEMO_ARGS ?=
 
-.PHONY: run test test-long lint bench clean
+.PHONY: run test test-long lint bench dashboards clean
 
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
@@ -25,6 +25,10 @@ lint: $(VENV)/.dev
 # The tables of docs/benchmarks.md. About five minutes on two cores; nothing else should run meanwhile.
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# dashboards/grafana, from dashboards/boards.
+dashboards: $(VENV)/.dev
+	$(BIN)/python -m dashboards
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import shutil
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
-CHROMIUM = shutil.which("chromium")
-MISSING = "Chromium is not installed (Debian: apt-get install chromium)"
 START_S = 20.0
 ANSWER_S = 20.0
 
@@ -26,9 +23,8 @@ class Browser:
         self._session = ""
 
     async def __aenter__(self) -> Self:
-        assert CHROMIUM is not None
         command = [
-            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
             "--remote-debugging-port=0", f"--user-data-dir={self._folder}", "about:blank",
         ]  # fmt: skip

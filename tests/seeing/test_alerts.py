@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,23 +10,22 @@ import pytest
 import yaml
 
 from dashboards import PROMETHEUS
+from tests.seeing import needs
 from tests.seeing.test_names import ALERTS, RECORDS
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
-PROMTOOL = shutil.which("promtool")
-MISSING = "promtool is not installed (Debian: apt-get install prometheus)"
+NEEDS_PROMTOOL = needs("promtool", "prometheus")
 CASES = yaml.safe_load((PROMETHEUS / "moma-alerts.test.yml").read_text())["tests"]
 FIRING = re.compile(r'alertname="(\w+)",alertstate="firing"')
 
 
 def promtool(*arguments: str) -> str:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["promtool", *arguments], cwd=PROMETHEUS, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason=MISSING)
+@NEEDS_PROMTOOL
 def test_promtool_finds_rules_and_configuration_good() -> None:
     said = promtool("check", "rules", "moma-records.yml", "moma-alerts.yml")
     assert f"{len(RECORDS)} rules found" in said
@@ -35,7 +33,7 @@ def test_promtool_finds_rules_and_configuration_good() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason=MISSING)
+@NEEDS_PROMTOOL
 def test_alerts_ring_when_they_should_and_only_then() -> None:
     assert "SUCCESS" in promtool("test", "rules", "moma-alerts.test.yml")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import struct
 import zlib
 from collections import Counter
@@ -15,10 +16,11 @@ import pytest
 from gateway.demo.scripted import CLOSED
 from gateway.status.page import document
 from tests.conftest import ADMIN_KEY, World
-from tests.seeing.browser import CHROMIUM, MISSING, Browser
+from tests.seeing import needs
+from tests.seeing.browser import Browser
 from tests.seeing.test_status import view
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+pytestmark = needs("chromium", "chromium")
 
 SCREENS = tuple(itertools.product(((1280, 800), (360, 740)), ("light", "dark")))
 GROUND = {"light": (246, 247, 249), "dark": (15, 18, 22)}
@@ -113,19 +115,33 @@ async def test_a_phone_gets_cards_and_a_desk_gets_tables(world: World, tmp_path:
         assert shown == {1280: ["table-header-group", "table-row", "none"], 360: ["none", "block", "block"]}
 
 
-async def test_it_renews_itself_and_asks_for_nothing_else(world: World, tmp_path: Path) -> None:
+def watched(world: World) -> Counter[str]:
+    """The paths that are asked for from now on."""
     asked: Counter[str] = Counter()
     handler = world.app._front._handler
     world.app._front._handler = lambda http: (asked.update([http.path]), handler(http))[1]  # type: ignore[method-assign]
+    return asked
+
+
+async def test_it_asks_for_nothing_beside_itself(world: World, tmp_path: Path) -> None:
+    asked = watched(world)
+    async with Browser(tmp_path / "browser") as browser:
+        await browser.open(f"http://admin:{ADMIN_KEY}@127.0.0.1:{world.app.port}/")
+        await browser.picture()
+        assert await browser.value("performance.getEntriesByType('resource').length") == 0
+    assert set(asked) == {"/"}
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_LONG=1 runs it")
+async def test_it_renews_itself(world: World, tmp_path: Path) -> None:
+    asked = watched(world)
     async with Browser(tmp_path / "browser") as browser:
         await browser.open(f"http://admin:{ADMIN_KEY}@127.0.0.1:{world.app.port}/")
         first = asked.total()
-        assert await browser.value("document.querySelector('meta[http-equiv=refresh]').content") == "10"
-        await world.chat()
-        for _ in range(130):
+        for _ in range(150):
             if asked["/"] > first:
                 break
             await asyncio.sleep(0.1)
         await browser.until("document.body?.innerText.includes('demo')")
     assert asked["/"] > first
-    assert set(asked) == {"/", "/v1/chat/completions"}
