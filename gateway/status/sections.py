@@ -15,6 +15,7 @@ from gateway.status.html import Child, Html, el, join
 from gateway.status.traffic import Look, Recent
 
 MOST_ROWS: Final = 50
+SHORT_CHARS: Final = 20
 NONE: Final = "–"
 _STATES: Final = ("up", "trying", "down")  # by moma_breaker_state
 _TIMES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -246,7 +247,7 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Child]], lef
             "tr",
             el("th", row[0], scope="row", role="rowheader"),
             *(
-                el("td", el("b", head, class_="label"), el("span", cell), role="cell")
+                el("td", el("b", head, class_="label"), _cell(cell), role="cell")
                 for head, cell in zip(heads[1:], row[1:], strict=True)
             ),
             role="row",
@@ -256,6 +257,12 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Child]], lef
     more = el("p", f"{left_out:,} more are not shown.", class_="quiet") if left_out > 0 else Html("")
     head = el("thead", el("tr", *(el("th", head, scope="col") for head in heads)))
     return el("section", el("h2", title), el("table", head, el("tbody", *lines), role="table"), more)
+
+
+def _cell(cell: Child) -> Html:
+    """Short text is not broken into lines, as names may have to be."""
+    short = not isinstance(cell, Html) and len(str(cell)) <= SHORT_CHARS
+    return el("span", cell, class_="short" if short else "")
 
 
 def pill(text: str, state: str) -> Html:

@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
 from typing import Final
 
 from gateway.clock import Clock
@@ -145,11 +146,15 @@ def _count_calls(count: dict[Series, float], names: tuple[str, str], outcome: st
 
 def _by_backend(spread: dict[Series, list[int]], what: str, source: Distributions) -> None:
     for (_, _, backend), seen in source.values():
-        for series in ((what, ""), (what, str(backend))):
-            known = spread.get(series)
-            spread[series] = (
-                list(seen.counts) if known is None else [a + b for a, b in zip(known, seen.counts, strict=True)]
-            )
+        _add(spread, (what, str(backend)), seen.counts)
+    for (_, backend), counts in [item for item in spread.items() if item[0][0] == what]:
+        if backend:
+            _add(spread, (what, ""), counts)
+
+
+def _add(spread: dict[Series, list[int]], series: Series, counts: Sequence[int]) -> None:
+    known = spread.get(series)
+    spread[series] = list(counts) if known is None else list(map(add, known, counts))
 
 
 def _less(counts: Sequence[int], before: Sequence[int]) -> list[int]:

@@ -22,7 +22,7 @@ from tests.seeing.test_status import view
 
 pytestmark = needs("chromium", "chromium")
 
-SCREENS = tuple(itertools.product(((1280, 800), (360, 740)), ("light", "dark")))
+SCREENS = tuple(itertools.product(((1280, 800), (860, 800), (360, 740)), ("light", "dark")))
 GROUND = {"light": (246, 247, 249), "dark": (15, 18, 22)}
 LEAST_CONTRAST = 4.5  # WCAG AA for text of this size
 # Each element that has text of its own: its colour against the first ground beneath it.
@@ -90,7 +90,7 @@ async def look(browser: Browser, name: str) -> dict[str, Any]:
 async def test_it_is_readable_on_every_screen_in_both_schemes(world: World, tmp_path: Path) -> None:
     await busy(world)
     long = tmp_path / "long.html"
-    long.write_text(document(view(evil="-of-a-team-with-a-very-long-name-and-no-space" * 2, models=60)))
+    long.write_text(document(view(evil="_of_a_team_with_a_very_long_name_and_no_space" * 2, models=60)))
     async with Browser(tmp_path / "browser") as browser:
         for (width, height), scheme in SCREENS:
             await browser.screen(width, height, scheme)
