@@ -138,7 +138,7 @@ class App:
             pipeline,
             admin,
             self.metrics,
-            StatusPage(view, admin.verify if key else None),
+            StatusPage(view, admin.verify, lambda: key is not None),
             max_body=config.server.max_body,
             metrics_key=resolve(metrics_key) if metrics_key else None,
             reasons=self._not_ready,

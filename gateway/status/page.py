@@ -42,11 +42,12 @@ _ASK = "Send the admin key as the password (any user name), or as 'Authorization
 
 
 class StatusPage:
-    """`verify(key, remote)` raises InvalidKey, or RateLimited when somebody guesses. Made without one: no admin key."""
+    """`verify(key, remote)` raises InvalidKey, or RateLimited when somebody guesses; `shown`: is there an admin key?"""
 
-    def __init__(self, view: Callable[[], View], verify: Callable[[str, str], None] | None) -> None:
+    def __init__(self, view: Callable[[], View], verify: Callable[[str, str], None], shown: Callable[[], bool]) -> None:
         self._view = view
         self._verify = verify
+        self._shown = shown
 
     def answer(self, headers: Mapping[str, str], remote: str, request_id: str) -> Answer:
         """Raises NotFound, PasswordNeeded or RateLimited."""
@@ -54,7 +55,7 @@ class StatusPage:
         return Answer(200, {**_HEADERS, "x-request-id": request_id}, document(self._view()).encode())
 
     def _authorise(self, sent: str, remote: str) -> None:
-        if self._verify is None:
+        if not self._shown():
             raise NotFound(_OFF)
         if not sent:  # how a browser asks first: no guess
             raise PasswordNeeded(_ASK)

@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
+import pytest
 
 from dashboards import BOARDS
 from gateway.demo.answers import Json
 from gateway.demo.scripted import CLOSED, Reply, Seen, refusal
 from tests.conftest import ADMIN_KEY, KEY, World
 from tests.seeing import needs
+from tests.seeing.gateways import another
 from tests.seeing.prometheus import STEP_S, Prometheus
 from tests.seeing.test_names import ALERTS, RECORDS
 
@@ -144,23 +145,24 @@ async def rules_are_well(prometheus: Prometheus) -> None:
         assert re.search(r"<no value>|<error|{{", alert["annotations"]["summary"]) is None
 
 
-async def test_a_gateway_that_goes_away_is_seen(world: World, tmp_path: Path) -> None:
+async def test_a_gateway_that_goes_away_is_seen(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And one whose metrics need a key is scraped with it, and not without."""
-    world.app._front._metrics_key = "the-key-of-metrics"
+    monkeypatch.setenv("MOMA_TEST_METRICS_KEY", "the-key-of-metrics")
     key = tmp_path / "key"
-    target = world.url.removeprefix("http://")
     key.write_text("another")
-    async with Prometheus(tmp_path, target, key) as prometheus:
+    async with (
+        another(world, "server: {metrics_key: env:MOMA_TEST_METRICS_KEY}") as app,
+        Prometheus(tmp_path, f"127.0.0.1:{app.port}", key) as prometheus,
+    ):
         assert await up(prometheus, "0") == "0"
         scraped = (await prometheus.ask("targets"))["activeTargets"][0]
         assert "401" in scraped["lastError"]
         key.write_text("the-key-of-metrics")
         assert await up(prometheus, "1") == "1"
         assert (await prometheus.series("moma_ready"))[0]["value"][1] == "1"
-        await world.app.aclose()
+        await app.aclose()
         assert await up(prometheus, "0") == "0"
-        async with aiohttp.ClientSession() as http, http.get(f"{prometheus.url}/api/v1/alerts") as answer:
-            pending = {alert["labels"]["alertname"] for alert in (await answer.json())["data"]["alerts"]}
+        pending = {alert["labels"]["alertname"] for alert in (await prometheus.ask("alerts"))["alerts"]}
         assert "MomaGatewayDown" in pending
 
 

@@ -8,13 +8,10 @@ import hashlib
 import re
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from gateway.app import App
-from gateway.config.load import load
 from gateway.config.model import Backend, Limits
 from gateway.demo.scripted import CLOSED, HANG
 from gateway.errors import StoreUnavailable
@@ -24,6 +21,7 @@ from gateway.status.page import document
 from gateway.status.sections import View, health, number, percent, seconds, span
 from gateway.status.traffic import Traffic
 from tests.conftest import ADMIN_KEY, KEY, World
+from tests.seeing.gateways import another
 from tests.stage import CONFIG
 from tests.virtual import VirtualClock
 
@@ -105,13 +103,8 @@ async def test_a_browser_that_asks_without_a_key_guesses_nothing(world: World) -
     assert (await page(world, basic("wrong")))[0] == 401
 
 
-async def test_without_an_admin_key_there_is_no_page_but_advice(world: World, tmp_path: Path) -> None:
-    text = (tmp_path / "routes.yaml").read_text().replace("server: {admin_key: env:MOMA_TEST_ADMIN_KEY}\n", "")
-    other = tmp_path / "other.yaml"
-    other.write_text(text.replace("moma.db", "other.db"))
-    app = App(load(other))
-    await app.start("127.0.0.1", 0)
-    try:
+async def test_without_an_admin_key_there_is_no_page_but_advice(world: World) -> None:
+    async with another(world, "server: {}") as app:
         for headers in ({}, basic(ADMIN_KEY), basic("None"), basic("")):
             async with (
                 aiohttp.ClientSession() as http,
@@ -120,8 +113,6 @@ async def test_without_an_admin_key_there_is_no_page_but_advice(world: World, tm
                 body = await answer.json()
                 assert (answer.status, body["error"]["code"]) == (404, "not_found")
                 assert "server.admin_key" in body["error"]["message"]
-    finally:
-        await app.aclose()
 
 
 async def test_it_is_for_reading_only(world: World) -> None:
