@@ -16,6 +16,7 @@ from gateway.status.sections import (
     View,
     backends_table,
     banner,
+    caches_table,
     chart,
     facts,
     models_table,
@@ -95,7 +96,7 @@ def document(view: View) -> Html:
         "body",
         banner(view),
         el("main", tiles(view), chart(view), backends_table(view), routes_table(view), models_table(view),
-           tenants_table(view), facts(view)),
+           caches_table(view), tenants_table(view), facts(view)),
         el("footer", f"Rates are of the last {_span(view.recent.seconds)}. Renewed every {REFRESH_S} s."),
     )  # fmt: skip
     return join(Html("<!doctype html>"), el("html", head, body, lang="en"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
 from gateway import __version__
@@ -21,9 +21,28 @@ _STATES: Final = ("up", "trying", "down")  # by moma_breaker_state
 _TIMES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
+class CacheShown(Protocol):
+    """`lookups` since the start, by result: hit, miss, bypass, coalesced."""
+
+    @property
+    def cache(self) -> str: ...
+
+    @property
+    def entries(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def lookups(self) -> Mapping[str, int]: ...
+
+
 @dataclass(slots=True)
 class View:
-    """What a page shows. `tenants`: (label, micro-credits left); `minutes`: (calls, errors) of each of the last 60."""
+    """What a page shows. `tenants`: (label, micro-credits left); `minutes`: (calls, errors) of each of the last 60.
+
+    `reloaded`: whether the last edit of routes.yaml is in force.
+    """
 
     config: Config
     generation: int
@@ -37,6 +56,8 @@ class View:
     recent: Recent
     so_far: Look
     minutes: Sequence[tuple[int, int]]
+    caches: Sequence[CacheShown] = ()
+    reloaded: bool = True
 
     def since_start(self, what: str, of: str = "") -> float:
         return self.so_far.count.get((what, of), 0.0)
@@ -169,7 +190,8 @@ def routes_table(view: View) -> Html:
 def _targets_of(route: Route) -> Html:
     more = dict.fromkeys(fallback.model for fallback in (*route.fallback_error, *route.fallback_context))
     picked = some(route.pick)
-    return join(picked, el("small", f"then {some(more)}")) if more else join(picked)
+    notes = ([f"then {some(more)}"] if more else []) + ([f"cache {route.cache}"] if route.cache else [])
+    return join(picked, el("small", " · ".join(notes))) if notes else join(picked)
 
 
 def models_table(view: View) -> Html:
@@ -214,6 +236,27 @@ def tenants_table(view: View) -> Html:
     return table("Tenants", heads, rows, left_out=len(order) - len(rows)) if rows else Html("")
 
 
+def caches_table(view: View) -> Html:
+    """Since the start; a call that follows the same call under way is a hit."""
+    rows: list[list[Child]] = []
+    for cache in view.caches:
+        looks = cache.lookups
+        hits, misses = looks.get("hit", 0) + looks.get("coalesced", 0), looks.get("miss", 0)
+        rows.append(
+            [
+                cache.cache,
+                percent(hits / (hits + misses) if hits + misses else None),
+                f"{hits:,}",
+                f"{misses:,}",
+                f"{looks.get('bypass', 0):,}",
+                f"{cache.entries:,}",
+                f"{cache.bytes / 1e6:,.1f} MB",
+            ]
+        )
+    heads = ("Cache", "Hit rate", "Hits", "Misses", "Bypassed", "Answers kept", "Size")
+    return table("Caches", heads, rows) if rows else Html("")
+
+
 def facts(view: View) -> Html:
     """The ledger and the configuration in force."""
     recent = view.recent
@@ -228,6 +271,7 @@ def facts(view: View) -> Html:
     config = view.config
     setup: tuple[tuple[str, Child], ...] = (
         ("Generation", str(view.generation)),
+        ("Last reload", pill("in force", "up") if view.reloaded else pill("refused, see the log", "down")),
         ("Backends", f"{len(config.backends):,}"),
         ("Models", f"{len(config.models):,}"),
         ("Routes", f"{len(config.routes):,}"),

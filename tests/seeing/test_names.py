@@ -28,7 +28,17 @@ VALUES = {
     ("moma_cache_lookups_total", "result"): {"hit", "miss", "bypass", "coalesced"},
     ("moma_config_reloads_total", "outcome"): {"applied", "unchanged", "refused", "failed"},
 }
-OPEN = {"cache", "status", "tenant", "backend", "model", "route", "gen_ai_response_model", "gen_ai_provider_name", "alertname"}
+OPEN = {
+    "cache",
+    "status",
+    "tenant",
+    "backend",
+    "model",
+    "route",
+    "gen_ai_response_model",
+    "gen_ai_provider_name",
+    "alertname",
+}
 
 
 @dataclass

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import aiohttp
 import pytest
@@ -223,6 +223,32 @@ def test_no_name_becomes_markup() -> None:
     assert "<img" not in text
     assert text.count("&lt;img") >= 10
     assert set(re.findall(r"<(\w+)", document(view(evil=evil)))) == set(re.findall(r"<(\w+)", document(view(evil="x"))))
+
+
+@dataclass
+class Cache:
+    cache: str
+    entries: int
+    bytes: int
+    lookups: dict[str, int]
+
+
+def test_caches_and_a_refused_reload_are_shown() -> None:
+    seen = view()
+    assert "Caches" not in document(seen)
+    assert ">in force<" in document(seen)
+    seen.caches = [
+        Cache("short", 1200, 3_400_000, {"hit": 5, "coalesced": 1, "miss": 2, "bypass": 9}),
+        Cache("new", 0, 0, {}),
+    ]
+    seen.reloaded = False
+    lines = rows(document(seen))
+    assert lines["short"] == [
+        "short", "Hit rate 75%", "Hits 6", "Misses 2", "Bypassed 9", "Answers kept 1,200", "Size 3.4 MB"
+    ]  # fmt: skip
+    assert lines["new"][1] == "Hit rate –"
+    assert ">refused, see the log<" in document(seen)
+    assert ">in force<" not in document(seen)
 
 
 def test_three_hundred_models_make_a_page_of_fifty() -> None:
