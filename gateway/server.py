@@ -165,7 +165,7 @@ class Gateway:
         entry = self._table.get(path)
         if entry is None and path.startswith("/v1/models/"):
             entry = ("GET", self._model)
-        if entry is None:
+        if entry is None or http.method == "CONNECT":  # which names a host, no path of ours
             raise NotFound("There is nothing at this path. See GET /v1/models and the documentation.")
         method, handler = entry
         if http.method != method and not (http.method == "HEAD" and method == "GET"):
