@@ -32,8 +32,19 @@ USAGE: dict[str, Json] = {
 }
 
 
+ILL = """  ill: {via: [{backend: b, as: ill}], context: 4k, max_output: 1k, price: {input: 1, output: 1}}
+"""
+CACHE = """cache:
+  short: {mode: exact, ttl: 10m, scope: tenant}
+"""
+CACHED = """  kept: {pick: [small], policy: ordered, cache: short}
+"""
+
+
 def scripted(seen: Seen) -> Reply | None:
     """The last message says how it is answered; None is an honest answer."""
+    if seen.body["model"] == "ill":
+        return CLOSED
     asked = seen.body["messages"][-1]["content"]
     if asked in USAGE:
         choice = {"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}
@@ -73,6 +84,9 @@ async def load(world: World) -> AsyncIterator[None]:
             await chat(world, content)
         await chat(world, "a stream", stream=True)
         await world.chat(model="auto")
+        await world.chat(model="ill")
+        await world.chat(model="kept", temperature=0)
+        await post(world, "/admin/v1/reload", ADMIN_KEY)
         await chat(world, "hello", tight)
         await chat(world, "usage beyond the hold", poor, max_tokens=1)
 
@@ -112,7 +126,11 @@ def queries() -> dict[str, str]:
 
 
 async def test_every_rule_and_every_query_has_something_to_say(world: World, tmp_path: Path) -> None:
-    async with load(world), Prometheus(tmp_path, world.url.removeprefix("http://")) as prometheus:
+    async with (
+        another(world, routes=ILL + CACHE, plans=CACHED) as world.app,
+        load(world),
+        Prometheus(tmp_path, world.url.removeprefix("http://")) as prometheus,
+    ):
         wanted = {record: record for record in RECORDS} | queries()
         assert len(wanted) > 60
         for _ in range(int(PATIENCE_S / STEP_S)):
