@@ -74,9 +74,7 @@ def longest_ms(metrics: Metrics) -> float:
 
 
 def main() -> None:
-    print(
-        "| models | combinations | scrape, ms | longest piece, ms | by the library, ms | look, ms | page, ms | page, kB |"
-    )
+    print("| models | combinations | scrape, ms | longest piece | by the library | look, ms | page, ms | page, kB |")
     print("|---|---|---|---|---|---|---|---|")
     for count in MODELS:
         print(line(count))
