@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -40,6 +40,7 @@ _PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 _COMMIT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+PIECE_SERIES = 50
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -61,10 +62,15 @@ class Registry(CollectorRegistry):
         else:
             self._others.append(collector)
 
-    def exposition(self) -> bytes:
-        """Prometheus' text format. Ours are ten times faster than the library's, and the event loop waits for them."""
-        ours = "".join(line for collector in self._ours for line in collector.lines())
-        return ours.encode() + generate_latest(_Several(self._others))
+    def pieces(self) -> Iterator[bytes]:
+        """Prometheus' text format, in pieces of a few milliseconds: calls may move, and series appear, in between.
+
+        Ours take a tenth of what the library would take for them.
+        """
+        lines = chain.from_iterable(collector.lines() for collector in self._ours)
+        while piece := "".join(islice(lines, PIECE_SERIES)):
+            yield piece.encode()
+        yield generate_latest(_Several(self._others))
 
 
 class _Several(Collector):
@@ -80,6 +86,7 @@ class Lines(Collector):
     """What is exposed without the library. Label values are escaped, in the order of their names."""
 
     def lines(self) -> Iterator[str]:
+        """First what it is, then all lines of one series at a time."""
         raise NotImplementedError
 
 
@@ -141,7 +148,7 @@ class Counts(Lines):
     def lines(self) -> Iterator[str]:
         name, text, labels = self._about
         yield f"# HELP {name}_total {text}\n# TYPE {name}_total counter\n"
-        for values, count in self._series.items():
+        for values, count in list(self._series.items()):
             yield f"{name}_total{{{_labelled(labels, values)}}} {count.value!r}\n"
 
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -179,13 +186,12 @@ class Distributions(Lines):
         name, text, labels = self._about
         yield f"# HELP {name} {text}\n# TYPE {name} histogram\n"
         ends = [f'le="{bound}"}} ' for bound in self._shown]
-        for values, series in self._series.items():
+        for values, series in list(self._series.items()):
             said = _labelled(labels, values)
             start = f"{name}_bucket{{{said}," if said else f"{name}_bucket{{"
             seen = list(accumulate(series.counts))
-            for end, count in zip(ends, seen, strict=True):
-                yield f"{start}{end}{count}\n"
-            yield f"{name}_sum{{{said}}} {series.total!r}\n{name}_count{{{said}}} {seen[-1]}\n"
+            buckets = "".join([f"{start}{end}{count}\n" for end, count in zip(ends, seen, strict=True)])
+            yield f"{buckets}{name}_sum{{{said}}} {series.total!r}\n{name}_count{{{said}}} {seen[-1]}\n"
 
     @property
     def _shown(self) -> list[str]:
@@ -238,7 +244,7 @@ class Metrics:
         ProcessCollector(registry=r)  # CPU, memory, files: one event loop is full when it has used up one core
 
     def exposition(self) -> bytes:
-        return self.registry.exposition()
+        return b"".join(self.registry.pieces())
 
     def refused(self, status: int) -> None:
         """What is refused before it is a call: without a valid key or body, while shutting down, or no HTTP."""
