@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SDKS := $(VENV)/openai1/.done $(VENV)/openai2/.done $(VENV)/openai3/.done
 DEMO_ARGS ?=
 
-.PHONY: run test test-long lint bench soak clean
+.PHONY: run test test-long lint bench soak dashboards clean
 
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
@@ -29,6 +29,10 @@ bench: $(VENV)/.dev
 # Half an hour at 50 calls a second, with 5 % of every fault.
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
+
+# dashboards/grafana, from dashboards/boards.
+dashboards: $(VENV)/.dev
+	$(BIN)/python -m dashboards
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -67,11 +67,15 @@ class Admin:
         self._remotes: set[str] = set()
 
     def authorise(self, headers: Mapping[str, str], remote: str, key: str | None) -> None:
-        """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
+        """As `verify`."""
         try:
             sent = credential(headers)
         except InvalidKey:
             sent = ""
+        self.verify(sent, remote, key)
+
+    def verify(self, sent: str, remote: str, key: str | None) -> None:
+        """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
         if key and hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), key.encode()):
             return
         self._failures.of(self._remote(remote), FAILED_LOGINS).admit(0).release(None)

@@ -34,6 +34,9 @@ from gateway.reload import Reloader
 from gateway.routing.health import LOOK_S, Health
 from gateway.routing.live import Live
 from gateway.server import Gateway
+from gateway.status.page import StatusPage
+from gateway.status.sections import View
+from gateway.status.traffic import LOOK_EVERY_S, Traffic
 from gateway.tokens import Tokenizer
 from gateway.waiting import Waiting
 
@@ -193,11 +196,16 @@ class App:
             explain=explain,
             caches=parts.caches,
         )
-        self._show(parts)
+        page = StatusPage(
+            self._show(parts, reloader),
+            lambda sent, remote: admin.verify(sent, remote, self._front.generation.admin_key),
+            lambda: self._front.generation.admin_key is not None,
+        )
         return Gateway(
             reloader.generation,
             admin,
             self.metrics,
+            page,
             reasons=self._not_ready,
             reloads=lambda: reloader.status,
             next_id=ids("req"),
@@ -216,8 +224,8 @@ class App:
             for checker in generation.checkers
         ]
 
-    def _show(self, parts: Parts) -> None:
-        """What only a look at the running parts can tell."""
+    def _show(self, parts: Parts, reloader: Reloader) -> Callable[[], View]:
+        """What only a look at the running parts can tell; returns what the status page shows of it."""
         live, recorder = parts.live, parts.recorder
 
         def targets() -> list[TargetState]:
@@ -231,11 +239,36 @@ class App:
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.metrics.registry.register(CacheGauges(parts.caches.states))
+        self.metrics.ledger_available.set_function(lambda: self.ledger.healthy)
+        self.metrics.ready.set_function(lambda: not self._not_ready())
         self.metrics.queued.labels("tenant").set_function(lambda: parts.tenant_waiting.count)
         self.metrics.queued.labels("backend").set_function(lambda: parts.backend_waiting.count)
         self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
         self.ledger.on_commit = self.metrics.committed
         self.ledger.on_expired = recorder.expired
+        traffic = Traffic(self.metrics, parts.clock)
+        self._chores.every(LOOK_EVERY_S, "measuring traffic", traffic.look)
+
+        def view() -> View:
+            now, generation = traffic.now(), self._front.generation
+            return View(
+                config=generation.config,
+                generation=generation.number,
+                now_ms=parts.clock.wall_ms(),
+                up_s=parts.clock.now() - traffic.started,
+                not_ready=self._not_ready(),
+                ledger_available=self.ledger.healthy,
+                open_holds=self.ledger.open_holds,
+                targets=targets(),
+                tenants=tenants(),
+                recent=traffic.recent(now),
+                so_far=now,
+                minutes=traffic.minutes(),
+                caches=parts.caches.states(),
+                reloaded=bool(reloader.status["last_reload_successful"]),
+            )
+
+        return view
 
     def _not_ready(self) -> list[str]:
         reasons = [] if self.ledger.healthy else ["the ledger store is not available"]

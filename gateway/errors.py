@@ -2,7 +2,8 @@
 
 GatewayError
   CallRejected                 the client's: never retried, never reaches a backend
-    InvalidKey 401             NotFound 404            ModelNotFound 404   MethodNotAllowed 405
+    InvalidKey 401, PasswordNeeded 401 (an InvalidKey that makes a browser ask)
+    NotFound 404               ModelNotFound 404       MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
     ConfigRefused 422
@@ -76,6 +77,13 @@ class InvalidValue(CallRejected):
 class InvalidKey(CallRejected):
     status = 401
     code = "invalid_api_key"
+
+
+class PasswordNeeded(InvalidKey):
+    """A browser asks its user for the key then."""
+
+    def headers(self) -> dict[str, str]:
+        return {"www-authenticate": 'Basic realm="MoMA gateway", charset="UTF-8"'}
 
 
 class NotFound(CallRejected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -30,6 +31,7 @@ from gateway.generation import Generation
 from gateway.metrics import Metrics
 from gateway.pipeline import error_answer, error_event
 from gateway.request import HttpRequest
+from gateway.status.page import StatusPage
 from gateway.tenants import Caller
 
 _ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
@@ -129,6 +131,7 @@ class Gateway:
         generation: Generation,
         admin: Admin,
         metrics: Metrics,
+        status: StatusPage,
         *,
         reasons: Callable[[], list[str]],
         reloads: Callable[[], dict[str, Any]],
@@ -137,6 +140,7 @@ class Gateway:
         self.generation = generation
         self._admin = admin
         self._metrics = metrics
+        self._status = status
         self._reasons = reasons
         self._reloads = reloads
         self._next_id = next_id
@@ -145,6 +149,7 @@ class Gateway:
             **{path: ("POST", self._call) for path in _ENDPOINTS},
             "/v1/models": ("GET", self._models),
             "/v1/usage": ("GET", self._usage),
+            "/": ("GET", self._page),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._scrape),
@@ -185,7 +190,7 @@ class Gateway:
         entry = self._table.get(path)
         if entry is None and path.startswith("/v1/models/"):
             entry = ("GET", self._model)
-        if entry is None:
+        if entry is None or http.method == "CONNECT":  # which names a host, no path of ours
             raise NotFound("There is nothing at this path. See GET /v1/models and the documentation.")
         method, handler = entry
         if http.method != method and not (http.method == "HEAD" and method == "GET"):
@@ -230,6 +235,9 @@ class Gateway:
         status, value = await self._admin.handle(http.method, http.path, http.query, body)
         await sink.send(_json(value, request_id, status))
 
+    async def _page(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        await sink.send(self._status.answer(http.headers, http.remote, request_id))
+
     async def _healthz(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         await sink.send(_json({"status": "ok"}, request_id))
 
@@ -245,7 +253,11 @@ class Gateway:
             if not hmac.compare_digest(sent, f"Bearer {key}".encode()):
                 raise InvalidKey("The metrics key is missing or not valid.")
         headers = {"content-type": "text/plain; version=0.0.4; charset=utf-8", "x-request-id": request_id}
-        await sink.send(Answer(200, headers, self._metrics.exposition()))
+        pieces = []
+        for piece in self._metrics.registry.pieces():
+            pieces.append(piece)
+            await asyncio.sleep(0)  # calls go on in between
+        await sink.send(Answer(200, headers, b"".join(pieces)))
 
 
 def _json(value: object, request_id: str, status: int = 200) -> Answer:

@@ -20,6 +20,7 @@ LAYERS = (
     ("app", "cases", "importing"),
     ("server", "admin", "edge"),
     ("connection",),
+    ("status",),
     ("request",),
     ("reload",),
     ("changes",),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from typing import Any
 
 import aiohttp
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
-from gateway.metrics import Metrics
+from gateway.metrics import PIECE_SERIES, Metrics
 from tests.conftest import ADMIN_KEY, KEY, World
 
 PROMISED = {
@@ -54,6 +58,76 @@ def test_two_gateways_in_one_process_do_not_mix() -> None:
     one.attempted("a", "ok")
     assert b'moma_attempts_total{backend="a"' in one.exposition()
     assert b'moma_attempts_total{backend="a"' not in two.exposition()
+
+
+def busy_metrics() -> Metrics:
+    """Series of every kind, with all that a label or a number may hold."""
+    metrics = Metrics()
+    for name in ("m", "模型", 'quote"d', "back\\slash", "new\nline", "", "{a}"):
+        for value in (0, 1, 1e-9, 0.1, 3.5, 1e6, 123456789.125, 1e21):
+            metrics.tokens.observe(("r", name, "b", "input"), value)
+            metrics.overhead.observe((name,), value)
+            metrics.requests.inc(("r", name, "b", "refused", 400), value)
+            metrics.committed(value, int(value))
+            metrics.attempted(name, "ok")
+    metrics.open_holds.set(3)
+    return metrics
+
+
+def parsed(text: bytes) -> dict[tuple[str, str], object]:
+    """Families by name and type, with all samples, whatever their order and that of their labels."""
+    return {
+        (family.name, family.type): (
+            family.documentation,
+            {(s.name, *sorted(s.labels.items())): s.value for s in family.samples},
+        )
+        for family in text_string_to_metric_families(text.decode())
+        if not family.name.startswith("process_")  # which moves between two looks
+    }
+
+
+def test_what_we_write_is_what_the_library_would() -> None:
+    for metrics in (Metrics(), busy_metrics()):
+        ours, theirs = parsed(metrics.exposition()), parsed(generate_latest(metrics.registry))
+        assert ours == theirs
+        assert len(ours) > 15
+
+
+async def test_calls_go_on_during_a_scrape(world: World) -> None:
+    """The loop comes round between the pieces, and a series may appear meanwhile."""
+    metrics = world.app.metrics
+    for number in range(1000):
+        metrics.duration.observe((f"route-{number}", "m", "b"), 1.0)
+    rounds = 0
+
+    async def go_on() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+            metrics.attempted(f"new-{rounds}", "ok")
+
+    others = asyncio.create_task(go_on())
+    pieces = metrics.registry.pieces
+    turns = []
+    metrics.registry.pieces = lambda: (turns.append(rounds) or piece for piece in pieces())  # type: ignore[method-assign, func-returns-value]
+    async with world.http.get(f"{world.url}/metrics") as answer:
+        text = await answer.text()
+    others.cancel()
+    assert text.count("request_duration_seconds_count{") == 1000
+    assert len(turns) > 1000 / PIECE_SERIES
+    assert len(set(turns)) == len(turns)
+
+
+def test_two_thousand_series_are_exposed_in_a_fraction_of_the_librarys_time() -> None:
+    metrics = Metrics()
+    for number in range(2000):
+        metrics.duration.observe((f"route-{number}", "m", "b"), 1.0)
+    started = time.perf_counter()
+    assert metrics.exposition().count(b"_bucket{") == 2000 * 15
+    ours_s = time.perf_counter() - started
+    generate_latest(metrics.registry)
+    assert ours_s < (time.perf_counter() - started - ours_s) / 2
 
 
 async def test_six_hundred_strangers_make_few_series(world: World) -> None:

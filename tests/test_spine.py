@@ -254,7 +254,7 @@ async def test_wrong_credentials_have_one_answer(world: World, headers: dict[str
 
 async def test_every_path_answers_in_json(world: World) -> None:
     for method, path, status in (
-        ("GET", "/healthz", 200), ("GET", "/readyz", 200), ("GET", "/v1/nope", 404), ("GET", "/", 404),
+        ("GET", "/healthz", 200), ("GET", "/readyz", 200), ("GET", "/v1/nope", 404), ("GET", "/", 401),
         ("GET", "/v1/chat/completions", 405), ("DELETE", "/v1/models", 405), ("GET", "/v1/models/small", 200),
         ("GET", "/v1/usage", 200), ("GET", "/admin/v1/tenants", 401),
     ):  # fmt: skip

@@ -308,7 +308,6 @@ class Ledger:
         return len(self._image.holds)
 
     def check_invariants(self) -> None:
-        """I1-I4, I6, I10, I13 of the charging design, as assertions."""
         check_image(self._image)
 
     # -- durability ---------------------------------------------------------------------------------------------
@@ -319,7 +318,7 @@ class Ledger:
         if self._young_timer is not None:
             self._young_timer.cancel()
         if self._recovery is not None:  # not cancelled: its thread would go on with a store that is closed here
-            await asyncio.gather(self._recovery, return_exceptions=True)
+            await asyncio.wait([self._recovery])
         await self._writer.aclose()
         self._store.close()
 
@@ -366,10 +365,9 @@ class Ledger:
         for future, receipt in changes.waiters:
             if not future.done():
                 future.set_result(receipt)
-        if self.on_expired is not None:
-            for _, account, _, kind, uc in changes.entries:
-                if kind == "expired":
-                    self.on_expired(account, uc)
+        for _, account, _, kind, uc in changes.entries:
+            if kind == "expired" and self.on_expired is not None:
+                self.on_expired(account, uc)
         if self.on_commit is not None:
             self.on_commit(seconds, len(changes.closings))
 
