@@ -52,8 +52,8 @@ class Ledger:
     """One per process, on one loop. State: image, plans, the timer of young holds, `broken`."""
 
     def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
-        self.on_commit: Callable[[float, int], None] | None = None  # seconds, charges in the batch
-        self.on_expired: Callable[[str, int], None] | None = None  # account, micro-credits of a grant that ended
+        self.on_commit: Callable[[float, int], None] = lambda seconds, charges: None
+        self.on_expired: Callable[[str, int], None] = lambda account, uc: None
         self._store = store
         self._image = image
         self._plans = plans
@@ -366,10 +366,9 @@ class Ledger:
             if not future.done():
                 future.set_result(receipt)
         for _, account, _, kind, uc in changes.entries:
-            if kind == "expired" and self.on_expired is not None:
+            if kind == "expired":
                 self.on_expired(account, uc)
-        if self.on_commit is not None:
-            self.on_commit(seconds, len(changes.closings))
+        self.on_commit(seconds, len(changes.closings))
 
     def _commit_failed(self, changes: Any) -> None:
         """Whether that commit is in the file only the file can tell: refuse until it has been read again."""
