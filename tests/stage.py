@@ -120,9 +120,13 @@ class Stage:
         return Caller("t", self.plan, ("t",))
 
     def busy(self) -> bool:
-        """The ledger's writer is at its file, or was since the last look: time stands still for it."""
+        """The ledger's writer is at its file, or was since the last look, or a thread puts a long stream together.
+
+        Time stands still for them.
+        """
         batches, self.batches = self.batches, self.ledger._writer.batches
-        return self.ledger._writer._busy or batches != self.batches
+        joining = any(flight.over and not flight.closed for flight in self.caches._tasks.values())
+        return self.ledger._writer._busy or batches != self.batches or joining
 
     async def ask(self, headers: dict[str, str] | None = None, **body: Any) -> ListSink:
         sink = ListSink()

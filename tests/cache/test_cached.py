@@ -75,14 +75,9 @@ class Theatre:
     async def all(self, *asking: Asking) -> list[ListSink]:
         """Runs them all to their ends, and looks at the books."""
         tasks = [one.run() for one in asking]
-        await drive(self.stage.clock, asyncio.gather(*tasks), busy=self.busy)
+        await drive(self.stage.clock, asyncio.gather(*tasks), busy=self.stage.busy)
         await self.settled()
         return [one.sink for one in asking]
-
-    def busy(self) -> bool:
-        """A thread is at work: time stands still for it."""
-        flights = self.stage.caches._tasks.values()
-        return self.stage.busy() or any(flight.over and not flight.closed for flight in flights)
 
     async def settled(self) -> None:
         await self.stage.durable()
