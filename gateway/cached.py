@@ -75,6 +75,36 @@ def sites_of(config: Config) -> Mapping[str, Site]:
     return sites | {alias: sites[name] for alias, name in config.aliases.items() if name in sites}
 
 
+def verdict(site: Site, caches: Caches | None, caller: Caller, call: Call) -> tuple[str, str]:
+    """What `x-moma-cache` of the call would be, and why. Leaves no trace. `caches` is None where nothing runs.
+
+    Raises InvalidValue for a Cache-Control that cannot be read.
+    """
+    control, name = parse_control(call.cache_control), site.cache.name
+    key = _key(site, caller, call)
+    if key is None:
+        return "bypass", "only answers to temperature 0 or a seed are kept; `sampled: true` keeps others too"
+    entry = None if caches is None or control.fresh else caches.peek(name, key, control.max_age_s)
+    if entry is not None and caches is not None:
+        return "hit", f"its answer was stored {caches.age_s(entry)} s ago"
+    if control.stored:
+        return "miss", "nothing is stored, and only-if-cached asks for nothing else: 504 not_cached"
+    if control.unstored:
+        return "bypass", "no-store asks for it"
+    if caches is not None and not control.fresh and caches.under_way(name, key) is not None:
+        return "coalesced", "the same call is under way"
+    return "miss", f"its answer will be kept for about {site.cache.ttl_s:g} s"
+
+
+def _key(site: Site, caller: Caller, call: Call) -> bytes | None:
+    """None for a call whose answer is not given again."""
+    if not repeatable(call, sampled=site.cache.sampled):
+        return None
+    scope = site.cache.scope
+    whose = caller.tenant if scope == "tenant" or not caller.account_path else caller.account_path[0]
+    return key_of(call, scope=f"{scope}:{whose}", version=site.version, max_output=caller.plan.max_output)
+
+
 class CachedCalls:
     """Collaborators only, of one generation of the configuration; what lasts is in `caches`."""
 
@@ -100,7 +130,7 @@ class CachedCalls:
         """Answers the call in one of the four ways of `x-moma-cache`. Raises what the client shall hear."""
         call = asked.call
         control = parse_control(call.cache_control)
-        key = None if site is None else self._key(site, asked)
+        key = None if site is None else _key(site, asked.caller, call)
         if site is not None and key is not None and not control.fresh:
             entry = self._caches.find(site.cache.name, key, control.max_age_s)
             if entry is not None and (body := as_asked(entry, call)) is not None:
@@ -115,15 +145,6 @@ class CachedCalls:
             await asked.serve()
         else:
             await self._join_or_lead(site, key, asked, control, sink)
-
-    def _key(self, site: Site, asked: Asked) -> bytes | None:
-        """None for a call whose answer is not given again."""
-        if not repeatable(asked.call, sampled=site.cache.sampled):
-            return None
-        caller = asked.caller
-        scope = site.cache.scope
-        whose = caller.tenant if scope == "tenant" else caller.account_path[0]
-        return key_of(asked.call, scope=f"{scope}:{whose}", version=site.version, max_output=caller.plan.max_output)
 
     # -- the same call under way ----------------------------------------------------------------------------------
 

@@ -170,9 +170,7 @@ class Dispatcher:
         gates = {self._gate(turns.targets[place]): place for place in reversed(places)}
         began = self._clock.now()
         try:
-            permit = await self._waiting.room(
-                list(reversed(gates)), job.call.input_bound // 4, job.share, job.deadline
-            )
+            permit = await self._waiting.room(list(reversed(gates)), job.call.input_bound // 4, job.share, job.deadline)
         except NoRoom as error:
             raise _overloaded(error) from error
         except AttemptFailed as failure:  # we shut down

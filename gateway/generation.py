@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.backends.client import HttpClient
@@ -89,19 +89,6 @@ def made(
     """Changes nothing yet. The keys of backends rest as they do in the generation `before`."""
     keys = {name: _keys(secrets.keys_of(backend), name, parts, before) for name, backend in config.backends.items()}
     static = {hashed: tenant.name for tenant in config.tenants.values() for hashed in tenant.key_hashes}
-    dispatcher = Dispatcher(
-        client=parts.client,
-        keys=keys,
-        live=parts.live,
-        gates=parts.backend_gates,
-        timeout=config.timeout,
-        retry=config.retry,
-        clock=parts.clock,
-        rng=parts.rng,
-        attempted=parts.metrics.attempted,
-        budget=parts.retry_budget,
-        waiting=parts.backend_waiting,
-    )
     tenants, router = Tenants(config.plans, static, parts.ledger), Router(config, parts.rng, parts.live)
     cached = CachedCalls(
         config=config,
@@ -118,7 +105,7 @@ def made(
         gates=parts.tenant_gates,
         waiting=parts.tenant_waiting,
         router=router,
-        dispatcher=dispatcher,
+        dispatcher=_dispatcher(config, keys, parts),
         ledger=parts.ledger,
         tokenizer=parts.tokenizer,
         recorder=parts.recorder,
@@ -136,13 +123,32 @@ def made(
         purse=parts.ledger,
         tokenizer=parts.tokenizer,
         clock=parts.clock,
+        caches=parts.caches,
     )
-    checkers = tuple(
-        Checker(backend, backend.check, parts.client, keys[name], parts.health, parts.clock, parts.deadlines)
-        for name, backend in config.backends.items()
-        if backend.check is not None
-    )
+    checkers = tuple(_checkers(config, keys, parts))
     return Generation(number, config, secrets, card_version, keys, tenants, pipeline, explainer, checkers)
+
+
+def _dispatcher(config: Config, keys: dict[str, Keys], parts: Parts) -> Dispatcher:
+    return Dispatcher(
+        client=parts.client,
+        keys=keys,
+        live=parts.live,
+        gates=parts.backend_gates,
+        timeout=config.timeout,
+        retry=config.retry,
+        clock=parts.clock,
+        rng=parts.rng,
+        attempted=parts.metrics.attempted,
+        budget=parts.retry_budget,
+        waiting=parts.backend_waiting,
+    )
+
+
+def _checkers(config: Config, keys: dict[str, Keys], parts: Parts) -> Iterable[Checker]:
+    for name, backend in config.backends.items():
+        if (check := backend.check) is not None:
+            yield Checker(backend, check, parts.client, keys[name], parts.health, parts.clock, parts.deadlines)
 
 
 def _keys(values: tuple[str, ...], name: str, parts: Parts, before: Generation | None) -> Keys:

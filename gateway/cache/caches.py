@@ -61,12 +61,25 @@ class Caches:
         cache = self._caches.get(name)
         if cache is None or key not in cache.answers:
             return None
-        now, entry = self._clock.now(), cache.answers[key]
-        age_s = now - entry.created
-        if age_s >= cache.settings.ttl_s * entry.life:
+        entry = cache.answers[key]
+        if self._over(cache, entry):
             del cache.answers[key]
             return None
-        return None if max_age_s is not None and age_s >= max_age_s else entry
+        return entry if self._young(entry, max_age_s) else None
+
+    def peek(self, name: str, key: bytes, max_age_s: float | None = None) -> Entry | None:
+        """What `find` would find; leaves no trace."""
+        cache = self._caches.get(name)
+        entry = None if cache is None else cache.answers.peek(key)
+        if cache is None or entry is None or self._over(cache, entry):
+            return None
+        return entry if self._young(entry, max_age_s) else None
+
+    def _over(self, cache: _Cache, entry: Entry) -> bool:
+        return self._clock.now() - entry.created >= cache.settings.ttl_s * entry.life
+
+    def _young(self, entry: Entry, max_age_s: float | None) -> bool:
+        return max_age_s is None or self._clock.now() - entry.created < max_age_s
 
     def keep(self, name: str, key: bytes, entry: Entry) -> None:
         """Stores it, unless it is larger than this cache takes."""

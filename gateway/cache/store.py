@@ -168,6 +168,10 @@ class Answers(Cache[bytes, Entry]):
         self._queues.clear()
         self._ranking.clear()
 
+    def peek(self, key: bytes) -> Entry | None:
+        """Without a hit."""
+        return super().__getitem__(key) if key in self else None
+
     def items_unread(self) -> Iterator[tuple[bytes, Entry]]:
         """All, in the order of their storing, without a hit for any."""
         return ((key, super(Answers, self).__getitem__(key)) for key in self)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any, Final, Protocol
 
+from gateway.cache.caches import Caches
+from gateway.cached import sites_of, verdict
 from gateway.call import Call, Request
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote
@@ -38,7 +40,7 @@ class Purse(Protocol):
 class Explainer:
     """Collaborators only, those of the pipeline and of dispatch; none of them is changed.
 
-    `generation` of the configuration; None: nothing runs, so that nothing is known of the present state.
+    `generation` of the configuration, and `caches`; None: nothing runs, so that nothing is known of the present state.
     """
 
     def __init__(
@@ -52,7 +54,10 @@ class Explainer:
         purse: Purse,
         tokenizer: Tokenizer,
         clock: Clock,
+        caches: Caches | None,
     ) -> None:
+        self._sites = sites_of(config)
+        self._caches = caches
         self._config = config
         self._generation = generation
         self._router = router
@@ -75,6 +80,7 @@ class Explainer:
             return found
         found.gate = self._gates.aside(caller.tenant, caller.plan.limits)
         self._admit(found, found.gate, estimated_input(call))
+        self._look_up(found, caller, call)
         needed = needed_context(call)
         if self._router.near_limit(call.model, needed):
             needed = await self._tokenizer.counted(call, needed)
@@ -88,6 +94,17 @@ class Explainer:
             found.refuse(found.room.refusal)
             found.waits += ["backends"] if found.room.awaited is not None else []
         return found
+
+    def _look_up(self, found: Findings, caller: Caller, call: Call) -> None:
+        site = self._sites.get(call.model)
+        if site is None:
+            found.cached = ("bypass", "no cache on this route")
+            return
+        found.cache = site.cache.name
+        try:
+            found.cached = verdict(site, self._caches, caller, call)
+        except GatewayError as error:
+            found.refuse(error)
 
     async def _funds(self, caller: Caller, call: Call, decision: Decision) -> tuple[Funds, GatewayError | None]:
         """As `Pipeline._reserve`: counts exactly, then lowers max_tokens, before it refuses."""

@@ -50,6 +50,8 @@ class Findings:
     call: Call | None = None
     gate: Gate | None = None
     needed: int = 0
+    cache: str | None = None
+    cached: tuple[str, str] = ("bypass", "the call is refused before")  # what `x-moma-cache` would be, and why
     preview: Preview | None = None
     funds: Funds | None = None
     room: Room | None = None

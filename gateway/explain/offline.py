@@ -44,6 +44,7 @@ class Offline:
             purse=_Purse(self._image, self._clock),
             tokenizer=self._tokenizer,
             clock=self._clock,
+            caches=None,
         )
 
     def fail(self, backend: str, model: str) -> None:

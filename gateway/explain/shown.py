@@ -58,7 +58,7 @@ def shown(found: Findings, config: Config, generation: int | None) -> Fields:
         "candidates": [] if preview is None or call is None else _candidates(found, preview, call),
         "reserve": None if found.funds is None else credits_text(found.funds.reserved_uc),
         "funds": _funds(found),
-        "cache": cache_verdict(route, call),
+        "cache": {"name": found.cache, "verdict": found.cached[0], "why": found.cached[1]},
         "limits": {
             "tenant": {} if found.gate is None else _limits(found.gate, found.now),
             "backends": _limits_of_backends(found),
@@ -66,15 +66,6 @@ def shown(found: Findings, config: Config, generation: int | None) -> Fields:
         "currency": config.currency,
         "notes": list(_notes(found, config, generation)),
     }
-
-
-def cache_verdict(route: Route | None, call: Call | None) -> Fields:
-    """Whether the answer may come from a cache or go into one: `x-moma-cache` of the call, and why."""
-    if route is None or call is None:
-        return {"name": None, "verdict": "bypass", "why": "the call is refused before"}
-    if route.cache is None:
-        return {"name": None, "verdict": "bypass", "why": "no cache on this route"}
-    return {"name": route.cache, "verdict": "bypass", "why": "caches are not applied in this version"}
 
 
 def _target(target: Target) -> Fields:

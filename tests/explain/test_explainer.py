@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import pytest
 
 from gateway.call import BUCKETS, Request
 from gateway.charging.ledger import open_ledger
-from gateway.config.model import Config, Limits, Plan, PlanGrant
+from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.explain.explainer import ANYBODY
 from gateway.parse import parse_call
 from gateway.routing.breaker import FAILURES_IN_A_ROW
 from gateway.tenants import Caller
 from tests.explain.worlds import IMAGE, TOOLS, Gateway
-from tests.virtual import VirtualClock, backend, config, model, require, route
+from tests.virtual import ListSink, VirtualClock, backend, config, drive, model, require, route
 
-SETTINGS: Config = config(
+SETTINGS: Config = replace(config(
     [
         backend("north", region="north", chip="h20", limits=Limits(concurrency=2)),
         backend("south", region="south"),
@@ -43,7 +44,7 @@ SETTINGS: Config = config(
         *(route(policy, "small", "large", policy=policy) for policy in ("fastest", "best", "least_busy", "weighted")),
     ],
     aliases={"nick": "cheap"},
-)  # fmt: skip
+), caches={"short": Cache("short")})  # fmt: skip
 RICH = Plan("rich", (PlanGrant(1_000_000_000_000),), Limits(rpm=3, tpm=10_000, concurrency=4))
 PLANS = {"rich": RICH, "poor": Plan("poor"), "narrow": Plan("narrow", (PlanGrant(10**12),), allow=frozenset({"cheap"}))}
 
@@ -293,9 +294,47 @@ async def test_what_was_measured_is_shown_and_what_was_not_is_not_guessed(desk: 
     assert seconds[("north", "small")] is None
 
 
-async def test_the_cache_of_a_route_is_named(desk: Desk) -> None:
+async def test_what_becomes_of_a_call_in_the_cache(desk: Desk) -> None:
     assert (await desk.ask("cheap"))["cache"] == {"name": None, "verdict": "bypass", "why": "no cache on this route"}
-    assert (await desk.ask("cached"))["cache"]["name"] == "short"
+    for more, verdict, why in (
+        ({}, "bypass", "temperature"),
+        ({"temperature": 0}, "miss", "kept for about 600 s"),
+        ({"seed": 1, "headers": {"cache-control": "no-store"}}, "bypass", "no-store"),
+        ({"seed": 1, "headers": {"cache-control": "only-if-cached"}}, "miss", "504"),
+    ):
+        cache = (await desk.ask("cached", **more))["cache"]
+        assert (cache["name"], cache["verdict"]) == ("short", verdict)
+        assert why in cache["why"]
+    refusal = (await desk.ask("cached", temperature=0, headers={"cache-control": "max-age=x"}))["refusal"]
+    assert (refusal["status"], refusal["param"]) == (400, "cache-control")
+
+
+async def test_an_answer_that_is_stored_is_told_and_not_touched(desk: Desk) -> None:
+    gateway = desk.gateway
+    body = {"model": "cached", "temperature": 0, "messages": [{"role": "user", "content": "x" * 400}]}
+    sink = ListSink()
+    caller = Caller("rich", PLANS["rich"], ("rich",))
+    gateway.mood = random.Random(3)
+    request = Request("r", "chat", {}, orjson.dumps(body))
+    await drive(
+        gateway.clock, gateway.pipeline.handle(caller, request, sink), busy=lambda: gateway.ledger._writer._busy
+    )
+    assert sink.headers["x-moma-cache"] == "miss"
+    caches = gateway.pipeline._cached._caches
+    await caches.aclose()
+    gateway.clock.advance(7.0)
+    before = caches.states()
+    cache = (await desk.ask("cached", temperature=0))["cache"]
+    assert cache == {"name": "short", "verdict": "hit", "why": "its answer was stored 7 s ago"}
+    fresh = (await desk.ask("cached", temperature=0, headers={"cache-control": "no-cache"}))["cache"]
+    assert fresh["verdict"] == "miss"
+    assert (await desk.ask("cached", temperature=0, headers={"cache-control": "max-age=5"}))["cache"][
+        "verdict"
+    ] == "miss"
+    assert (await desk.ask("cached", "narrow", temperature=0))["cache"]["verdict"] == "miss"  # another tenant
+    assert caches.states() == before
+    queues = caches._caches["short"].answers._queues["rich"]
+    assert [slot[1] for slot in queues._small.values()] == [0]
 
 
 async def test_explaining_at_once_changes_nothing(desk: Desk) -> None:

@@ -77,7 +77,8 @@ class Gateway:
         self.client = FakeClient(clock, self._say)
         self.gates, self.backend_gates = Gates(clock), Gates(clock)
         self.router = RecordingRouter(settings, self.rng, self.live)
-        tokenizer, metrics = Tokenizer(), Metrics()
+        tokenizer, metrics, caches = Tokenizer(), Metrics(), Caches(clock, chance)
+        caches.configure(settings.caches.values())
         self.pipeline = Pipeline(
             config=settings,
             card_version=1,
@@ -107,7 +108,7 @@ class Gateway:
             cached=CachedCalls(
                 config=settings,
                 card_version=1,
-                caches=Caches(clock, chance),
+                caches=caches,
                 ledger=ledger,
                 clock=clock,
                 next_charge_id=ids("ch"),
@@ -122,6 +123,7 @@ class Gateway:
             purse=ledger,
             tokenizer=tokenizer,
             clock=clock,
+            caches=caches,
         )
 
     def _say(self, sent: Sent) -> Said:
