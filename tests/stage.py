@@ -94,7 +94,7 @@ class Stage:
                 rng=rng,
                 attempted=self.metrics.attempted,
                 budget=RetryBudget(),
-                waiting=Waiting(CONFIG.queue),
+                waiting=Waiting(self.config.queue),
             ),
             ledger=self.ledger,
             tokenizer=self.tokenizer,

@@ -16,7 +16,6 @@ from gateway.config.load import load
 from gateway.config.model import Limits, Plan, PlanGrant, Queue
 from gateway.demo.scripted import Reply
 from gateway.tenants import Caller
-from tests import stage as stages
 from tests.conftest import World
 from tests.stage import CONFIG, PLAN, Stage
 from tests.virtual import FOREVER, OK, ListSink, Said, VirtualClock, drive, request, whole
@@ -26,7 +25,7 @@ SLOW = Said(pieces=[whole()], before=1.0)
 
 
 @pytest.fixture
-async def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+async def limited(tmp_path: Path) -> Any:
     """A stage whose backends have limits, and a queue of given length."""
     clock = VirtualClock()
     ledger = await open_ledger(str(tmp_path / "l.db"), clock, "UTC", CONFIG.plans)
@@ -35,8 +34,7 @@ async def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for name in ("t", "u", "v"):
             ledger.apply_plan(name, PLAN)
         backends = {name: replace(backend, limits=limits) for name, backend in CONFIG.backends.items()}
-        monkeypatch.setattr(stages, "CONFIG", replace(CONFIG, backends=backends, queue=queue))
-        return Stage(ledger, clock, script, **more)
+        return Stage(ledger, clock, script, config=replace(CONFIG, backends=backends, queue=queue), **more)
 
     yield opened
     assert ledger.open_holds == 0
