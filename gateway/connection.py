@@ -19,7 +19,7 @@ import httptools
 
 from gateway.call import Answer
 from gateway.errors import GatewayError, InvalidValue, NoBackend
-from gateway.request import HttpRequest, add_header
+from gateway.request import HttpRequest, headers_of
 
 HEADER_DEADLINE_S: Final = 20.0  # from the first byte of a connection or request to its last header
 BODY_GRACE_S: Final = 10.0
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._framing = 0
         self._target = b""
-        self._headers: dict[str, str] = {}
+        self._fields: list[tuple[bytes, bytes]] = []
         self._body_head = b""
         self._incoming: HttpRequest | None = None  # the body of this one comes
         self._left = 0  # bytes of it, when its length is known
@@ -164,20 +164,19 @@ class Connection(asyncio.Protocol):
             self._since = self._loop.time()
         self._framing = 0
         self._target = b""
-        self._headers = {}
+        self._fields = []
 
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # no trailers
-            add_header(self._headers, name, value)
+        self._fields.append((name, value))  # those of a trailer are not looked at
 
     def on_headers_complete(self) -> None:
         if self._body_head:
             self._body_head = b""
             return
-        parser, headers = self._parser, self._headers
+        parser, headers = self._parser, headers_of(self._fields)
         self._in_head = False
         method, target = parser.get_method().decode("ascii"), self._target.decode("utf-8", "surrogateescape")
         keep_alive = parser.should_keep_alive() and method != "CONNECT"

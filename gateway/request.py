@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -10,8 +11,8 @@ from gateway.errors import InvalidValue, RequestTooLarge
 
 READ_AHEAD_BYTES: Final = 128 * 1024  # of a body that nobody has asked for yet
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
-_NO_KEY: Final = b"\0"  # what no header can hold
+_CREDENTIALS: Final = ("authorization", "x-api-key")
+_NO_KEY: Final = "\0"  # what no header can hold
 
 
 class Connection(Protocol):
@@ -155,12 +156,13 @@ def too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"The body is larger than {limit} bytes, the limit of this gateway.")
 
 
-def add_header(headers: dict[str, str], name: bytes, value: bytes) -> None:
+def headers_of(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """The last of a name counts, but a credential that is sent twice is none."""
-    key = name.lower().decode("ascii")
-    if key in headers and key in _CREDENTIALS:
-        value = _NO_KEY
-    headers[key] = value.decode("utf-8", "surrogateescape")
+    headers = {name.lower().decode("ascii"): value.decode("utf-8", "surrogateescape") for name, value in fields}
+    if len(headers) < len(fields):
+        names = [name.lower().decode("ascii") for name, _ in fields]
+        headers |= {name: _NO_KEY for name in _CREDENTIALS if names.count(name) > 1}
+    return headers
 
 
 def _split(target: str) -> tuple[str, str]:
