@@ -23,9 +23,10 @@ from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
 
 CONCURRENT = (1, 8, 64, 256)
-ROUNDS = 11  # in turns: what else the machine does comes and goes within seconds
+ROUNDS = 9  # in turns: what else the machine does comes and goes within seconds
 BOUND = 0.8
 SECONDS = 0.8
+WARM_S = 0.8  # before each: a journal that has yet to grow is no figure of a gateway that runs for days
 _RATES = dict.fromkeys(BUCKETS, 1)
 _PLAN = Plan("p", grants=(PlanGrant(10**15, None),))
 
@@ -45,8 +46,9 @@ def _ledger(concurrent: int, seconds: float) -> float:
     async def run(path: str) -> float:
         ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "UTC", {"p": _PLAN})
         ledger.apply_plan("t", _PLAN)
+        await asyncio.gather(*(_charge(ledger, f"w{n}", time.perf_counter() + WARM_S) for n in range(concurrent)))
         until = time.perf_counter() + seconds
-        counts = await asyncio.gather(*(_charge(ledger, n, until) for n in range(concurrent)))
+        counts = await asyncio.gather(*(_charge(ledger, f"{n}", until) for n in range(concurrent)))
         await ledger.aclose()
         return sum(counts) / seconds
 
@@ -54,7 +56,7 @@ def _ledger(concurrent: int, seconds: float) -> float:
         return uvloop.run(run(f"{folder}/ledger.db"))
 
 
-async def _charge(ledger: Ledger, worker: int, until: float) -> int:
+async def _charge(ledger: Ledger, worker: str, until: float) -> int:
     done, deadline_ms = 0, int(time.time() * 1000) + 60_000
     usage = Usage({"input": 100, "output": 50}, "reported", ())
     while time.perf_counter() < until:
@@ -135,16 +137,17 @@ assert len(RECORD_COLUMNS) == len(_AFTER_IDS) + 3  # seq, charge_id, request_id 
 def _raw(concurrent: int, seconds: float) -> float:
     async def run(path: str) -> float:
         loop = _GroupCommit(path, asyncio.get_running_loop())
-        until = time.perf_counter() + seconds
 
-        async def charge(worker: int) -> int:
+        async def charge(worker: str, until: float) -> int:
             done = 0
             while time.perf_counter() < until:
                 await loop.commit((f"ch-{worker}-{done}", f"req-{worker}-{done}", *_AFTER_IDS))
                 done += 1
             return done
 
-        counts = await asyncio.gather(*(charge(n) for n in range(concurrent)))
+        await asyncio.gather(*(charge(f"w{n}", time.perf_counter() + WARM_S) for n in range(concurrent)))
+        until = time.perf_counter() + seconds
+        counts = await asyncio.gather(*(charge(f"{n}", until) for n in range(concurrent)))
         loop.close()
         return sum(counts) / seconds
 

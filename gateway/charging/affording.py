@@ -6,17 +6,14 @@ from gateway.charging import views
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote
-from gateway.errors import NotFound, QuotaExhausted
+from gateway.errors import QuotaExhausted
 
 
 def burn_list(image: Image, quote: Quote, now_ms: int) -> list[Grant]:
     """In burn order. Raises NotFound, and QuotaExhausted for who is in debt that nothing repays."""
-    accounts = image.accounts
-    for name in quote.account_path:
-        account = accounts.get(name)
-        if account is None:
-            raise NotFound(f"no tenant {name!r}")
-        if account.debt_uc:
+    if image.debtors:
+        for name in image.debtors.intersection(quote.account_path):
+            account = image.accounts[name]
             image.repay(account, now_ms)
             if account.debt_uc:
                 raise exhausted(image, quote, now_ms, f"{name} is in debt for an earlier call")

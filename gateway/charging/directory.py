@@ -54,7 +54,7 @@ def follow(
     plans.update(new)
     for account in image.accounts.values() if edited else ():
         if account.plan in edited:
-            account.next_event_ms = 0
+            image.changed(account)
     for name, plan in tenants.items():
         known = image.accounts.get(name)
         if known is None or known.plan != plan:

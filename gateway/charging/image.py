@@ -23,6 +23,7 @@ from gateway.charging.grants import (
 )
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
+from gateway.errors import NotFound
 
 CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
 FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is new would cost more than to know it
@@ -65,22 +66,33 @@ class Image:
         self.changes = Changes()
         self.next_seq = 1
         self.card_version = 0  # of the rate card, known with the file
-        self._burn: dict[tuple[str, ...], list[Grant]] = {}
+        self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
+        self._burn: dict[tuple[str, ...], tuple[int, list[Grant]]] = {}  # by path, with the time until which it holds
 
     # -- grants -------------------------------------------------------------------------------------------------
 
     def burn_list(self, path: tuple[str, ...], now_ms: int) -> list[Grant]:
-        """The live grants of every node on the path, in burn order, renewed and expired up to now."""
-        accounts = self.accounts
-        for name in path:
-            account = accounts[name]
+        """The live grants of every node on the path, in burn order, renewed and expired up to now. Raises NotFound."""
+        known = self._burn.get(path)
+        if known is None or now_ms >= known[0]:
+            known = self._refreshed(path, now_ms)
+        return known[1]
+
+    def _refreshed(self, path: tuple[str, ...], now_ms: int) -> tuple[int, list[Grant]]:
+        nodes = [self.accounts[name] for name in path if name in self.accounts]
+        if len(nodes) < len(path):
+            raise NotFound(f"no tenant {path[-1]!r}")
+        for account in nodes:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
-        burn = self._burn.get(path)
-        if burn is None:
-            live = [grant for name in path for grant in accounts[name].grants if grant.live(now_ms)]
-            burn = self._burn[path] = sorted(live, key=burn_key)
-        return burn
+        live = [grant for account in nodes for grant in account.grants if grant.live(now_ms)]
+        known = self._burn[path] = min(account.next_event_ms for account in nodes), sorted(live, key=burn_key)
+        return known
+
+    def changed(self, account: Account) -> None:
+        """Its grants or its plan did: whatever is drawn on by its path is looked at again."""
+        account.next_event_ms = 0
+        self._burn.clear()
 
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
@@ -173,7 +185,7 @@ class Image:
         self.grants[grant.id] = grant
         account.owned.append(grant)
         account.grants.append(grant)
-        account.next_event_ms = 0
+        self.changed(account)
         if grant.period:
             self.grant_refs[account.id, "period", grant.period] = grant
         elif grant.source_ref is not None:
@@ -199,6 +211,8 @@ class Image:
                 account.debt_uc -= uc
                 self.changes.accounts[account.id] = account
                 self.note(now_ms, grant, "debt_repaid", uc, account.id)
+        if not account.debt_uc:
+            self.debtors.discard(account.id)
 
     # -- holds --------------------------------------------------------------------------------------------------
 
@@ -259,6 +273,8 @@ class Image:
         limit_uc = hold.reserved_uc if account.debt_limit_uc is None else account.debt_limit_uc
         debt_uc = max(0, min(unpaid_uc, limit_uc - account.debt_uc))
         account.debt_uc += debt_uc
+        if account.debt_uc:
+            self.debtors.add(account.id)
         account.loss_uc += unpaid_uc - debt_uc
         return debt_uc
 

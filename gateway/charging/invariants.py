@@ -35,3 +35,4 @@ def _check_sums(image: Image) -> None:
     overage = sum(account.debt_uc + account.loss_uc for account in accounts)
     assert spent + overage == sum(account.settled_uc for account in accounts), "I4"
     assert spent <= granted + overage, "I10"
+    assert image.debtors == {account.id for account in accounts if account.debt_uc}, "I4"

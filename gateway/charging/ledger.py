@@ -132,12 +132,12 @@ class Ledger:
         hold = image.holds.get(charge_id)
         if self._broken or hold is None:
             return self._settled_before(charge_id)
-        flags = (*usage.flags, *status_flags)
+        flags = (*usage.flags, *status_flags) if status_flags else usage.flags
         assert hold.dispatched or "cache_hit" in flags, "I13: no settle without dispatch or cache hit"
         charged_uc = cost_uc(usage.quantities, rates)
         if status_flags:
             charged_uc = shared_uc(charged_uc, flags)
-        if "bad_usage" in flags or "estimated" in flags:  # what nobody reported never costs more than was held
+        if flags and ("bad_usage" in flags or "estimated" in flags):  # not reported: never more than was held
             charged_uc = max(0, min(charged_uc, hold.reserved_uc))
         now_ms = self._clock.wall_ms()
         parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)

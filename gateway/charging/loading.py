@@ -24,6 +24,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     """Everything but the holds, which no image survives."""
     image = Image(plans, zone)
     image.accounts.update(accounts(connection))
+    image.debtors.update(name for name, account in image.accounts.items() if account.debt_uc)
     for key in keys(connection):
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
     for row in connection.execute(f"{select_sql('grants')} ORDER BY id"):

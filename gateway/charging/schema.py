@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.charging.grants import Grant
 from gateway.charging.image import Changes
-from gateway.charging.records import RECORD_COLUMNS, Row
+from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
 SCHEMA_VERSION: Final = 2
@@ -85,35 +86,48 @@ WRITES: Final = {table: insert_sql(table, "REPLACE") for table in ("accounts", "
 RECORD_INSERTS: Final = tuple(insert_sql("records", "INSERT OR FAIL", rows) for rows in range(1, 65))
 
 
-def rows_of(changes: Changes) -> dict[str, list[Row]]:
-    """Rows per statement of WRITES (records apart), with the values of this moment."""
-    return {
-        "accounts": [
-            (
-                a.id, a.plan, a.parent, _json(a.path), _json(a.tags), a.activated_ms,
-                a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc,
-            )
-            for a in changes.accounts.values()
-        ],
-        "keys": [
-            (k.id, k.tenant, k.key_hash, k.name, k.created_ms, k.expires_ms, k.revoked_ms, _limits(k.limits))
-            for k in changes.keys.values()
-        ],
-        "grants": [
-            (
-                g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
-                g.card, g.source_ref, g.created_ms, g.period,
-            )
-            for g in changes.grants.values()
-        ],
-        "holds": [_hold_row(hold) for hold in changes.holds.values() if hold is not None],
-        "holds_gone": [(charge_id,) for charge_id, hold in changes.holds.items() if hold is None],
-        "entries": changes.entries,
-        "rate_cards": [card.row for card in changes.cards],
-    }  # fmt: skip
+def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
+    """Rows per statement (records apart), with the values of this moment; only of what changed."""
+    rows = [
+        (WRITES["grants"], [_grant_row(grant) for grant in changes.grants.values()]),
+        (WRITES["accounts"], [_account_row(account) for account in changes.accounts.values()]),
+    ]
+    if changes.holds:
+        stored = [_hold_row(hold) for hold in changes.holds.values() if hold is not None]
+        gone: list[Row] = [(charge_id,) for charge_id, hold in changes.holds.items() if hold is None]
+        rows += (WRITES["holds"], stored), (WRITES["holds_gone"], gone)
+    if changes.entries:
+        rows.append((WRITES["entries"], changes.entries))
+    if changes.keys:
+        rows.append((WRITES["keys"], [_key_row(key) for key in changes.keys.values()]))
+    if changes.cards:
+        rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
+    return rows
 
 
-def _hold_row(hold: Any) -> Row:
+def _account_row(account: Account) -> Row:
+    a = account
+    return (
+        a.id, a.plan, a.parent, _json(a.path), _json(a.tags), a.activated_ms,
+        a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc,
+    )  # fmt: skip
+
+
+def _key_row(key: Key) -> Row:
+    return (
+        key.id, key.tenant, key.key_hash, key.name, key.created_ms, key.expires_ms, key.revoked_ms, _limits(key.limits),
+    )  # fmt: skip
+
+
+def _grant_row(grant: Grant) -> Row:
+    g = grant
+    return (
+        g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
+        g.card, g.source_ref, g.created_ms, g.period,
+    )  # fmt: skip
+
+
+def _hold_row(hold: Hold) -> Row:
     quote = hold.quote
     parts = {grant.id: uc for grant, uc in hold.parts}
     return (

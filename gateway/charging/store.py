@@ -18,12 +18,13 @@ from zoneinfo import ZoneInfo
 from gateway.charging import cards, loading
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
-from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
+from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERSION, rows_of, select_sql
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
 CHECKPOINT_PAGES: Final = 4_000  # of 4 kB: a busy page is written back once for the many times that it changed
 log = logging.getLogger(__name__)
+Statements = list[tuple[str, list[Row]]]
 
 
 class LockHeld(GatewayError):
@@ -72,7 +73,7 @@ class Store:
             self._drop()
             raise StoreUnavailable(f"the ledger {self.path} cannot be used: {error}") from error
 
-    def write(self, records: list[Row], rows: dict[str, list[Row]]) -> None:
+    def write(self, records: list[Row], rows: Statements) -> None:
         """One transaction. After a failure the handle is dropped: a failed fsync is never retried on it."""
         try:
             if self._connection is None:
@@ -115,13 +116,13 @@ class Store:
         log.info("ledger %s opened with SQLite %s", self.path, sqlite3.sqlite_version)
         return connection
 
-    def _execute(self, connection: sqlite3.Connection, records: list[Row], rows: dict[str, list[Row]]) -> None:
+    def _execute(self, connection: sqlite3.Connection, records: list[Row], rows: Statements) -> None:
         for start in range(0, len(records), len(RECORD_INSERTS)):
             part = records[start : start + len(RECORD_INSERTS)]
             connection.execute(RECORD_INSERTS[len(part) - 1], list(chain.from_iterable(part)))
-        for name, values in rows.items():
+        for statement, values in rows:
             if values:
-                connection.executemany(WRITES[name], values)
+                connection.executemany(statement, values)
 
     def _drop(self) -> None:
         # The anchor is open, so this close is not the last one and does not checkpoint on a doubtful handle.
