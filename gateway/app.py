@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.admin import Admin
+from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger

@@ -5,6 +5,7 @@ GatewayError
     InvalidKey 401, PasswordNeeded 401 (an InvalidKey that makes a browser ask)
     NotFound 404               ModelNotFound 404       MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
+    AccountNotActive 403
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
     ConfigRefused 422
     NotCached 504
@@ -89,6 +90,13 @@ class PasswordNeeded(InvalidKey):
 class NotFound(CallRejected):
     status = 404
     code = "not_found"
+
+
+class AccountNotActive(CallRejected):
+    """Suspended or closed by the operator."""
+
+    status = 403
+    code = "account_not_active"
 
 
 class ModelNotFound(CallRejected):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.admin import Admin
+from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
 from gateway.errors import (

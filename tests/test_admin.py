@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.admin import Admin, credits_uc
+from gateway.admin.api import Admin
+from gateway.admin.fields import credits_uc
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
@@ -76,9 +77,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 
 async def test_a_tenant_is_made_shown_and_made_once(desk: Desk) -> None:
-    made = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"]}
+    made = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"], "status": "active"}
     assert await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro", "tags": ["vip", "北京"]}) == (201, made)
-    assert await desk.ask("GET", "tenants/acme") == (200, made)
+    assert await desk.ask("GET", "tenants/acme") == (200, {**made, "caps": []})
     status, error = await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro"})
     assert (status, error["code"]) == (409, "conflict")
 

@@ -98,7 +98,7 @@ class Held:
 
 
 def test_an_account_from_the_first_day_to_its_statement(shell: Shell) -> None:
-    tenant = {"id": "acme", "plan": "empty", "parent": "demo", "tags": ["a", "b"]}
+    tenant = {"id": "acme", "plan": "empty", "parent": "demo", "tags": ["a", "b"], "status": "active"}
     assert (
         shell.json("tenant", "add", "acme", "--plan", "empty", "--parent", "demo", "--tag", "a", "--tag", "b") == tenant
     )

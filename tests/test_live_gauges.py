@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gateway.charging import manage
 from gateway.demo.scripted import CLOSED, HANG
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
@@ -55,10 +56,10 @@ async def test_credits_and_cost_add_up(world: World) -> None:
 async def test_what_expires_is_counted(world: World) -> None:
     await world.chat()
     ledger = world.app.ledger
-    _, committed = ledger.add_grant("demo", 7_000_000, expires_ms=1_000)
+    _, committed = manage.add_grant(ledger, "demo", 7_000_000, expires_ms=1_000)
     await committed
     ledger.usage("demo")
-    await ledger.add_grant("demo", 1)[1]
+    await manage.add_grant(ledger, "demo", 1)[1]
     assert (await scraped(world))['moma_credits_total{kind="expired",tenant="demo"}'] == 7
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.charging import cards
+from gateway.charging.caps import caps_contradicted
 from gateway.charging.rating import cost_uc, shared_uc
 from gateway.charging.store import read_only
 from gateway.errors import StoreUnavailable
@@ -24,7 +25,7 @@ def audit(db_path: str) -> list[str]:
         with contextlib.closing(read_only(db_path)) as connection:
             connection.row_factory = sqlite3.Row
             connection.execute("BEGIN")
-            return _Books(connection).problems
+            return _Books(connection).problems + list(caps_contradicted(connection))
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
 

@@ -5,13 +5,15 @@ Nothing here suspends, and every step leaves granted = available + reserved + sp
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from gateway.charging import metering
+from gateway.charging.caps import Meter
+from gateway.charging.changes import Changes
 from gateway.charging.grants import (
     NEVER_MS,
     PLAN_PRIORITY,
@@ -21,7 +23,7 @@ from gateway.charging.grants import (
     period_number,
     prorated,
 )
-from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row, record_row
+from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import NotFound
 
@@ -30,23 +32,16 @@ FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is n
 
 
 @dataclass(slots=True)
-class Changes:
-    """What changed since the last batch; rows are made when the batch is taken, so they carry the latest values."""
+class Standing:
+    """How a path stands, until the next start, expiry or renewal of a grant on it, or change of an account.
 
-    accounts: dict[str, Account] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
-    grants: dict[str, Grant] = field(default_factory=dict)
-    holds: dict[str, Hold | None] = field(default_factory=dict)  # None: delete the row
-    closings: list[tuple[Receipt, Hold, int]] = field(default_factory=list)
-    entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
-    waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
-    cards: list[CardVersion] = field(default_factory=list)  # somebody waits for each
+    `burn` is what may be drawn on, in order; `barred` the account that is not active, "" when all are.
+    """
 
-    @property
-    def any(self) -> bool:
-        return bool(
-            self.closings or self.waiters or self.grants or self.accounts or self.keys or self.holds or self.entries
-        )
+    until_ms: int
+    burn: list[Grant]
+    meters: list[Meter]
+    barred: str
 
 
 class Image:
@@ -67,18 +62,23 @@ class Image:
         self.next_seq = 1
         self.card_version = 0  # of the rate card, known with the file
         self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
-        self._burn: dict[tuple[str, ...], tuple[int, list[Grant]]] = {}  # by path, with the time until which it holds
+        self.uncounted: list[Meter] = []  # of caps that are younger than records that count
+        self._standing: dict[tuple[str, ...], Standing] = {}
 
     # -- grants -------------------------------------------------------------------------------------------------
 
     def burn_list(self, path: tuple[str, ...], now_ms: int) -> list[Grant]:
-        """The live grants of every node on the path, in burn order, renewed and expired up to now. Raises NotFound."""
-        known = self._burn.get(path)
-        if known is None or now_ms >= known[0]:
-            known = self._refreshed(path, now_ms)
-        return known[1]
+        """The live grants of every node on the path, in burn order. Raises NotFound."""
+        return self.standing(path, now_ms).burn
 
-    def _refreshed(self, path: tuple[str, ...], now_ms: int) -> tuple[int, list[Grant]]:
+    def standing(self, path: tuple[str, ...], now_ms: int) -> Standing:
+        """As it is now: grants are renewed and expired. Raises NotFound."""
+        known = self._standing.get(path)
+        if known is None or now_ms >= known.until_ms:
+            known = self._refreshed(path, now_ms)
+        return known
+
+    def _refreshed(self, path: tuple[str, ...], now_ms: int) -> Standing:
         nodes = [self.accounts[name] for name in path if name in self.accounts]
         if len(nodes) < len(path):
             raise NotFound(f"no tenant {path[-1]!r}")
@@ -86,13 +86,24 @@ class Image:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
         live = [grant for account in nodes for grant in account.grants if grant.live(now_ms)]
-        known = self._burn[path] = min(account.next_event_ms for account in nodes), sorted(live, key=burn_key)
+        known = self._standing[path] = Standing(
+            min(account.next_event_ms for account in nodes),
+            sorted(live, key=burn_key),
+            [meter for account in nodes for meter in account.meters],
+            next((account.id for account in nodes if account.status != "active"), ""),
+        )
         return known
 
     def changed(self, account: Account) -> None:
-        """Its grants or its plan did: whatever is drawn on by its path is looked at again."""
+        """Its grants, caps, plan or place did: whatever is drawn on by its path is looked at again."""
         account.next_event_ms = 0
-        self._burn.clear()
+        self._standing.clear()
+
+    def fit(self, account: Account) -> None:
+        """Its caps are those of its plan and its own."""
+        self.uncounted = [meter for meter in self.uncounted if meter.account != account.id]
+        self.uncounted += metering.fit(self.changes, account, self.plans.get(account.plan), self.zone, self.next_seq)
+        self.changed(account)
 
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
@@ -105,7 +116,7 @@ class Image:
             starts_ms = grant.starts_ms if grant.starts_ms > now_ms else NEVER_MS
             next_event_ms = min(next_event_ms, starts_ms, grant.expires_ms or NEVER_MS)
         account.next_event_ms = next_event_ms
-        self._burn.clear()
+        self._standing.clear()
 
     def _renew(self, account: Account, now_ms: int) -> int:
         """Grant what is due of the plan's offers; returns when the next is."""
@@ -285,6 +296,8 @@ class Image:
             self.changes.holds[hold.charge_id] = None
         else:
             del self.young[hold.charge_id]
+        if hold.marks:
+            metering.settle(self.changes, hold, receipt)
         if numbered:
             self.changes.closings.append((receipt, hold, now_ms))
         else:

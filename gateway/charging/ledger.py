@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
-from gateway.charging.affording import burn_list, exhausted
+from gateway.charging.affording import active, refusal, room_uc, standing
 from gateway.charging.cards import CARD, Rates
-from gateway.charging.grants import PACK_PRIORITY, Grant
+from gateway.charging.counting import count_back
+from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
+from gateway.charging.metering import mark
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote, cost_uc, provider_cost, shared_uc
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
-from gateway.config.model import Limits, Plan
+from gateway.config.model import Plan
 from gateway.errors import Conflict, StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
 RECOVERY_S: Final = 1.0
+T = TypeVar("T")
 
 
 async def open_ledger(
@@ -64,6 +67,7 @@ class Ledger:
         self._broken = False
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
         self._writer = Writer(
             self._loop, clock, store.write, self._take, self._committed, self._commit_failed,
             lambda: len(self._image.changes.closings),
@@ -83,29 +87,33 @@ class Ledger:
         if charge_id in image.closed:
             raise Conflict(f"charge {charge_id} is already closed")
         now_ms = self._clock.wall_ms()
-        burn = burn_list(image, quote, now_ms)
-        available_uc = 0
-        for grant in burn:
-            available_uc += grant.available
+        found = standing(image, quote, now_ms)
+        available_uc = room_uc(image, quote, found, now_ms)
         max_tokens = quote.max_tokens
         need_uc = quote.ceiling(max_tokens)
         if need_uc > available_uc:
             max_tokens = quote.lowered(available_uc) if clamp else 0
             if not max_tokens:
-                raise exhausted(image, quote, now_ms, "the token package does not cover this call")
+                raise refusal(image, quote, found, now_ms)
             need_uc = quote.ceiling(max_tokens)
-        parts = image.hold_parts(burn, need_uc)
+        parts = image.hold_parts(found.burn, need_uc)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
         hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)
+        if found.meters:
+            hold.marks = mark(found.meters, need_uc, now_ms)
         image.holds[charge_id] = image.young[charge_id] = hold
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
 
     def hold_nothing(self, charge_id: str, quote: Quote) -> None:
-        """For what is free and settled in the same step: an exhausted tenant is served. Raises StoreUnavailable."""
-        image, now = self._usable(), self._clock.now()
-        hold = Hold(charge_id, quote, None, 0, [], self._clock.wall_ms(), now)
+        """For what is free and settled in the same step: an exhausted tenant is served.
+
+        Raises StoreUnavailable, AccountNotActive.
+        """
+        image, now, now_ms = self._usable(), self._clock.now(), self._clock.wall_ms()
+        active(image, quote, now_ms)
+        hold = Hold(charge_id, quote, None, 0, [], now_ms, now)
         image.holds[charge_id] = image.young[charge_id] = hold
 
     def dispatched(self, charge_id: str, backend: str, model: str) -> None:
@@ -193,35 +201,13 @@ class Ledger:
 
     # -- tenants, keys and grants -------------------------------------------------------------------------------
 
-    def add_tenant(
-        self, tenant: str, plan: str, parent: str | None = None, tags: Sequence[str] = ()
-    ) -> tuple[Account, asyncio.Future[Receipt]]:
-        """Raises Conflict when it exists, NotFound for the parent, InvalidValue for the plan or the depth."""
-        now_ms = self._clock.wall_ms()
-        account = directory.add_account(self._usable(), tenant, plan, parent, tuple(tags), now_ms)
-        return account, self._receipt_future(Receipt())
+    def change(self, step: Callable[..., T], *terms: Any) -> tuple[T, asyncio.Future[Receipt]]:
+        """A change of the image by a function of `directory`, which gets the time as its last argument.
 
-    def add_key(
-        self, tenant: str, key_hash: str, name: str = "", expires_ms: int | None = None, limits: Limits | None = None
-    ) -> tuple[Key, asyncio.Future[Receipt]]:
-        """Raises Conflict when the hash is known."""
-        key = directory.add_key(self._usable(), tenant, key_hash, name, expires_ms, limits, self._clock.wall_ms())
-        return key, self._receipt_future(Receipt())
-
-    def revoke_key(self, tenant: str, key_id: str) -> tuple[Key, asyncio.Future[Receipt]]:
-        """Revoking twice keeps the first time."""
-        key = directory.revoke_key(self._usable(), tenant, key_id, self._clock.wall_ms())
-        return key, self._receipt_future(Receipt())
-
-    def add_grant(
-        self, tenant: str, credits_uc: int, expires_ms: int | None = None, priority: int = PACK_PRIORITY,
-        source_ref: str | None = None, starts_ms: int | None = None,
-    ) -> tuple[Grant, asyncio.Future[Receipt]]:  # fmt: skip
-        """The same `source_ref` of a tenant returns its first grant. Repays debt first."""
-        image, now_ms = self._usable(), self._clock.wall_ms()
-        terms = (credits_uc, expires_ms, priority, source_ref, now_ms if starts_ms is None else starts_ms)
-        grant = directory.add_grant(image, tenant, *terms, now_ms)
-        return grant, self._receipt_future(Receipt())
+        The future is done when it is durable. Raises what the step raises, which then has changed nothing.
+        """
+        changed = step(self._usable(), *terms, self._clock.wall_ms())
+        return changed, self._receipt_future(Receipt())
 
     def apply_plan(self, account: str, plan: Plan) -> Account:
         """Create the account if it is new, and set its plan; grants of a running period stay as they are."""
@@ -319,6 +305,8 @@ class Ledger:
             self._young_timer.cancel()
         if self._recovery is not None:  # not cancelled: its thread would go on with a store that is closed here
             await asyncio.wait([self._recovery])
+        if self._counting is not None:
+            await asyncio.wait([self._counting])
         await self._writer.aclose()
         self._store.close()
 
@@ -369,6 +357,13 @@ class Ledger:
             if kind == "expired":
                 self.on_expired(account, uc)
         self.on_commit(seconds, len(changes.closings))
+        if self._image.uncounted and self._counting is None:
+            self._counting = self._loop.create_task(self._count())
+
+    async def _count(self) -> None:
+        await count_back(self._image, self._store, self._clock.wall_ms())
+        self._counting = None
+        self._writer.kick()
 
     def _commit_failed(self, changes: Any) -> None:
         """Whether that commit is in the file only the file can tell: refuse until it has been read again."""

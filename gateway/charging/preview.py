@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from gateway.charging import directory, loading
-from gateway.charging.affording import exhausted
+from gateway.charging import affording, directory, loading
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote
 from gateway.charging.records import Account
@@ -32,17 +31,18 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
 
     Grants that are due by the clock are booked on the way, as whoever looks at an account does.
     """
+    found = affording.active(image, quote, now_ms)
     accounts = [directory.account(image, name) for name in quote.account_path]
-    left = {grant.id: grant.available for grant in image.burn_list(quote.account_path, now_ms)}
+    left = {grant.id: grant.available for grant in found.burn}
     for account in accounts:
         if account.debt_uc and not _repaid(image, account, left, now_ms):
-            raise exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
-    available_uc = sum(left.values())
+            raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
+    available_uc = min(sum(left.values()), affording.room_uc(image, quote, found, now_ms))
     max_tokens = quote.max_tokens
     if quote.ceiling(max_tokens) > available_uc:
         max_tokens = quote.lowered(available_uc) if clamp else 0
         if not max_tokens:
-            raise exhausted(image, quote, now_ms, "the token package does not cover this call")
+            raise affording.refusal(image, quote, found, now_ms)
     return Terms(max_tokens, quote.ceiling(max_tokens), available_uc)
 
 

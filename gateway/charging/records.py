@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -10,9 +10,10 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import Usage
+from gateway.charging.caps import Meter, Slot
 from gateway.charging.grants import NEVER_MS, Grant
 from gateway.charging.rating import Quote, credits_text
-from gateway.config.model import Limits
+from gateway.config.model import Caps, Limits
 
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
@@ -25,7 +26,10 @@ CRASH: Final = "crash"  # the flag of what was open when the process died
 
 @dataclass(slots=True)
 class Account:
-    """A node of the tree. `path` runs from the billing root to the node itself."""
+    """A node of the tree. `path` runs from the billing root to the node itself.
+
+    `status` is active, suspended (for a while) or closed (for ever): who is below one that is not active may not call.
+    """
 
     id: str
     plan: str
@@ -37,10 +41,13 @@ class Account:
     debt_uc: int = 0
     settled_uc: int = 0  # all that was charged to calls of this node
     loss_uc: int = 0
+    status: str = "active"
+    caps: Caps = field(default_factory=dict)  # its own, beside those of its plan
     owned: list[Grant] = field(default_factory=list)  # all there ever were
     grants: list[Grant] = field(default_factory=list)  # those that may still pay
     next_event_ms: int = 0  # the next start, expiry or renewal: nothing to refresh before it
     renews_ms: int = NEVER_MS  # the next renewal
+    meters: list[Meter] = field(default_factory=list)  # of the caps of its plan and its own
 
 
 @dataclass(slots=True)
@@ -94,6 +101,7 @@ class Hold:
     backend: str = ""
     model: str = ""
     stored: bool = False
+    marks: Sequence[tuple[Meter, Slot, int]] = ()  # what of which caps
 
     def overdue(self, now_ms: int, now: float) -> bool:
         """By the wall clock and by the monotonic one."""

@@ -6,20 +6,21 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.charging.changes import Changes
 from gateway.charging.grants import Grant
-from gateway.charging.image import Changes
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
-                 "loss_uc"),
+                 "loss_uc", "status", "caps"),
     "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms", "limits"),
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
                "card", "source_ref", "created_ms", "period"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
+    "cap_use": ("account", "span", "unit", "slot_ms", "used"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
     "rate_cards": ("card", "version", "effective_ms", "rates"),
     "records": RECORD_COLUMNS,
@@ -28,7 +29,10 @@ DDL: Final = """
 CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL, opened INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, plan TEXT NOT NULL, parent TEXT, path TEXT NOT NULL,
   tags TEXT NOT NULL, activated_ms INTEGER NOT NULL, debt_limit_uc INTEGER, debt_uc INTEGER NOT NULL,
-  settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL) WITHOUT ROWID;
+  settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'active',
+  caps TEXT NOT NULL DEFAULT '{}') WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cap_use (account TEXT NOT NULL, span TEXT NOT NULL, unit TEXT NOT NULL,
+  slot_ms INTEGER NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (account, span, unit, slot_ms)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_hash TEXT NOT NULL UNIQUE,
   name TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER, limits TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
@@ -61,7 +65,13 @@ CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT N
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 """
 # By the version they lead to. DDL makes new files with all of them.
-MIGRATIONS: Final = {2: "ALTER TABLE keys ADD COLUMN limits TEXT"}
+MIGRATIONS: Final = {
+    2: ("ALTER TABLE keys ADD COLUMN limits TEXT",),
+    3: (
+        "ALTER TABLE accounts ADD COLUMN status TEXT NOT NULL DEFAULT 'active'",
+        "ALTER TABLE accounts ADD COLUMN caps TEXT NOT NULL DEFAULT '{}'",
+    ),
+}
 
 
 def select_sql(table: str) -> str:
@@ -75,8 +85,10 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
-WRITES: Final = {table: insert_sql(table, "REPLACE") for table in ("accounts", "keys", "grants", "holds")} | {
+_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use")
+WRITES: Final = {table: insert_sql(table, "REPLACE") for table in _REPLACED} | {
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
+    "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
     "entries": insert_sql("entries", "INSERT"),
     "rate_cards": insert_sql("rate_cards", "INSERT"),
 }
@@ -100,6 +112,10 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
         rows.append((WRITES["entries"], changes.entries))
     if changes.keys:
         rows.append((WRITES["keys"], [_key_row(key) for key in changes.keys.values()]))
+    if changes.meters:
+        used: list[Row] = [(*key, used) for key, used in changes.meters.items() if used is not None]
+        rows.append((WRITES["cap_use"], used))
+        rows.append((WRITES["cap_use_gone"], [key for key, used in changes.meters.items() if used is None]))
     if changes.cards:
         rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
     return rows
@@ -109,7 +125,7 @@ def _account_row(account: Account) -> Row:
     a = account
     return (
         a.id, a.plan, a.parent, _json(a.path), _json(a.tags), a.activated_ms,
-        a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc,
+        a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc, a.status, _json(a.caps),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from gateway.charging.directory import STATUSES
 from gateway.cli import tables
 from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer
 from gateway.config.load import ConfigError, load
@@ -42,6 +43,16 @@ def _add_tenant(tenant: Subparsers) -> None:
     parser.add_argument("--tag", dest="tags", action="append", default=[], metavar="TAG", help="may be repeated")
     finish(parser, _tenant_add, tables.one)
     finish(tenant.add_parser("list", help="all tenants"), lambda args: Asked("GET", ("tenants",)), tables.many)
+    parser = tenant.add_parser("set", help="another plan, place or status, or caps of its own")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--plan")
+    parser.add_argument("--parent", metavar="ID", help="move it below this tenant; - makes it a root")
+    parser.add_argument("--status", choices=STATUSES, help="closed is for ever")
+    parser.add_argument(
+        "--cap", dest="caps", action="append", type=_cap, metavar="WINDOW=AMOUNT",
+        help="such as month=5M for credits or 5h=100calls; all of its caps at once, none= takes them away",
+    )  # fmt: skip
+    finish(parser, _tenant_set, tables.one)
     parser = tenant.add_parser("show", help="one tenant")
     parser.add_argument("id", metavar="ID")
     finish(parser, lambda args: Asked("GET", ("tenants", args.id)), tables.one)
@@ -92,6 +103,26 @@ def finish(parser: argparse.ArgumentParser, build: Build, show: Show) -> None:
 def _tenant_add(args: argparse.Namespace) -> Asked:
     body = {"id": args.id, "plan": args.plan, "tags": args.tags}
     return Asked("POST", ("tenants",), body | given(parent=args.parent))
+
+
+def _tenant_set(args: argparse.Namespace) -> Asked:
+    body = given(plan=args.plan, parent=args.parent, status=args.status)
+    if args.parent == "-":
+        body["parent"] = None
+    if args.caps is not None:
+        body["caps"] = {}
+        for window, unit, limit in args.caps:
+            if window != "none":
+                body["caps"].setdefault(window, {})[unit] = limit
+    return Asked("PATCH", ("tenants", args.id), body)
+
+
+def _cap(text: str) -> tuple[str, str, str]:
+    window, found, amount = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError("a cap is WINDOW=AMOUNT, such as month=5M or 5h=100calls")
+    calls = amount.removesuffix("calls")
+    return window, "calls" if calls != amount else "credits", calls
 
 
 def _key_add(args: argparse.Namespace) -> Asked:

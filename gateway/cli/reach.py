@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
-from gateway.admin import Admin, listed, shown, shown_key
+from gateway.admin.api import Admin
+from gateway.admin.shown import listed, shown, shown_key
 from gateway.app import open_config_ledger
 from gateway.charging import statements
 from gateway.charging.records import Account

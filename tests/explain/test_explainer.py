@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from gateway.call import BUCKETS, Request
+from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.explain.explainer import ANYBODY
@@ -199,8 +200,8 @@ async def test_what_is_held_and_whether_the_tenant_can_pay(desk: Desk) -> None:
 
 
 async def test_output_that_the_package_does_not_cover_is_lowered(desk: Desk) -> None:
-    desk.gateway.ledger.add_tenant("tight", "poor")
-    desk.gateway.ledger.add_grant("tight", 800_000_000)
+    manage.add_tenant(desk.gateway.ledger, "tight", "poor")
+    manage.add_grant(desk.gateway.ledger, "tight", 800_000_000)
     caller = Caller("tight", PLANS["poor"], ("tight",))
     body = orjson.dumps({"model": "cheap", "messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 1000})
     funds = (await desk.gateway.explainer.explain(caller, Request("r", "chat", {}, body)))["funds"]

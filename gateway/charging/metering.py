@@ -1,0 +1,62 @@
+"""Caps at work: room is taken with a hold, and what was charged takes its place at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zoneinfo import ZoneInfo
+
+from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, merged, meters
+from gateway.charging.changes import Changes
+from gateway.charging.records import Account, Hold, Receipt
+from gateway.config.model import Plan
+
+
+def fit(changes: Changes, account: Account, plan: Plan | None, zone: ZoneInfo, next_seq: int) -> list[Meter]:
+    """Meters for the caps of the plan and the account's own; returns those that have yet to be counted.
+
+    Those of the same window and unit go on counting.
+    """
+    before = account.meters
+    account.meters = meters(account.id, merged(plan.caps if plan else {}, account.caps), before, zone, next_seq)
+    kept = {meter.key for meter in account.meters}
+    for meter in before:
+        if meter.key not in kept:
+            for start_ms in (COUNTED, *(slot.start_ms for slot in meter.slots), *meter.gone):
+                changes.meters[meter.account, *meter.key, start_ms] = None
+    return [meter for meter in account.meters if meter.counted_to]
+
+
+def mark(found: Sequence[Meter], need_uc: int, now_ms: int) -> list[tuple[Meter, Slot, int]]:
+    """Takes room of every cap, which must have it."""
+    marks = []
+    for meter in found:
+        held = need_uc if meter.unit == CREDITS else 1
+        marks.append((meter, meter.hold(held, now_ms), held))
+    return marks
+
+
+def settle(changes: Changes, hold: Hold, end: Receipt) -> None:
+    for meter, slot, held in hold.marks:
+        meter.settle(slot, held, amount(meter.unit, end.charged_uc, end.status, end.flags))
+        _write(changes, meter, (slot,))
+
+
+def count(changes: Changes, used: Sequence[tuple[Meter, int, int]], counted: Sequence[Meter]) -> None:
+    """Adds what the records from before a cap say of it."""
+    for meter, start_ms, n in used:
+        meter.restore(start_ms, n)
+    for meter in counted:
+        meter.counted_to = 0
+        changes.meters[meter.account, *meter.key, COUNTED] = 0
+        _write(changes, meter, meter.slots)
+
+
+def _write(changes: Changes, meter: Meter, slots: Sequence[Slot]) -> None:
+    """One that has yet to be counted is not written: the file would take it for counted."""
+    if meter.counted_to:
+        return
+    for slot in slots:
+        changes.meters[meter.account, *meter.key, slot.start_ms] = slot.used if slot.counts else None
+    for start_ms in meter.gone:
+        changes.meters[meter.account, *meter.key, start_ms] = None
+    meter.gone.clear()
