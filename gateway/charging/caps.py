@@ -60,6 +60,7 @@ class Meter:
     taken: int = 0
     slots: list[Slot] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
+    kept: bool = True  # False: the cap has been taken away, while calls that it counts are in flight
 
     @property
     def key(self) -> tuple[str, str]:

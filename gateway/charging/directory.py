@@ -55,7 +55,7 @@ def apply_plan(image: Image, name: str, plan: Plan, now_ms: int) -> Account:
         return _new_account(image, name, plan.name, None, (name,), (), now_ms)
     changed, node.plan = node.plan != plan.name, plan.name
     image.refresh(node, now_ms)
-    image.fit(node)
+    image.fit(node, now_ms)
     if changed:
         image.changes.accounts[name] = node
         image.upgrade(node, now_ms)
@@ -71,7 +71,7 @@ def follow(
     plans.update(new)
     for account in image.accounts.values() if edited else ():
         if account.plan in edited:
-            image.fit(account)
+            image.fit(account, now_ms)
     for name, plan in tenants.items():
         known = image.accounts.get(name)
         if known is None or known.plan != plan:
@@ -96,7 +96,7 @@ def edit(image: Image, name: str, asked: Edit, now_ms: int) -> Account:
     if asked.plan is not None and asked.plan != node.plan:
         apply_plan(image, name, image.plans[asked.plan], now_ms)
     image.changes.accounts[name] = node
-    image.fit(node)
+    image.fit(node, now_ms)
     return node
 
 
@@ -133,7 +133,7 @@ def _new_account(
     node = image.accounts[name] = Account(name, plan, parent, path, tags, now_ms)
     image.changes.accounts[name] = node
     image.refresh(node, now_ms)
-    image.fit(node)
+    image.fit(node, now_ms)
     return node
 
 

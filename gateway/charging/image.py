@@ -99,10 +99,11 @@ class Image:
         account.next_event_ms = 0
         self._standing.clear()
 
-    def fit(self, account: Account) -> None:
+    def fit(self, account: Account, now_ms: int) -> None:
         """Its caps are those of its plan and its own."""
         self.uncounted = [meter for meter in self.uncounted if meter.account != account.id]
-        self.uncounted += metering.fit(self.changes, account, self.plans.get(account.plan), self.zone, self.next_seq)
+        plan, holds = self.plans.get(account.plan), self.holds.values()
+        self.uncounted += metering.fit(self.changes, account, plan, self.zone, self.next_seq, holds, now_ms)
         self.changed(account)
 
     def refresh(self, account: Account, now_ms: int) -> None:

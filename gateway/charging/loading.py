@@ -73,7 +73,7 @@ def _rows(connection: sqlite3.Connection, table: str, **later: str) -> list[Row]
 def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
     """What the caps of plans and accounts have used; those without a word in the file are counted from the records."""
     for account in image.accounts.values():
-        image.fit(account)
+        image.fit(account, 0)  # there are no holds yet
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cap_use'").fetchone():
         return
     for name, window, unit, slot_ms, used in connection.execute(f"{select_sql('cap_use')} ORDER BY slot_ms").fetchall():

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zoneinfo import ZoneInfo
 
-from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, merged, meters
+from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, bounds, merged, meters
 from gateway.charging.changes import Changes
 from gateway.charging.records import Account, Hold, Receipt
 from gateway.config.model import Plan
 
 
-def fit(changes: Changes, account: Account, plan: Plan | None, zone: ZoneInfo, next_seq: int) -> list[Meter]:
+def fit(
+    changes: Changes,
+    account: Account,
+    plan: Plan | None,
+    zone: ZoneInfo,
+    next_seq: int,
+    holds: Iterable[Hold],
+    now_ms: int,
+) -> list[Meter]:
     """Meters for the caps of the plan and the account's own; returns those that have yet to be counted.
 
-    Those of the same window and unit go on counting.
+    Those of the same window and unit go on counting. A new one also counts the calls that are in flight: `holds`, in
+    the order in which they were opened.
     """
     before = account.meters
     account.meters = meters(account.id, merged(plan.caps if plan else {}, account.caps), before, zone, next_seq)
     kept = {meter.key for meter in account.meters}
     for meter in before:
         if meter.key not in kept:
+            meter.kept = False
             for start_ms in (COUNTED, *(slot.start_ms for slot in meter.slots), *meter.gone):
                 changes.meters[meter.account, *meter.key, start_ms] = None
+    known = {meter.key for meter in before}
+    new = [meter for meter in account.meters if meter.key not in known]
+    for hold in holds if new else ():
+        if account.id in hold.quote.account_path:
+            counting = [meter for meter in new if bounds(meter.window, hold.opened_ms, zone)[1] > now_ms]
+            hold.marks = [*hold.marks, *mark(counting, hold.reserved_uc, hold.opened_ms)]
     return [meter for meter in account.meters if meter.counted_to]
 
 
@@ -53,7 +69,7 @@ def count(changes: Changes, used: Sequence[tuple[Meter, int, int]], counted: Seq
 
 def _write(changes: Changes, meter: Meter, slots: Sequence[Slot]) -> None:
     """One that has yet to be counted is not written: the file would take it for counted."""
-    if meter.counted_to:
+    if meter.counted_to or not meter.kept:
         return
     for slot in slots:
         changes.meters[meter.account, *meter.key, slot.start_ms] = slot.used if slot.counts else None
