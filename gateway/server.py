@@ -231,7 +231,7 @@ class Gateway:
     async def _administer(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation
         self._admin.authorise(http.headers, http.remote, generation.admin_key)
-        body = await http.body(generation.config.server.max_body) if http.method in ("POST", "PUT") else b""
+        body = await http.body(generation.config.server.max_body) if http.method in ("POST", "PUT", "PATCH") else b""
         status, value = await self._admin.handle(http.method, http.path, http.query, body)
         await sink.send(_json(value, request_id, status))
 

@@ -91,6 +91,52 @@ async def test_a_member_draws_on_its_parent(desk: Desk) -> None:
     assert (usage["tenant"], usage["available"]) == ("child", "1000")
 
 
+async def test_a_tenant_is_edited_as_a_whole_or_not_at_all(desk: Desk) -> None:
+    await desk.tenant("family", "pro")
+    await desk.tenant("child", parent="family")
+    caps = {"month": {"credits": "2.5k", "calls": 10}, "5h": {"calls": "1k"}}
+    status, shown = await desk.ask("PATCH", "tenants/child", {"plan": "pro", "caps": caps, "status": "suspended"})
+    assert (status, shown["plan"], shown["status"], shown["parent"]) == (200, "pro", "suspended", "family")
+    assert [(cap["window"], cap["unit"], cap["limit"]) for cap in shown["caps"]] == [
+        ("month", "credits", "2500"), ("month", "calls", "10"), ("5h", "calls", "1000"),
+    ]  # fmt: skip
+    status, error = await desk.ask("PATCH", "tenants/child", {"status": "active", "parent": "nobody"})
+    assert (status, error["code"]) == (404, "not_found")
+    assert await desk.ask("GET", "tenants/child") == (200, shown)
+    assert (await desk.ask("PATCH", "tenants/child", {"parent": None}))[1]["parent"] is None
+    assert (await desk.ask("PATCH", "tenants/child", {})) == await desk.ask("GET", "tenants/child")
+
+
+BAD_EDITS: list[tuple[dict[str, Any], int, str | None]] = [
+    ({"status": "gone"}, 400, "status"),
+    ({"status": None}, 400, "status"),
+    ({"plan": "prof"}, 400, "plan"),
+    ({"plan": 5}, 400, "plan"),
+    ({"parent": 5}, 400, "parent"),
+    ({"parent": "acme"}, 409, None),
+    ({"caps": []}, 400, "caps"),
+    ({"caps": {"year": {"calls": 1}}}, 400, "caps"),
+    ({"caps": {"day": {}}}, 400, "caps"),
+    ({"caps": {"day": {"tokens": 1}}}, 400, "caps"),
+    ({"caps": {"day": {"calls": 0}}}, 400, "caps"),
+    ({"caps": {"day": {"calls": 1.5}}}, 400, "caps"),
+    ({"caps": {"day": {"credits": "many"}}}, 400, "caps"),
+    ({"caps": {"day": {"calls": None}}}, 400, "caps"),
+    ({"cap": {}}, 400, "cap"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "param"), BAD_EDITS, ids=str)
+async def test_a_bad_edit_changes_nothing_and_says_why(
+    desk: Desk, asked: dict[str, Any], status: int, param: str | None
+) -> None:
+    await desk.tenant("acme", "pro")
+    before = await desk.ask("GET", "tenants/acme")
+    answer, error = await desk.ask("PATCH", "tenants/acme", asked)
+    assert (answer, error["param"]) == (status, param)
+    assert await desk.ask("GET", "tenants/acme") == before
+
+
 BAD_IDS: list[Any] = [
     "",
     " ",

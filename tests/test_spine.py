@@ -82,6 +82,27 @@ async def test_sdk_errors_have_their_classes(world: World) -> None:
             await client.chat.completions.create(model="small", messages=[{"role": "user", "content": "x"}])
 
 
+async def test_a_suspended_tenant_is_told_so_by_the_next_call(world: World) -> None:
+    """Over HTTP, with caps of its own: 429 with the cap in the error, 403 when suspended, and on as before."""
+    url, admin = f"{world.url}/admin/v1/tenants/demo", {"authorization": f"Bearer {ADMIN_KEY}"}
+
+    async def edit(**asked: object) -> None:
+        async with world.http.patch(url, json=asked, headers=admin) as answer:
+            assert answer.status == 200
+
+    await edit(caps={"day": {"calls": 1}})
+    assert (await world.chat())[0] == 200
+    status, body, headers = await world.chat()
+    assert (status, body["error"]["code"], body["error"]["scope"]) == (429, "insufficient_quota", "demo")
+    assert (body["error"]["limit"], body["error"]["used"], headers["x-should-retry"]) == ("1", "1", "false")
+    await edit(caps={}, status="suspended")
+    status, body, _ = await world.chat()
+    assert (status, body["error"]["code"]) == (403, "account_not_active")
+    assert "demo is suspended" in body["error"]["message"]
+    await edit(status="active")
+    assert (await world.chat())[0] == 200
+
+
 @pytest.mark.parametrize(
     "fault",
     [RESET, CLOSED, HANG, refusal(503), refusal(500), refusal(401), refusal(404), refusal(429),

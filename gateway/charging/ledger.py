@@ -303,10 +303,9 @@ class Ledger:
         self._closing = True
         if self._young_timer is not None:
             self._young_timer.cancel()
-        if self._recovery is not None:  # not cancelled: its thread would go on with a store that is closed here
-            await asyncio.wait([self._recovery])
-        if self._counting is not None:
-            await asyncio.wait([self._counting])
+        # Not cancelled: their threads would go on with a store that is closed here.
+        if tasks := [task for task in (self._recovery, self._counting) if task is not None]:
+            await asyncio.wait(tasks)
         await self._writer.aclose()
         self._store.close()
 
@@ -343,7 +342,10 @@ class Ledger:
 
     def _take(self) -> Any:
         # What a lost image still had to write does not fit the file that was read again.
-        return self._image.take() if self._image.changes.any and not self._broken else None
+        if self._image.changes.any and not self._broken:
+            return self._image.take()
+        self._count_back()
+        return None
 
     def _committed(self, changes: Any, seconds: float) -> None:
         for card in changes.cards:
@@ -357,7 +359,11 @@ class Ledger:
             if kind == "expired":
                 self.on_expired(account, uc)
         self.on_commit(seconds, len(changes.closings))
-        if self._image.uncounted and self._counting is None:
+        self._count_back()
+
+    def _count_back(self) -> None:
+        """No commit is in flight: all records that a new cap lacks are in the file."""
+        if self._image.uncounted and self._counting is None and self.healthy:
             self._counting = self._loop.create_task(self._count())
 
     async def _count(self) -> None:
@@ -366,7 +372,7 @@ class Ledger:
         self._writer.kick()
 
     def _commit_failed(self, changes: Any) -> None:
-        """Whether that commit is in the file only the file can tell: refuse until it has been read again."""
+        """Only the file can tell whether that commit is in it: refuse until it has been read again."""
         self._broken = True
         for future, _ in (*changes.waiters, *self._image.changes.waiters):
             _fail(future, StoreUnavailable("the charge could not be made durable", retry_after_s=RECOVERY_S))

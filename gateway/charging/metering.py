@@ -23,7 +23,7 @@ def fit(
     """Meters for the caps of the plan and the account's own; returns those that have yet to be counted.
 
     Those of the same window and unit go on counting. A new one also counts the calls that are in flight: `holds`, in
-    the order in which they were opened.
+    the order in which they were opened; and those that have ended and wait for their commit.
     """
     before = account.meters
     account.meters = meters(account.id, merged(plan.caps if plan else {}, account.caps), before, zone, next_seq)
@@ -39,6 +39,12 @@ def fit(
         if account.id in hold.quote.account_path:
             counting = [meter for meter in new if bounds(meter.window, hold.opened_ms, zone)[1] > now_ms]
             hold.marks = [*hold.marks, *mark(counting, hold.reserved_uc, hold.opened_ms)]
+    for end, hold, _ in changes.closings if new else ():  # they have no number yet: no later count would find them
+        if account.id in hold.quote.account_path:
+            for meter in new:
+                used = amount(meter.unit, end.charged_uc, end.status, end.flags)
+                if used and bounds(meter.window, hold.opened_ms, zone)[1] > now_ms:
+                    meter.settle(meter.hold(0, hold.opened_ms), 0, used)
     return [meter for meter in account.meters if meter.counted_to]
 
 

@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 from gateway.admin.api import Admin
 from gateway.admin.shown import listed, shown, shown_key
 from gateway.app import open_config_ledger
-from gateway.charging import statements
+from gateway.charging import statements, views
+from gateway.charging.preview import read_image
 from gateway.charging.records import Account
 from gateway.charging.store import LockHeld, real_path
 from gateway.clock import LoopClock
@@ -108,7 +109,7 @@ def _by_gateway(url: str, asked: Asked, key: str) -> Any:
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         f"{target}?{urlencode(asked.query)}" if asked.query else target,
         method=asked.method,
-        data=json.dumps(asked.body).encode() if asked.method == "POST" else None,
+        data=json.dumps(asked.body).encode() if asked.method in ("POST", "PATCH") else None,
         headers={"authorization": "Bearer " + key},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
@@ -161,7 +162,7 @@ def _by_reading(config: Config, asked: Asked) -> Any:
         case ("tenants",):
             return listed(_accounts(config, path).values(), asked.query, shown)
         case ("tenants", tenant):
-            return shown(_account(config, path, tenant))
+            return {**shown(_account(config, path, tenant)), "caps": _caps(config, path, tenant)}
         case ("tenants", tenant, "keys"):
             _account(config, path, tenant)
             return listed(statements.keys(path, tenant), asked.query, shown_key)
@@ -171,6 +172,14 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
             return statements.statement(path, tenant, *span)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
+
+
+def _caps(config: Config, path: str, tenant: str) -> list[dict[str, Any]]:
+    image = read_image(path, config.plans, ZoneInfo(config.timezone))
+    if tenant not in image.accounts:
+        return []
+    now_ms = time.time_ns() // 1_000_000
+    return views.caps(image.standing(image.accounts[tenant].path, now_ms).meters, now_ms)
 
 
 def _account(config: Config, path: str, tenant: str) -> Account:
