@@ -76,6 +76,8 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("ALTER TABLE keys DROP COLUMN limits")
     connection.execute("ALTER TABLE accounts DROP COLUMN status")
     connection.execute("ALTER TABLE accounts DROP COLUMN caps")
+    connection.execute("ALTER TABLE records DROP COLUMN split")
+    connection.execute("ALTER TABLE grants DROP COLUMN scope")
     connection.execute("DROP TABLE cap_use")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection

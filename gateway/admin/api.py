@@ -8,11 +8,23 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from gateway.admin.fields import credits_uc, edit, id_of, is_text, key_limits, object_of, query_int, time_ms
+from gateway.admin.fields import (
+    card_of,
+    credits_uc,
+    edit,
+    id_of,
+    is_text,
+    key_limits,
+    object_of,
+    query_int,
+    scope_of,
+    time_ms,
+)
 from gateway.admin.shown import listed, seconds, shown, shown_key, shown_limits
 from gateway.cache.caches import Caches
 from gateway.charging import manage
 from gateway.charging.ledger import Ledger
+from gateway.charging.offers import STANDARD
 from gateway.charging.rating import credits_text
 from gateway.clock import Clock
 from gateway.config.model import Limits, Plan
@@ -191,7 +203,8 @@ class Admin:
 
     async def _add_grant(self, tenant: str, body: bytes) -> tuple[int, Any]:
         self._tenant(tenant)
-        asked = object_of(body, "credits", "expires_at", "priority", "source_ref")
+        asked = object_of(body, "credits", "expires_at", "priority", "source_ref", "card", "scope")
+        card, scope = card_of(asked.get("card", STANDARD)), scope_of(asked.get("scope"))
         priority = asked.get("priority", 30)
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 1000:
             raise InvalidValue("priority is a whole number from 0 to 1000.", param="priority")
@@ -209,6 +222,8 @@ class Admin:
             expires_ms=expires_ms,
             priority=priority,
             source_ref=source_ref,
+            card=card,
+            scope=scope,
         )
         await receipt
         return (200 if known else 201), {
@@ -218,6 +233,8 @@ class Admin:
             "expires_at": seconds(grant.expires_ms),
             "priority": grant.priority,
             "source_ref": grant.source_ref,
+            "card": grant.card,
+            "scope": grant.scope.value if grant.scope else None,
         }
 
     def _cache_of(self, caches: Caches, method: str, query: Mapping[str, str]) -> dict[str, Any]:

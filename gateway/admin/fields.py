@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.charging.directory import STATUSES, Edit
+from gateway.charging.offers import CARDS, Scope
 from gateway.charging.views import LAST_MS
 from gateway.config.kinds import Kind, number
 from gateway.config.model import Caps, Limits
@@ -22,6 +24,8 @@ _ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
 _UNITS: Final = {"": 1, "k": 1_000, "M": 1_000_000}
 _LIMIT: Final = number()
+MAX_WORDS: Final = 100
+MAX_WORD_CHARS: Final = 256
 
 
 def credits_uc(value: object) -> int:
@@ -70,6 +74,30 @@ def edit(asked: dict[str, Any]) -> Edit:
     if "caps" in asked:
         edit.caps = caps_of(asked["caps"])
     return edit
+
+
+def card_of(value: object) -> str:
+    if value not in CARDS:
+        raise InvalidValue(f"card is one of {', '.join(CARDS)}.", param="card")
+    return str(value)
+
+
+def scope_of(value: object) -> Scope | None:
+    """An object with lists of models, tags and regions; null or an empty one: everything. Raises InvalidValue."""
+    if not value:
+        return None
+    fields = [field.name for field in dataclasses.fields(Scope)]
+    wrong = InvalidValue(
+        f'scope is an object of lists such as {{"models": ["qwen3-32b"]}}. Known: {", ".join(fields)}.', param="scope"
+    )
+    if not isinstance(value, dict) or not value.keys() <= set(fields):
+        raise wrong
+    for words in value.values():
+        if not isinstance(words, list) or not words or len(words) > MAX_WORDS:
+            raise wrong
+        if not all(is_text(word, MAX_WORD_CHARS) and word for word in words):
+            raise wrong
+    return Scope(**{name: frozenset(words) for name, words in value.items()})
 
 
 def caps_of(value: object) -> Caps:

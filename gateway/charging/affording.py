@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
 from gateway.charging import views
 from gateway.charging.caps import CREDITS, Meter, text, worded
+from gateway.charging.grants import Grant
 from gateway.charging.image import Image, Standing
 from gateway.charging.rating import Quote
+from gateway.charging.splitting import spread
 from gateway.errors import AccountNotActive, QuotaExhausted
+
+UNBOUNDED: Final = 1 << 62
 
 
 def active(image: Image, quote: Quote, now_ms: int) -> Standing:
@@ -28,19 +36,65 @@ def standing(image: Image, quote: Quote, now_ms: int) -> Standing:
     return active(image, quote, now_ms)
 
 
-def room_uc(image: Image, quote: Quote, found: Standing, now_ms: int) -> int:
-    """What the grants have, and all caps leave, for this call. Raises QuotaExhausted when no call is left."""
+@dataclass(slots=True)
+class Afforded:
+    """What a hold takes, of which grants; `covered` as in Spread, None where it is all the same."""
+
+    max_tokens: int | None
+    need_uc: int
+    parts: Sequence[tuple[Grant, int]]
+    covered: frozenset[tuple[str, str]] | None = None
+
+
+def afforded(image: Image, quote: Quote, found: Standing, now_ms: int, *, clamp: bool) -> Afforded:
+    """The quote's ceiling, or with `clamp` as much output as is affordable. Raises QuotaExhausted."""
+    room_uc = _room_uc(image, quote, found, now_ms)
+    if found.special and quote.offers:
+        whole = spread(found.burn, quote, room_uc, clamp=clamp)
+        if whole is None:
+            raise refusal(image, quote, found, now_ms)
+        return Afforded(whole.max_tokens, whole.total_uc, whole.parts, whole.covered)
+    burn = [grant for grant in found.burn if not grant.special] if found.special else found.burn
     available_uc = 0
-    for grant in found.burn:
+    for grant in burn:
         available_uc += grant.available
+    if room_uc < available_uc:
+        available_uc = room_uc
+    max_tokens = quote.max_tokens
+    need_uc = quote.ceiling(max_tokens)
+    if need_uc > available_uc:
+        max_tokens = quote.lowered(available_uc) if clamp else 0
+        if not max_tokens:
+            raise refusal(image, quote, found, now_ms)
+        need_uc = quote.ceiling(max_tokens)
+    return Afforded(max_tokens, need_uc, _in_order(burn, need_uc))
+
+
+def _room_uc(image: Image, quote: Quote, found: Standing, now_ms: int) -> int:
+    """What all caps leave in credits. Raises QuotaExhausted when no call is left."""
+    room_uc = UNBOUNDED
     for meter in found.meters:
         room = meter.room(now_ms)
         if meter.unit == CREDITS:
-            if room < available_uc:
-                available_uc = room
+            room_uc = min(room, room_uc)
         elif room < 1:
             raise capped(image, quote, meter, now_ms)
-    return available_uc
+    return room_uc
+
+
+def _in_order(burn: Sequence[Grant], need_uc: int) -> list[tuple[Grant, int]]:
+    """`need_uc`, which the grants must have, out of the first of them."""
+    parts = []
+    for grant in burn:
+        if need_uc <= 0:
+            break
+        uc = grant.available
+        if uc:
+            if uc > need_uc:
+                uc = need_uc
+            need_uc -= uc
+            parts.append((grant, uc))
+    return parts
 
 
 def refusal(image: Image, quote: Quote, found: Standing, now_ms: int) -> QuotaExhausted:

@@ -12,6 +12,7 @@ import orjson
 from gateway.charging import cards
 from gateway.charging.caps import caps_contradicted
 from gateway.charging.rating import cost_uc, shared_uc
+from gateway.charging.splitting import splits
 from gateway.charging.store import read_only
 from gateway.errors import StoreUnavailable
 
@@ -77,6 +78,8 @@ class _Books:
         if card is None:
             return bool(row["card_version"] == cards.UNKEPT)
         flags = orjson.loads(row["flags"])
+        if split := orjson.loads(row["split"]):
+            return splits(row, split, card.get(row["model_served"], {}))
         try:
             cost = shared_uc(cost_uc(orjson.loads(row["usage"]), card.get(row["model_served"], {})), flags)
         except (KeyError, ArithmeticError):  # no rate; a share that is no number

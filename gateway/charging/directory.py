@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
+from gateway.charging.offers import Scope
 from gateway.charging.records import Account, Key
 from gateway.config.model import Caps, Limits, Plan
 from gateway.errors import Conflict, InvalidValue, NotFound
@@ -160,7 +161,7 @@ def revoke_key(image: Image, tenant: str, key_id: str, now_ms: int) -> Key:
 
 def add_grant(
     image: Image, tenant: str, credits_uc: int, expires_ms: int | None, priority: int, source_ref: str | None,
-    starts_ms: int | None, now_ms: int,
+    starts_ms: int | None, card: str, scope: Scope | None, now_ms: int,
 ) -> Grant:  # fmt: skip
     node = account(image, tenant)
     if source_ref is not None and (first := image.grant_refs.get((tenant, "ref", source_ref))) is not None:
@@ -170,8 +171,9 @@ def add_grant(
     if starts_ms is None:
         starts_ms = now_ms
     grant = image.add_grant(
-        node, credits_uc, now_ms, starts_ms=starts_ms, expires_ms=expires_ms, priority=priority, source_ref=source_ref
-    )
+        node, credits_uc, now_ms, starts_ms=starts_ms, expires_ms=expires_ms, priority=priority, source_ref=source_ref,
+        card=card, scope=scope,
+    )  # fmt: skip
     if node.debt_uc:
         image.repay(node, now_ms)
     return grant

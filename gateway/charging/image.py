@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from gateway.call import Usage
 from gateway.charging import metering
 from gateway.charging.caps import Meter
 from gateway.charging.changes import Changes
@@ -23,7 +24,9 @@ from gateway.charging.grants import (
     period_number,
     prorated,
 )
+from gateway.charging.offers import STANDARD
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
+from gateway.charging.splitting import shares
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import NotFound
 
@@ -35,13 +38,15 @@ FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is n
 class Standing:
     """How a path stands, until the next start, expiry or renewal of a grant on it, or change of an account.
 
-    `burn` is what may be drawn on, in order; `barred` the account that is not active, "" when all are.
+    `burn` is what may be drawn on, in order; `barred` the account that is not active, "" when all are; `special` says
+    that a grant is of another card than standard, or not for everything.
     """
 
     until_ms: int
     burn: list[Grant]
     meters: list[Meter]
     barred: str
+    special: bool
 
 
 class Image:
@@ -85,12 +90,13 @@ class Image:
         for account in nodes:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
-        live = [grant for account in nodes for grant in account.grants if grant.live(now_ms)]
+        live = sorted((grant for account in nodes for grant in account.grants if grant.live(now_ms)), key=burn_key)
         known = self._standing[path] = Standing(
             min(account.next_event_ms for account in nodes),
-            sorted(live, key=burn_key),
+            live,
             [meter for account in nodes for meter in account.meters],
             next((account.id for account in nodes if account.status != "active"), ""),
+            any(grant.special for grant in live),
         )
         return known
 
@@ -182,11 +188,11 @@ class Image:
         next_ms = min(self.accounts[name].renews_ms for name in path)
         return None if next_ms == NEVER_MS else next_ms
 
-    def add_grant(self, account: Account, credits_uc: int, now_ms: int, **terms: Any) -> Grant:
+    def add_grant(self, account: Account, credits_uc: int, now_ms: int, *, card: str = STANDARD, **terms: Any) -> Grant:
         """Append a grant and its entry. The caller has looked for an earlier one with the same key."""
         grant = Grant(
             id=f"g{len(self.grants) + 1:08d}", account=account.id, granted=credits_uc, available=credits_uc,
-            card="standard", created_ms=now_ms, **terms,
+            card=card, created_ms=now_ms, **terms,
         )  # fmt: skip
         self.keep_grant(grant)
         self.note(now_ms, grant, "granted", credits_uc)
@@ -214,9 +220,9 @@ class Image:
         self.changes.entries.append((now_ms, account or grant.account, grant.id, kind, uc))
 
     def repay(self, account: Account, now_ms: int) -> None:
-        """Debt is repaid from whatever the account may draw on, before anything else is."""
+        """Debt is repaid from whatever the account may draw on for everything, before anything else is."""
         for grant in self.burn_list(account.path, now_ms):
-            uc = min(account.debt_uc, grant.available)
+            uc = min(account.debt_uc, grant.available) if grant.scope is None else 0
             if uc:
                 grant.available -= uc
                 grant.spent += uc
@@ -228,21 +234,14 @@ class Image:
 
     # -- holds --------------------------------------------------------------------------------------------------
 
-    def hold_parts(self, burn: list[Grant], need_uc: int) -> list[tuple[Grant, int]]:
-        """Move `need_uc`, which the grants must have, from available to reserved."""
-        parts = []
-        for grant in burn:
-            if need_uc <= 0:
-                break
-            uc = grant.available
-            if uc:
-                if uc > need_uc:
-                    uc = need_uc
-                grant.available -= uc
-                grant.reserved += uc
-                need_uc -= uc
-                parts.append((grant, uc))
-        return parts
+    def open(self, hold: Hold, meters: list[Meter]) -> None:
+        """Take what it holds out of the grants, and room of the caps."""
+        for grant, uc in hold.parts:
+            grant.available -= uc
+            grant.reserved += uc
+        if meters:
+            hold.marks = metering.mark(meters, hold.reserved_uc, hold.opened_ms)
+        self.holds[hold.charge_id] = self.young[hold.charge_id] = hold
 
     def pay(self, hold: Hold, charged_uc: int, now_ms: int) -> tuple[dict[str, int], int]:
         """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid."""
@@ -264,9 +263,37 @@ class Image:
             left_uc = self._pay_from_others(hold, left_uc, parts, now_ms)
         return parts, left_uc
 
+    def pay_split(
+        self, hold: Hold, usage: Usage, served: tuple[str, str], capped: bool, now_ms: int
+    ) -> tuple[dict[str, int], list[dict[str, object]], int]:
+        """As `pay`, by units and each grant's own card: the parts, the units of each, and what nothing paid.
+
+        `capped`: only what was held pays, and what it does not reach is forgiven.
+        """
+        offer = next(one for one in hold.quote.offers if (one.model, one.backend) == served)
+        own = []
+        for grant, held_uc in hold.parts:
+            grant.reserved -= held_uc
+            grant.available += held_uc
+            own.append((grant, held_uc))
+        burn = [] if capped else self.burn_list(hold.quote.account_path, now_ms)
+        found = shares(chain(own, ((g, g.available) for g in burn)), offer, usage.quantities, capped=capped)
+        parts = {}
+        for share in found:
+            if share.grant is not None and share.uc:
+                share.grant.available -= share.uc
+                share.grant.spent += share.uc
+                parts[share.grant.id] = share.uc
+                self.changes.grants[share.grant.id] = share.grant
+        for grant, _ in own:
+            if grant.over(now_ms):
+                self.expire(grant, now_ms)
+        unpaid_uc = sum(share.uc for share in found if share.grant is None)
+        return parts, [share.value for share in found], unpaid_uc
+
     def _pay_from_others(self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
         for grant in self.burn_list(hold.quote.account_path, now_ms):
-            uc = min(grant.available, left_uc)
+            uc = 0 if grant.special else min(grant.available, left_uc)
             if uc:
                 grant.available -= uc
                 grant.spent += uc

@@ -12,13 +12,12 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
-from gateway.charging.affording import active, refusal, room_uc, standing
+from gateway.charging.affording import active, afforded, standing
 from gateway.charging.cards import CARD, Rates
 from gateway.charging.counting import count_back
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
-from gateway.charging.metering import mark
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote, cost_uc, provider_cost, shared_uc
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
@@ -88,20 +87,11 @@ class Ledger:
             raise Conflict(f"charge {charge_id} is already closed")
         now_ms = self._clock.wall_ms()
         found = standing(image, quote, now_ms)
-        available_uc = room_uc(image, quote, found, now_ms)
-        max_tokens = quote.max_tokens
-        need_uc = quote.ceiling(max_tokens)
-        if need_uc > available_uc:
-            max_tokens = quote.lowered(available_uc) if clamp else 0
-            if not max_tokens:
-                raise refusal(image, quote, found, now_ms)
-            need_uc = quote.ceiling(max_tokens)
-        parts = image.hold_parts(found.burn, need_uc)
+        terms = afforded(image, quote, found, now_ms, clamp=clamp)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
-        hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)
-        if found.meters:
-            hold.marks = mark(found.meters, need_uc, now_ms)
-        image.holds[charge_id] = image.young[charge_id] = hold
+        hold = Hold(charge_id, quote, terms.max_tokens, terms.need_uc, terms.parts, now_ms, due)
+        hold.covered = terms.covered
+        image.open(hold, found.meters)
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
@@ -113,8 +103,7 @@ class Ledger:
         """
         image, now, now_ms = self._usable(), self._clock.now(), self._clock.wall_ms()
         active(image, quote, now_ms)
-        hold = Hold(charge_id, quote, None, 0, [], now_ms, now)
-        image.holds[charge_id] = image.young[charge_id] = hold
+        image.open(Hold(charge_id, quote, None, 0, [], now_ms, now), [])
 
     def dispatched(self, charge_id: str, backend: str, model: str) -> None:
         """From here on the backend may have worked. Raises StoreUnavailable when the hold was lost with the store."""
@@ -145,13 +134,20 @@ class Ledger:
         charged_uc = cost_uc(usage.quantities, rates)
         if status_flags:
             charged_uc = shared_uc(charged_uc, flags)
-        if flags and ("bad_usage" in flags or "estimated" in flags):  # not reported: never more than was held
+        capped = bool(flags) and ("bad_usage" in flags or "estimated" in flags)
+        if capped:  # not reported: never more than was held
             charged_uc = max(0, min(charged_uc, hold.reserved_uc))
         now_ms = self._clock.wall_ms()
-        parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
+        split: Sequence[Mapping[str, object]] = ()
+        if hold.covered is None:
+            parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
+        else:
+            parts, split, unpaid_uc = image.pay_split(hold, usage, (model_served, backend), capped, now_ms)
+            charged_uc = sum(parts.values()) + unpaid_uc
         debt_uc = image.book(hold, charged_uc, unpaid_uc)
         cost = provider_cost(usage.quantities, price)
         receipt = Receipt("settled", usage, model_served, backend, charged_uc, unpaid_uc, debt_uc, parts, cost, flags)
+        receipt.split = split
         image.close(hold, receipt, now_ms, numbered=True)
         return self._receipt_future(receipt)
 

@@ -14,6 +14,7 @@ from gateway.call import Usage
 from gateway.charging.caps import COUNTED
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
+from gateway.charging.offers import scope_of
 from gateway.charging.rating import Quote
 from gateway.charging.records import CRASH, Account, Hold, Key, Receipt, Row
 from gateway.charging.schema import select_sql
@@ -29,7 +30,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     image.debtors.update(name for name, account in image.accounts.items() if account.debt_uc)
     for key in keys(connection):
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
-    for row in connection.execute(f"{select_sql('grants')} ORDER BY id"):
+    for row in _rows(connection, "grants", scope="NULL"):
         image.keep_grant(_grant(*row))
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
@@ -106,9 +107,10 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
 def _grant(
     name: str, account: str, granted: int, spent: int, expired: int, revoked: int, starts_ms: int,
     expires_ms: int | None, priority: int, card: str, source_ref: str | None, created_ms: int, period: str,
+    scope: str | None,
 ) -> Grant:  # fmt: skip
     available = granted - spent - expired - revoked
     return Grant(
         name, account, granted, available, starts_ms, expires_ms, priority, card, source_ref, created_ms, period,
-        0, spent, expired, revoked,
+        0, spent, expired, revoked, scope_of(orjson.loads(scope)) if scope else None,
     )  # fmt: skip

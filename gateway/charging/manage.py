@@ -10,6 +10,7 @@ from gateway.charging import directory
 from gateway.charging.directory import Edit
 from gateway.charging.grants import PACK_PRIORITY, Grant
 from gateway.charging.ledger import Ledger
+from gateway.charging.offers import STANDARD, Scope
 from gateway.charging.records import Account, Key, Receipt
 from gateway.config.model import Limits
 
@@ -44,7 +45,8 @@ def revoke_key(ledger: Ledger, tenant: str, key_id: str) -> Changed[Key]:
 
 def add_grant(
     ledger: Ledger, tenant: str, credits_uc: int, expires_ms: int | None = None, priority: int = PACK_PRIORITY,
-    source_ref: str | None = None, starts_ms: int | None = None,
+    source_ref: str | None = None, starts_ms: int | None = None, card: str = STANDARD, scope: Scope | None = None,
 ) -> Changed[Grant]:  # fmt: skip
     """The same `source_ref` of a tenant returns its first grant. Repays debt first."""
-    return ledger.change(directory.add_grant, tenant, credits_uc, expires_ms, priority, source_ref, starts_ms)
+    terms = (credits_uc, expires_ms, priority, source_ref, starts_ms, card, scope)
+    return ledger.change(directory.add_grant, tenant, *terms)

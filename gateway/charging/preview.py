@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
 from gateway.charging import affording, directory, loading
@@ -24,6 +24,7 @@ class Terms:
     max_tokens: int | None
     reserved_uc: int
     available_uc: int
+    covered: frozenset[tuple[str, str]] | None = None  # model and backend of the targets that it pays for; None: all
 
 
 def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
@@ -37,13 +38,9 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
     for account in accounts:
         if account.debt_uc and not _repaid(image, account, left, now_ms):
             raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
-    available_uc = min(sum(left.values()), affording.room_uc(image, quote, found, now_ms))
-    max_tokens = quote.max_tokens
-    if quote.ceiling(max_tokens) > available_uc:
-        max_tokens = quote.lowered(available_uc) if clamp else 0
-        if not max_tokens:
-            raise affording.refusal(image, quote, found, now_ms)
-    return Terms(max_tokens, quote.ceiling(max_tokens), available_uc)
+    aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
+    afforded = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
+    return Terms(afforded.max_tokens, afforded.need_uc, sum(left.values()), afforded.covered)
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
@@ -60,7 +57,7 @@ def _repaid(image: Image, account: Account, left: dict[str, int], now_ms: int) -
     """Takes a debt out of `left`, as a reserve repays it first; False when that does not suffice."""
     debt_uc = account.debt_uc
     for grant in image.burn_list(account.path, now_ms):
-        uc = min(debt_uc, left[grant.id])
+        uc = min(debt_uc, left[grant.id]) if grant.scope is None else 0
         left[grant.id] -= uc
         debt_uc -= uc
     return not debt_uc

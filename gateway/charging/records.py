@@ -18,7 +18,7 @@ from gateway.config.model import Caps, Limits
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",
-    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms",
+    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split",
 )  # fmt: skip
 Row = tuple[Any, ...]
 CRASH: Final = "crash"  # the flag of what was open when the process died
@@ -94,7 +94,7 @@ class Hold:
     quote: Quote
     max_tokens: int | None
     reserved_uc: int
-    parts: list[tuple[Grant, int]]
+    parts: Sequence[tuple[Grant, int]]
     opened_ms: int
     due: float  # monotonic: when the hold is old enough to be written, 50 ms after it was opened
     dispatched: bool = False
@@ -102,6 +102,7 @@ class Hold:
     model: str = ""
     stored: bool = False
     marks: Sequence[tuple[Meter, Slot, int]] = ()  # what of which caps
+    covered: frozenset[tuple[str, str]] | None = None  # model and backend of the offers that it pays for; None: all
 
     def overdue(self, now_ms: int, now: float) -> bool:
         """By the wall clock and by the monotonic one."""
@@ -128,6 +129,7 @@ class Receipt:
     flags: tuple[str, ...] = ()
     seq: int = 0
     durable: bool = False
+    split: Sequence[Mapping[str, object]] = ()  # the units that each grant paid, where they have several cards
 
     @property
     def settled(self) -> bool:
@@ -144,14 +146,14 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
         quote.model_requested, end.model_served, end.backend, quote.card, quote.card_version, quote.card_version,
         end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
         end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
-        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms,
+        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else "[]",
     )  # fmt: skip
 
 
 def public_record(row: Row) -> dict[str, Any]:
     """A record as GET .../charges shows it: credits as decimal strings, cost in micro-units of currency."""
     record = dict(zip(RECORD_COLUMNS, row, strict=True))
-    for name in ("account_path", "usage", "parts", "flags"):
+    for name in ("account_path", "usage", "parts", "flags", "split"):
         record[name] = orjson.loads(record[name])
     for name in ("reserved", "charged", "overage", "debt", "loss"):
         record[name] = credits_text(record[name])

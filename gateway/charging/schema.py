@@ -17,7 +17,7 @@ COLUMNS: Final = {
                  "loss_uc", "status", "caps"),
     "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms", "limits"),
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
-               "card", "source_ref", "created_ms", "period"),
+               "card", "source_ref", "created_ms", "period", "scope"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
     "cap_use": ("account", "span", "unit", "slot_ms", "used"),
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_
 CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
   spent INTEGER NOT NULL, expired INTEGER NOT NULL, revoked INTEGER NOT NULL, starts_ms INTEGER NOT NULL,
   expires_ms INTEGER, priority INTEGER NOT NULL, card TEXT NOT NULL, source_ref TEXT, created_ms INTEGER NOT NULL,
-  period TEXT NOT NULL) WITHOUT ROWID;
+  period TEXT NOT NULL, scope TEXT) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS grants_period ON grants (account, period) WHERE period <> '';
 CREATE UNIQUE INDEX IF NOT EXISTS grants_ref ON grants (account, source_ref)
   WHERE period = '' AND source_ref IS NOT NULL;
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT 
   card_version INTEGER NOT NULL, price_version INTEGER NOT NULL, status TEXT NOT NULL, usage TEXT NOT NULL,
   usage_source TEXT NOT NULL, reserved INTEGER NOT NULL, charged INTEGER NOT NULL, overage INTEGER NOT NULL,
   debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
-  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL);
+  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT NOT NULL DEFAULT '[]');
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (tenant);
 CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
 DROP INDEX IF EXISTS records_tenant;
@@ -70,6 +70,8 @@ MIGRATIONS: Final = {
     3: (
         "ALTER TABLE accounts ADD COLUMN status TEXT NOT NULL DEFAULT 'active'",
         "ALTER TABLE accounts ADD COLUMN caps TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE records ADD COLUMN split TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE grants ADD COLUMN scope TEXT",
     ),
 }
 
@@ -139,7 +141,7 @@ def _grant_row(grant: Grant) -> Row:
     g = grant
     return (
         g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
-        g.card, g.source_ref, g.created_ms, g.period,
+        g.card, g.source_ref, g.created_ms, g.period, _json(g.scope.value) if g.scope else None,
     )  # fmt: skip
 
 

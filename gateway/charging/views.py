@@ -95,6 +95,8 @@ def _shown(grant: Grant) -> dict[str, Any]:
         "spent": credits_text(grant.spent),
         "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms),
         "package": grant.source_ref,
+        "card": grant.card,
+        "scope": grant.scope.value if grant.scope else None,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.charging.directory import STATUSES
+from gateway.charging.offers import CARDS
 from gateway.cli import tables
 from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer
 from gateway.config.load import ConfigError, load
@@ -85,6 +86,15 @@ def _add_grant(grant: Subparsers) -> None:
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
     parser.add_argument("--priority", type=int, help="0 to 1000, the lowest is spent first; default 30")
     parser.add_argument("--source-ref", metavar="REF", help="the same REF again returns the first grant")
+    parser.add_argument("--card", choices=CARDS, help="raw: one credit per token of any kind; default: standard")
+    for kind in ("model", "tag", "region"):
+        parser.add_argument(
+            f"--{kind}",
+            dest=f"{kind}s",
+            action="append",
+            metavar=kind.upper(),
+            help="what it pays for; may be repeated",
+        )
     finish(parser, _grant_add, tables.one)
 
 
@@ -132,7 +142,11 @@ def _key_add(args: argparse.Namespace) -> Asked:
 
 
 def _grant_add(args: argparse.Namespace) -> Asked:
-    body = given(expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority)
+    scope = given(models=args.models, tags=args.tags, regions=args.regions)
+    body = given(
+        expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority, card=args.card,
+        scope=scope or None,
+    )  # fmt: skip
     return Asked("POST", ("tenants", args.id, "grants"), {"credits": args.credits, **body})
 
 

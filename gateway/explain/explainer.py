@@ -124,6 +124,7 @@ class Explainer:
                 return Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens)), error
         except GatewayError as error:  # the store is away
             return unpaid, error
+        decision.keep(terms.covered)
         return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc), None
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
