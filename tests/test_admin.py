@@ -137,6 +137,29 @@ async def test_a_bad_edit_changes_nothing_and_says_why(
     assert await desk.ask("GET", "tenants/acme") == before
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"card": "gold"}, "card"),
+        ({"card": None}, "card"),
+        ({"scope": {"model": ["a"]}}, "scope"),
+        ({"scope": {"models": []}}, "scope"),
+        ({"scope": {"models": "a"}}, "scope"),
+        ({"scope": {"models": [1]}}, "scope"),
+        ({"scope": {"models": [""]}}, "scope"),
+        ({"scope": ["a"]}, "scope"),
+        ({"scope": {"tags": ["x"] * 101}}, "scope"),
+    ],
+    ids=str,
+)
+async def test_a_grant_of_an_unknown_card_or_scope_is_not_made(desk: Desk, asked: dict[str, Any], param: str) -> None:
+    await desk.tenant("acme", "pro")
+    before = await desk.ask("GET", "tenants/acme/usage")
+    status, error = await desk.ask("POST", "tenants/acme/grants", {"credits": 5, **asked})
+    assert (status, error["code"], error["param"]) == (400, "invalid_value", param)
+    assert await desk.ask("GET", "tenants/acme/usage") == before
+
+
 BAD_IDS: list[Any] = [
     "",
     " ",

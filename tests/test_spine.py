@@ -82,6 +82,30 @@ async def test_sdk_errors_have_their_classes(world: World) -> None:
             await client.chat.completions.create(model="small", messages=[{"role": "user", "content": "x"}])
 
 
+async def test_a_raw_pack_for_one_model_pays_its_tokens_first(world: World) -> None:
+    """Sold through the admin API, used by real calls, shown on usage, records and the statement."""
+    pack = {"credits": 1000, "card": "raw", "scope": {"models": ["large"]}, "priority": 10, "source_ref": "pack-1"}
+    admin = {"authorization": f"Bearer {ADMIN_KEY}"}
+    async with world.http.post(f"{world.url}/admin/v1/tenants/demo/grants", json=pack, headers=admin) as answer:
+        made = await answer.json()
+    assert (answer.status, made["card"], made["scope"]) == (201, "raw", {"models": ["large"]})
+    _, body, headers = await world.chat(model="large", max_tokens=50)
+    usage = body["usage"]
+    assert headers["x-moma-credits"] == str(usage["total_tokens"])
+    assert (await world.chat(model="small"))[0] == 200
+    first, second = await world.charges()
+    units = {"input": usage["prompt_tokens"], "output": usage["completion_tokens"], "calls": 1}
+    assert first["split"] == [{"grant": made["id"], "card": "raw", "units": units}]
+    assert (second["split"], [part["grant"] == made["id"] for part in second["parts"]]) == (
+        [{"grant": second["parts"][0]["grant"], "card": "standard", "units": second["usage"]}], [False],
+    )  # fmt: skip
+    async with world.http.get(f"{world.url}/v1/usage") as answer:
+        (shown,) = [grant for grant in (await answer.json())["grants"] if grant["package"] == "pack-1"]
+    assert (shown["spent"], shown["card"], shown["scope"]) == (
+        str(usage["total_tokens"]), "raw", {"models": ["large"]},
+    )  # fmt: skip
+
+
 async def test_a_suspended_tenant_is_told_so_by_the_next_call(world: World) -> None:
     """Over HTTP, with caps of its own: 429 with the cap in the error, 403 when suspended, and on as before."""
     url, admin = f"{world.url}/admin/v1/tenants/demo", {"authorization": f"Bearer {ADMIN_KEY}"}
