@@ -12,15 +12,13 @@ from gateway.errors import StoreUnavailable
 
 async def count_back(image: Image, store: Store, now_ms: int) -> None:
     """To be called after a commit: all records that a waiting meter lacks are in the file then."""
-    asked = list(image.uncounted)
+    asked = image.uncounted = [meter for meter in image.uncounted if meter.kept]
+    if not asked:
+        return
     try:
         used = await asyncio.to_thread(store.used_before, asked, now_ms)
     except StoreUnavailable:  # after the next commit it is tried again
         return
-    waiting = {id(meter) for meter in image.uncounted}  # a cap may have gone meanwhile
-    metering.count(
-        image.changes,
-        [entry for entry in used if id(entry[0]) in waiting],
-        [meter for meter in asked if id(meter) in waiting],
-    )
-    image.uncounted = [meter for meter in image.uncounted if meter.counted_to]
+    # A cap may have gone meanwhile.
+    metering.count(image.changes, [one for one in used if one[0].kept], [meter for meter in asked if meter.kept])
+    image.uncounted = [meter for meter in image.uncounted if meter.kept and meter.counted_to]

@@ -70,9 +70,10 @@ def follow(
     edited = {name for name in {*new, *plans} if new.get(name) != plans.get(name)}
     plans.clear()
     plans.update(new)
+    counting = image.counting() if edited else {}
     for account in image.accounts.values() if edited else ():
         if account.plan in edited:
-            image.fit(account, now_ms)
+            image.fit(account, now_ms, counting)
     for name, plan in tenants.items():
         known = image.accounts.get(name)
         if known is None or known.plan != plan:

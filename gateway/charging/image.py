@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import metering
-from gateway.charging.caps import Meter
+from gateway.charging.caps import Meter, merged
 from gateway.charging.changes import Changes
 from gateway.charging.grants import (
     NEVER_MS,
@@ -24,6 +24,7 @@ from gateway.charging.grants import (
     period_number,
     prorated,
 )
+from gateway.charging.metering import Counting
 from gateway.charging.offers import STANDARD
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.charging.splitting import shares
@@ -105,12 +106,18 @@ class Image:
         account.next_event_ms = 0
         self._standing.clear()
 
-    def fit(self, account: Account, now_ms: int) -> None:
-        """Its caps are those of its plan and its own."""
-        self.uncounted = [meter for meter in self.uncounted if meter.account != account.id]
-        plan, holds = self.plans.get(account.plan), self.holds.values()
-        self.uncounted += metering.fit(self.changes, account, plan, self.zone, self.next_seq, holds, now_ms)
+    def fit(self, account: Account, now_ms: int, counting: Mapping[str, Counting] | None = None) -> None:
+        """Its caps are those of its plan and its own. Who fits many finds out once what there is to count."""
+        plan = self.plans.get(account.plan)
+        wanted = merged(plan.caps if plan else {}, account.caps)
+        if new := metering.fit(self.changes, account, wanted, self.zone, self.next_seq):
+            found = self.counting() if counting is None else counting
+            metering.count_present(new, found.get(account.id) or Counting(), now_ms)
+            self.uncounted += (meter for meter in new if meter.counted_to)
         self.changed(account)
+
+    def counting(self) -> Mapping[str, Counting]:
+        return metering.by_account(self.holds.values(), self.changes.closings)
 
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""

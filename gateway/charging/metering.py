@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
-from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, bounds, merged, meters
+from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, bounds, meters
 from gateway.charging.changes import Changes
 from gateway.charging.records import Account, Hold, Receipt
-from gateway.config.model import Plan
+from gateway.config.model import Caps
 
 
-def fit(
-    changes: Changes,
-    account: Account,
-    plan: Plan | None,
-    zone: ZoneInfo,
-    next_seq: int,
-    holds: Iterable[Hold],
-    now_ms: int,
-) -> list[Meter]:
-    """Meters for the caps of the plan and the account's own; returns those that have yet to be counted.
+@dataclass(slots=True)
+class Counting:
+    """What a new cap of an account counts at once: its calls in flight, and those that wait for their commit.
 
-    Those of the same window and unit go on counting. A new one also counts the calls that are in flight: `holds`, in
-    the order in which they were opened; and those that have ended and wait for their commit.
+    The latter have no number yet, so that no later count would find them.
     """
+
+    flying: list[Hold] = field(default_factory=list)  # in the order in which they were opened
+    ended: list[tuple[Receipt, Hold]] = field(default_factory=list)
+
+
+def by_account(holds: Iterable[Hold], closings: Iterable[tuple[Receipt, Hold, int]]) -> dict[str, Counting]:
+    found: dict[str, Counting] = defaultdict(Counting)
+    for hold in holds:
+        for name in hold.quote.account_path:
+            found[name].flying.append(hold)
+    for end, hold, _ in closings:
+        for name in hold.quote.account_path:
+            found[name].ended.append((end, hold))
+    return found
+
+
+def fit(changes: Changes, account: Account, wanted: Caps, zone: ZoneInfo, next_seq: int) -> list[Meter]:
+    """Meters for the caps that it shall have; returns the new ones. The others go on counting."""
     before = account.meters
-    account.meters = meters(account.id, merged(plan.caps if plan else {}, account.caps), before, zone, next_seq)
+    account.meters = meters(account.id, wanted, before, zone, next_seq)
     kept = {meter.key for meter in account.meters}
     for meter in before:
         if meter.key not in kept:
@@ -34,18 +46,22 @@ def fit(
             for start_ms in (COUNTED, *(slot.start_ms for slot in meter.slots), *meter.gone):
                 changes.meters[meter.account, *meter.key, start_ms] = None
     known = {meter.key for meter in before}
-    new = [meter for meter in account.meters if meter.key not in known]
-    for hold in holds if new else ():
-        if account.id in hold.quote.account_path:
-            counting = [meter for meter in new if bounds(meter.window, hold.opened_ms, zone)[1] > now_ms]
-            hold.marks = [*hold.marks, *mark(counting, hold.reserved_uc, hold.opened_ms)]
-    for end, hold, _ in changes.closings if new else ():  # they have no number yet: no later count would find them
-        if account.id in hold.quote.account_path:
-            for meter in new:
-                used = amount(meter.unit, end.charged_uc, end.status, end.flags)
-                if used and bounds(meter.window, hold.opened_ms, zone)[1] > now_ms:
-                    meter.settle(meter.hold(0, hold.opened_ms), 0, used)
-    return [meter for meter in account.meters if meter.counted_to]
+    return [meter for meter in account.meters if meter.key not in known]
+
+
+def count_present(new: Sequence[Meter], counting: Counting, now_ms: int) -> None:
+    for hold in counting.flying:
+        hold.marks = [*hold.marks, *mark(_still(new, hold, now_ms), hold.reserved_uc, hold.opened_ms)]
+    for end, hold in counting.ended:
+        for meter in _still(new, hold, now_ms):
+            used = amount(meter.unit, end.charged_uc, end.status, end.flags)
+            if used:
+                meter.settle(meter.hold(0, hold.opened_ms), 0, used)
+
+
+def _still(new: Sequence[Meter], hold: Hold, now_ms: int) -> list[Meter]:
+    """Those in whose window the call began."""
+    return [meter for meter in new if bounds(meter.window, hold.opened_ms, meter.zone)[1] > now_ms]
 
 
 def mark(found: Sequence[Meter], need_uc: int, now_ms: int) -> list[tuple[Meter, Slot, int]]:
