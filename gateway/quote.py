@@ -33,6 +33,7 @@ def quoted(
         input_tokens=bound,
         choices=call.choices,
         offers=ceiling.offers,
+        once=call.once,
     )
 
 

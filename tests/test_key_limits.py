@@ -79,6 +79,7 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("ALTER TABLE records DROP COLUMN split")
     connection.execute("ALTER TABLE grants DROP COLUMN scope")
     connection.execute("DROP TABLE cap_use")
+    connection.execute("DROP TABLE once")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection
 

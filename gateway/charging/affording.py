@@ -12,9 +12,17 @@ from gateway.charging.grants import Grant
 from gateway.charging.image import Image, Standing
 from gateway.charging.rating import Quote
 from gateway.charging.splitting import spread
-from gateway.errors import AccountNotActive, QuotaExhausted
+from gateway.errors import AccountNotActive, Conflict, QuotaExhausted
 
 UNBOUNDED: Final = 1 << 62
+
+
+def unused(image: Image, charge_id: str, quote: Quote) -> None:
+    """Raises Conflict for what was charged, or given up, before."""
+    if charge_id in image.closed:
+        raise Conflict(f"charge {charge_id} is already closed")
+    if quote.once and quote.once in image.once:
+        raise Conflict("A call with this Idempotency-Key was answered and charged, and its answer is gone.")
 
 
 def active(image: Image, quote: Quote, now_ms: int) -> Standing:

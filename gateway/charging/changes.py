@@ -22,6 +22,7 @@ class Changes:
     waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
     cards: list[CardVersion] = field(default_factory=list)  # somebody waits for each
     meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
+    once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
 
     @property
     def any(self) -> bool:
@@ -34,4 +35,5 @@ class Changes:
             or self.holds
             or self.entries
             or self.meters
+            or self.once
         )

@@ -32,6 +32,7 @@ from gateway.config.model import Plan, PlanGrant
 from gateway.errors import NotFound
 
 CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
+ONCE_MS: Final = 86_400_000
 FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is new would cost more than to know it
 
 
@@ -68,6 +69,7 @@ class Image:
         self.next_seq = 1
         self.card_version = 0  # of the rate card, known with the file
         self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
+        self.once: dict[str, int] = {}  # what was charged under an Idempotency-Key, and when: the oldest first
         self.uncounted: list[Meter] = []  # of caps that are younger than records that count
         self._standing: dict[tuple[str, ...], Standing] = {}
 
@@ -333,11 +335,22 @@ class Image:
             del self.young[hold.charge_id]
         if hold.marks:
             metering.settle(self.changes, hold, receipt)
+        if hold.quote.once and receipt.settled and "partial" not in receipt.flags:
+            self.once[hold.quote.once] = now_ms
+            self.changes.once[hold.quote.once] = now_ms, hold.charge_id
         if numbered:
             self.changes.closings.append((receipt, hold, now_ms))
         else:
             receipt.durable = True
         self.remember(hold.charge_id, receipt)
+
+    def forget_once(self, now_ms: int) -> bool:
+        """What is older than a day; whether there was any."""
+        old = list(takewhile(lambda once: self.once[once] < now_ms - ONCE_MS, self.once))
+        for once in old:
+            del self.once[once]
+            self.changes.once[once] = None
+        return bool(old)
 
     def store_old(self, now: float) -> bool:
         """Queues the holds that have become old enough to be written; whether there are any."""

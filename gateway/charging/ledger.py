@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
-from gateway.charging.affording import active, afforded, standing
+from gateway.charging.affording import active, afforded, standing, unused
 from gateway.charging.cards import CARD, Rates
 from gateway.charging.counting import count_back
 from gateway.charging.grants import Grant
@@ -25,7 +25,7 @@ from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
 from gateway.config.model import Plan
-from gateway.errors import Conflict, StoreUnavailable
+from gateway.errors import StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
 RECOVERY_S: Final = 1.0
@@ -83,8 +83,7 @@ class Ledger:
         known = image.holds.get(charge_id)
         if known is not None:
             return known
-        if charge_id in image.closed:
-            raise Conflict(f"charge {charge_id} is already closed")
+        unused(image, charge_id, quote)
         now_ms = self._clock.wall_ms()
         found = standing(image, quote, now_ms)
         terms = afforded(image, quote, found, now_ms, clamp=clamp)
@@ -185,6 +184,8 @@ class Ledger:
         overdue = [hold for hold in self._image.holds.values() if hold.overdue(now_ms, now)]
         for hold in overdue:
             self._void(hold, "expired", ("overdue",))
+        if self._image.forget_once(now_ms):
+            self._writer.kick()
         return len(overdue)
 
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:

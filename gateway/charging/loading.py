@@ -39,6 +39,8 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.remember(charge_id, end)
         image.next_seq = seq + 1
     _load_meters(connection, image)
+    if _has(connection, "once"):
+        image.once.update(connection.execute("SELECT digest, ms FROM once ORDER BY ms").fetchall())
     return image
 
 
@@ -71,11 +73,16 @@ def _rows(connection: sqlite3.Connection, table: str, **later: str) -> list[Row]
     return connection.execute(sql).fetchall()
 
 
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    """Nobody may have opened the file for writing since there is such a table."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
+
+
 def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
     """What the caps of plans and accounts have used; those without a word in the file are counted from the records."""
     for account in image.accounts.values():
         image.fit(account, 0)  # there are no holds yet
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cap_use'").fetchone():
+    if not _has(connection, "cap_use"):
         return
     for name, window, unit, slot_ms, used in connection.execute(f"{select_sql('cap_use')} ORDER BY slot_ms").fetchall():
         meters = image.accounts[name].meters if name in image.accounts else []

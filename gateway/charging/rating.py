@@ -85,6 +85,7 @@ class Quote:
     input_tokens: int = 0
     choices: int = 1
     offers: Sequence[Offer] = ()
+    once: str = ""  # of all calls with the same text one is charged
 
     @property
     def min_tokens(self) -> int:

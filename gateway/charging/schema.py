@@ -21,6 +21,7 @@ COLUMNS: Final = {
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
     "cap_use": ("account", "span", "unit", "slot_ms", "used"),
+    "once": ("digest", "ms", "charge_id"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
     "rate_cards": ("card", "version", "effective_ms", "rates"),
     "records": RECORD_COLUMNS,
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, plan TEXT NOT NULL, pa
   tags TEXT NOT NULL, activated_ms INTEGER NOT NULL, debt_limit_uc INTEGER, debt_uc INTEGER NOT NULL,
   settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'active',
   caps TEXT NOT NULL DEFAULT '{}') WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS once (digest TEXT PRIMARY KEY, ms INTEGER NOT NULL, charge_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cap_use (account TEXT NOT NULL, span TEXT NOT NULL, unit TEXT NOT NULL,
   slot_ms INTEGER NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (account, span, unit, slot_ms)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_hash TEXT NOT NULL UNIQUE,
@@ -87,9 +89,10 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
-_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use")
+_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once")
 WRITES: Final = {table: insert_sql(table, "REPLACE") for table in _REPLACED} | {
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
+    "once_gone": "DELETE FROM once WHERE digest = ?",
     "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
     "entries": insert_sql("entries", "INSERT"),
     "rate_cards": insert_sql("rate_cards", "INSERT"),
@@ -118,6 +121,9 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
         used: list[Row] = [(*key, used) for key, used in changes.meters.items() if used is not None]
         rows.append((WRITES["cap_use"], used))
         rows.append((WRITES["cap_use_gone"], [key for key, used in changes.meters.items() if used is None]))
+    if changes.once:
+        rows.append((WRITES["once"], [(digest, *value) for digest, value in changes.once.items() if value is not None]))
+        rows.append((WRITES["once_gone"], [(digest,) for digest, value in changes.once.items() if value is None]))
     if changes.cards:
         rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
     return rows
