@@ -22,8 +22,8 @@ WORDS = 10
 class Traffic:
     """Over kept connections, as SDKs have them.
 
-    State: how long streams take; what failed, with the time; how many calls and streams were complete, by the generation that served them; the
-    longest time a call took.
+    State: how long streams take; what failed, with the time; how many calls and streams were complete, by the
+    generation that served them; the longest time a call took.
     """
 
     def __init__(self, *, stream_s: float, rng: random.Random) -> None:
