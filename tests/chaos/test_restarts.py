@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from tests.conftest import ADMIN_KEY
 
 PATIENT = ("first_token: 1s, idle: 1s, total: 5s", "first_token: 10s, idle: 10s, total: 30s")
 DRAIN_S, STREAMS, CALLS_PER_S = 5.0, 50, 100
+READY = b"GET /readyz HTTP/1.1\r\nhost: g\r\n\r\n"
 LATEST_END_S = DRAIN_S + 3.0  # and the time that it takes to say farewell, on a machine that does other things too
 
 
@@ -163,14 +165,19 @@ async def test_connections_without_a_call_end_it_late_but_not_for_long(
     holder, traffic, _ = parent
     await holder.start()
     await traffic.calls(holder.url, 5, iter([True, True, False]).__next__)
-    silent = await asyncio.open_connection(*holder.listener.getsockname())
+    silent, asking = [await asyncio.open_connection(*holder.listener.getsockname()) for _ in range(2)]
     await asyncio.sleep(0.1)
     stop = asyncio.create_task(holder.stop())
-    await asyncio.sleep(0.1)
-    silent[1].write(b"GET /readyz HTTP/1.1\r\nhost: g\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        while not asking[0].at_eof():  # until it knows that it is to end
+            asking[1].write(READY)
+            await asking[0].read(4096)
+            await asyncio.sleep(0.01)
+    silent[1].write(READY)
     last = await silent[0].read()
     assert last.startswith(b"HTTP/1.1 503")
     assert b"connection: close" in last
     await stop
     assert holder.ends_s[0] < 3.0
     silent[1].close()
+    asking[1].close()
