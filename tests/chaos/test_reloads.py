@@ -94,7 +94,7 @@ async def reload(http: aiohttp.ClientSession, url: str) -> tuple[int, dict[str, 
         return answer.status, await answer.json()
 
 
-@pytest.mark.parametrize("reloads", [36, pytest.param(504, marks=[pytest.mark.long, ONLY_LONG])])
+@pytest.mark.parametrize("reloads", [54, pytest.param(504, marks=[pytest.mark.long, ONLY_LONG])])
 async def test_reloads_under_load(tmp_path: Path, reloads: int) -> None:
     traffic = Traffic(stream_s=1.0, rng=random.Random(5))
     seen: Counter[tuple[str, int]] = Counter()
