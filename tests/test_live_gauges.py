@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from gateway.charging import manage
-from gateway.demo.scripted import CLOSED, HANG
+from gateway.demo.scripted import CLOSED, Reply
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
 from tests.conftest import ADMIN_KEY, World
@@ -34,11 +34,13 @@ async def test_a_target_is_closed_until_it_fails_and_open_while_it_is_ejected(wo
 
 
 async def test_in_flight_is_counted_by_target(world: World) -> None:
-    world.b.script(lambda _: HANG)
+    done = asyncio.Event()
+    world.b.script(lambda _: Reply(before=(done,)))
     calls = [asyncio.create_task(world.chat(model="large")) for _ in range(3)]
     while world.b.in_flight < 3:
         await asyncio.sleep(0.01)
     assert (await scraped(world))[f"moma_backend_in_flight{B}"] == 3
+    done.set()
     await asyncio.gather(*calls)
     assert (await scraped(world))[f"moma_backend_in_flight{B}"] == 0
 

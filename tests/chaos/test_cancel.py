@@ -230,6 +230,7 @@ async def test_cancel_while_the_commit_is_waited_for(bench: Bench) -> None:
     assert (row["status"], row["flags"]) == ("settled", "[]")
 
 
+@pytest.mark.hasty
 @pytest.mark.parametrize("calls", [150, pytest.param(1500, marks=[pytest.mark.long, ONLY_LONG])])
 async def test_cancelled_at_random_under_load(bench: Bench, calls: int) -> None:
     """Through the server, so that it is the client's leaving which cancels."""
