@@ -15,6 +15,7 @@ import pytest
 
 from gateway import tokens
 from gateway.app import App
+from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.config.load import load
 from gateway.demo.scripted import ScriptedBackend
@@ -78,7 +79,7 @@ class World:
 
     async def written(self) -> None:
         """Returns when all that the ledger has decided is in its file: what comes after it is."""
-        await self.app.ledger.add_key("demo", secrets.token_hex(32))[1]
+        await manage.add_key(self.app.ledger, "demo", secrets.token_hex(32))[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
