@@ -21,7 +21,7 @@ def unused(image: Image, charge_id: str, quote: Quote) -> None:
     """Raises Conflict for what was charged, or given up, before."""
     if charge_id in image.closed:
         raise Conflict(f"charge {charge_id} is already closed")
-    if quote.once and quote.once in image.once:
+    if quote.once in image.once:
         raise Conflict("A call with this Idempotency-Key was answered and charged, and its answer is gone.")
 
 
@@ -56,7 +56,7 @@ class Afforded:
 
 def afforded(image: Image, quote: Quote, found: Standing, now_ms: int, *, clamp: bool) -> Afforded:
     """The quote's ceiling, or with `clamp` as much output as is affordable. Raises QuotaExhausted."""
-    room_uc = _room_uc(image, quote, found, now_ms)
+    room_uc = _room_uc(image, quote, found, now_ms) if found.meters else UNBOUNDED
     if found.special and quote.offers:
         whole = spread(found.burn, quote, room_uc, clamp=clamp)
         if whole is None:
