@@ -23,6 +23,7 @@ from gateway.config.model import Config
 from gateway.config.secrets import secrets_of
 from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
+from gateway.draining import Drains
 from gateway.edge import SWEEP_S, Edge
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, made, taken_over, without_plan
@@ -171,6 +172,7 @@ class App:
             tokenizer=Tokenizer(),
             recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
             next_charge_id=ids("ch"),
+            drains=Drains(),
         )
 
     def _made_reloader(self, parts: Parts) -> Reloader:

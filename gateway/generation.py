@@ -17,6 +17,7 @@ from gateway.config.model import Backend, Config
 from gateway.config.secrets import Secrets
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.draining import Drains
 from gateway.explain.explainer import Explainer
 from gateway.limits import Gates
 from gateway.metrics import Metrics
@@ -54,6 +55,7 @@ class Parts:
     tokenizer: Tokenizer
     recorder: Recorder
     next_charge_id: Callable[[], str]
+    drains: Drains
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def made(
         ledger=parts.ledger,
         clock=parts.clock,
         next_charge_id=parts.next_charge_id,
+        drains=parts.drains,
     )
     pipeline = Pipeline(
         config=config,

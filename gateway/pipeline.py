@@ -107,7 +107,7 @@ class Pipeline:
             life.entry = self._admission.entry(caller)
             life.delivery.waited_s = await self._admission.admit(life.entry, caller, estimated_input(call), deadline)
             site = self._sites.get(call.model)
-            if site is None and not call.cache_control:
+            if site is None and not call.cache_control and not self._router.drains(call.model):
                 await self._serve(life, caller, call, deadline, sink)
             else:
                 await self._from_cache(life, caller, call, deadline, site, sink)
@@ -150,6 +150,8 @@ class Pipeline:
         self._router.check(call.model, caller.plan)
 
         def serve() -> Awaitable[None]:
+            if self._router.drains(call.model):
+                return self._cached.apart(asked, sink)
             return self._serve(life, caller, call, deadline, sink)
 
         def lead(call: Call, flight: Flight) -> Coroutine[Any, Any, None]:
@@ -230,7 +232,7 @@ class Pipeline:
                 "x-moma-route": decision.route,
                 "x-moma-reason": decision.reason,
                 "x-moma-attempts": str(delivery.attempts),
-                "x-moma-cache": "bypass" if life.flight is None else "miss",
+                "x-moma-cache": "miss" if life.flight is not None and life.flight.cache else "bypass",
                 **life.limits(),
             }
             if life.lowered_to is not None:

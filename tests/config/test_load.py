@@ -351,7 +351,6 @@ plans:
             "mode semantic of cache d runs as exact in this version",
             "weigh of route r decides nothing, as its policy is cheapest",
             "kind anthropic of backend a is spoken to as openai in this version",
-            "on_disconnect drain of backend a runs as estimate in this version",
             "exhausted payg of plan p runs as block in this version",
         ]
     )
