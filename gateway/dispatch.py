@@ -343,10 +343,11 @@ class Dispatcher:
         raise passed_on(failure)
 
     def _failed(self, target: Target, failure: AttemptFailed, began: float, now: float) -> None:
-        self._attempted(target.backend.name, failure.kind)
+        rejected = failure.backend_status in PASSED_ON  # the call, by a backend that is well
+        self._attempted(target.backend.name, "rejected" if rejected else failure.kind)
         if failure.backend_status:
             self._live.of(target.key).heard_at = now
-        if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
+        if not rejected and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
 
 

@@ -112,7 +112,7 @@ class Pipeline:
             else:
                 await self._from_cache(life, caller, call, deadline, site, sink)
         except errors.GatewayError as error:
-            await self._fail(life, error, sink)
+            await self._fail(life, call, error, sink)
         except ConnectionError:  # the client has left
             raise
         except Exception:  # ours, not the client's leaving: it is told by the edge, and pays for what was passed on
@@ -166,11 +166,11 @@ class Pipeline:
             await self._serve(life, caller, call, self._deadline(call), flight)
         except errors.GatewayError as error:
             flight.error = error
-            await self._fail(life, error, flight)
+            await self._fail(life, call, error, flight)
         except Exception:
             _log.exception("a call failed unexpectedly (%s)", call.request_id)
             flight.error = errors.GatewayError(errors.UNFORESEEN)
-            await self._fail(life, flight.error, flight)
+            await self._fail(life, call, flight.error, flight)
         finally:
             self._end(life, call)
 
@@ -266,10 +266,10 @@ class Pipeline:
         headers["x-moma-overhead-ms"] = f"{overhead_s * 1000:.2f}" if overhead_s > 0 else "0.00"
         await sink.send(Answer(200, headers, delivery.answer.body))
 
-    async def _fail(self, life: _Life, error: errors.GatewayError, sink: Sink) -> None:
+    async def _fail(self, life: _Life, call: Call | None, error: errors.GatewayError, sink: Sink) -> None:
         """Before the first byte an error is a status; after it, an event in the stream and no [DONE]."""
         record = life.record
-        record.outcome = "refused" if isinstance(error, errors.CallRejected) else "failed"
+        record.outcome = self._outcome(record, call, error)
         record.status = error.status
         if isinstance(error, errors.BackendRefusal):
             record.usage = life.delivery.usage  # a filter may have used something all the same
@@ -279,6 +279,14 @@ class Pipeline:
             await sink.finish(error_event(answer))
         else:
             await sink.send(answer)
+
+    def _outcome(self, record: Finished, call: Call | None, error: errors.GatewayError) -> str:
+        """A call whose client has set it too little time is no failure of ours: that client has left."""
+        if isinstance(error, errors.CallRejected):
+            return "refused"
+        given_s = None if call is None else call.deadline_s
+        over = given_s is not None and self._clock.now() - record.started >= given_s
+        return "aborted" if over and isinstance(error, errors.DeadlineExceeded) else "failed"
 
     def _end(self, life: _Life, call: Call | None) -> None:
         """No await may stand here: a cancelled call must end exactly like a finished one."""
@@ -321,7 +329,8 @@ class Pipeline:
         delivery = life.delivery
         assert delivery.target is not None
         started = delivery.reader is not None and delivery.reader.started
-        if life.record.outcome == "aborted" and not delivery.failed:
+        left = not life.record.status  # without an answer, not even an error
+        if left and not delivery.failed:
             return delivery.target.backend.on_disconnect != "free"
         return started
 

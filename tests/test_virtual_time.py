@@ -95,6 +95,16 @@ async def test_the_clients_own_deadline_only_shortens(opened: Open, wish: str, e
     assert all(record["charged"] == "0" for record in await stage.durable())
 
 
+@pytest.mark.parametrize(("wish", "outcome"), [("2.5", "aborted"), ("30", "aborted"), ("600", "failed")])
+async def test_a_client_that_gives_too_little_time_has_left_and_nobody_has_failed(
+    opened: Open, wish: str, outcome: str
+) -> None:
+    stage = opened(lambda _: Said(before=FOREVER))
+    await stage.ask({"x-stainless-read-timeout": wish}, stream=True)
+    [line] = stage.lines
+    assert (line["outcome"], line["status"]) == (outcome, 504)
+
+
 @pytest.mark.parametrize("fault", [BROKEN, CONNECT, refused(500), refused(429), Said(before=FOREVER)])
 async def test_a_call_that_falls_back_is_charged_once_for_who_served_it(opened: Open, fault: Said) -> None:
     stage = opened(lambda sent: fault if sent.backend == "a" else OK)

@@ -464,6 +464,21 @@ async def test_followers_get_what_was_sent_and_then_the_rest_as_it_comes(play: P
     assert theatre.counted() == {"miss": 1, "coalesced": 2}
 
 
+async def test_what_a_follower_waits_is_not_our_own_time(play: Play) -> None:
+    theatre = play([SLOW])
+    await theatre.all(theatre.start(stream=True), theatre.start(0.1, stream=True), theatre.start(0.2))
+    for stream in ("true", "false"):
+        assert theatre.stage.metric("moma_overhead_seconds_sum", stream=stream) == pytest.approx(0)
+
+
+async def test_what_a_hit_waits_in_the_queue_is_not_our_own_time(play: Play) -> None:
+    theatre = play([OK, Said(pieces=[whole()], before=2.0)], plan=replace(PLAN, limits=Limits(concurrency=1)))
+    await theatre.ask()
+    _, hit = await theatre.all(theatre.start(model="m"), theatre.start(0.5))
+    assert (hit.headers["x-moma-cache"], float(hit.headers["x-moma-overhead-ms"])) == ("hit", 0)
+    assert theatre.stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
 async def test_json_and_streams_follow_each_other(play: Play) -> None:
     theatre = play([SLOW])
     stream, plain = await theatre.all(theatre.start(stream=True), theatre.start(0.5))
