@@ -20,6 +20,7 @@ ENDPOINTS: Final = {"chat": (), "completion": ("completions",), "embedding": ("e
 PRICES: Final = {
     "input_cost_per_token": "input",
     "output_cost_per_token": "output",
+    "input_cost_per_token_cache_hit": "input_cached",
     "cache_read_input_token_cost": "input_cached",
     "cache_creation_input_token_cost": "input_cache_write",
     "cache_creation_input_token_cost_above_1hr": "input_cache_write_1h",
@@ -214,7 +215,7 @@ def _facts(found: Deployment, params: Values, info: Values, path: KeyPath, repor
         for key in (*PRICES, *CAN, "max_input_tokens", "max_output_tokens", "max_tokens", "mode", "base_model"):
             if place == "model_info" or key in PRICES:
                 report.see((*path, place, key))
-                if key.endswith(("_cost", "_tokens", "_token", "_1hr")):
+                if key in PRICES or key.endswith("_tokens"):
                     read_number((info if place == "model_info" else params).get(key), (*path, place, key), report)
     known = {**_entry_of(table, params, info), **{k: v for k, v in params.items() if k in PRICES}, **info}
     found.mode = str(known.get("mode") or "chat")
