@@ -266,6 +266,7 @@ class App:
                 minutes=traffic.minutes(),
                 caches=parts.caches.states(),
                 reloaded=bool(reloader.status["last_reload_successful"]),
+                waiting={"tenants": parts.tenant_waiting.count, "backends": parts.backend_waiting.count},
             )
 
         return view
