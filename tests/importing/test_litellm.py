@@ -233,6 +233,19 @@ def test_orders_are_asked_one_after_the_other(importer: Importer) -> None:
     assert (route.pick, [fallback.model for fallback in route.fallback_error]) == (("m-1",), ["m-2"])
 
 
+def test_what_keeps_calls_in_a_region_is_not_dropped_in_silence(importer: Importer) -> None:
+    value = importer.text(model_list(entry("m", "model: openai/x, region_name: eu")))
+    assert "model_list.0.litellm_params.region_name" in remarks(value, LOST)
+
+
+def test_a_deployment_without_a_name_is_lost_and_text_completions_stay_what_they_are(importer: Importer) -> None:
+    value = importer.text(model_list(entry("image", "model: azure/"), entry("m", "model: text-completion-openai/x")))
+    assert "model_list.0.litellm_params.model" in remarks(value, LOST)
+    assert {name: set(model.endpoints) for name, model in importer.config(value).models.items()} == {
+        "m": {"completions"}
+    }
+
+
 def test_a_fallback_of_all_names_is_one_of_each_but_itself(importer: Importer) -> None:
     settings = "\nlitellm_settings: {context_window_fallbacks: [{'*': [long]}]}"
     config = importer.config(importer.text(model_list(entry("m"), entry("long")) + settings))
