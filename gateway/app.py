@@ -105,6 +105,7 @@ class App:
         """
         self._draining = True
         drain_s = 0.0 if self._hurried else self._front.generation.config.server.drain_s
+        _log.info("shutting down: calls under way (%d) have %g s", self.ledger.open_holds, drain_s)
         if self._inherits:
             self._edge.stop_listening()
             await self._last_calls(drain_s)

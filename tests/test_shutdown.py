@@ -39,6 +39,15 @@ async def begun(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse
     return answer
 
 
+async def test_the_log_says_that_it_ends_and_what_is_under_way(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gateway.app")
+    world.a.script([Reply(stream=[WORD, 0.2, STOP])])
+    stream = await begun(world.http, world.url)
+    await draining_in(world, 2.5)
+    assert "shutting down: calls under way (1) have 2.5 s" in caplog.text
+    stream.close()
+
+
 async def test_a_stream_drains_while_new_calls_are_refused_and_readiness_is_red(world: World) -> None:
     go = asyncio.Event()
     world.a.script([Reply(stream=[WORD, go, WORD, STOP])])
