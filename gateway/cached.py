@@ -306,7 +306,7 @@ class CachedCalls:
                 headers["content-type"] = JSON_TYPE
                 headers["x-moma-credits"] = credits_text(record.charged_uc)
                 headers["x-moma-overhead-ms"] = f"{max(0.0, overhead_s) * 1000:.2f}"
-                await sink.send(Answer(200, headers, body))
+                await asked.delivery.hand(Answer(200, headers, body), sink, self._clock)
             _done(record)
         finally:
             self._ledger.close(charge_id, "aborted")

@@ -44,6 +44,14 @@ class Delivery:
     reader_s: float = 0.0  # of the last attempt: spent on waiting for the client to read
     first_token_s: float | None = None
 
+    async def hand(self, answer: Answer, sink: Sink, clock: Clock) -> None:
+        """A whole answer to its client, which may read it as slowly as it likes: that is no time of ours."""
+        offered_at = clock.now()
+        try:
+            await sink.send(answer)
+        finally:
+            self.waited_s += clock.now() - offered_at
+
 
 @dataclass(slots=True)
 class Job:

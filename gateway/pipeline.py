@@ -264,7 +264,7 @@ class Pipeline:
         headers |= delivery.answer.headers
         headers["x-moma-credits"] = credits_text(receipt.charged_uc)
         headers["x-moma-overhead-ms"] = f"{overhead_s * 1000:.2f}" if overhead_s > 0 else "0.00"
-        await sink.send(Answer(200, headers, delivery.answer.body))
+        await delivery.hand(Answer(200, headers, delivery.answer.body), sink, self._clock)
 
     async def _fail(self, life: _Life, call: Call | None, error: errors.GatewayError, sink: Sink) -> None:
         """Before the first byte an error is a status; after it, an event in the stream and no [DONE]."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from gateway.call import Answer
 from gateway.config.model import Limits, Plan
 from gateway.tokens import Tokenizer
 from tests.stage import Open
@@ -28,6 +29,7 @@ from tests.virtual import (
     ListSink,
     Piece,
     Said,
+    VirtualClock,
     drive,
     refused,
     request,
@@ -93,6 +95,27 @@ async def test_the_clients_own_deadline_only_shortens(opened: Open, wish: str, e
     assert (sink.status, sink.json["error"]["code"]) == (504, "deadline_exceeded")
     assert ends <= stage.clock.at <= ends + 2  # three attempts of 30 s, and the waits between them
     assert all(record["charged"] == "0" for record in await stage.durable())
+
+
+class SlowReader(ListSink):
+    """Takes an answer in 20 s."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def send(self, answer: Answer) -> None:
+        await super().send(answer)
+        await self._clock.sleep(20.0)
+
+
+async def test_what_a_client_takes_to_read_a_whole_answer_is_not_our_own_time(opened: Open) -> None:
+    stage = opened([OK])
+    sink = SlowReader(stage.clock)
+    await drive(stage.clock, stage.handle(sink), busy=stage.busy)
+    assert (sink.status, stage.clock.at) == (200, 20.0)
+    assert stage.metric("moma_overhead_seconds_count", stream="false") == 1
+    assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("wish", "outcome"), [("2.5", "aborted"), ("30", "aborted"), ("600", "failed")])

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.call import Answer
 from gateway.charging.audit import audit
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.tenants import Caller
@@ -476,6 +477,22 @@ async def test_what_a_hit_waits_in_the_queue_is_not_our_own_time(play: Play) -> 
     await theatre.ask()
     _, hit = await theatre.all(theatre.start(model="m"), theatre.start(0.5))
     assert (hit.headers["x-moma-cache"], float(hit.headers["x-moma-overhead-ms"])) == ("hit", 0)
+    assert theatre.stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
+async def test_what_a_client_takes_to_read_a_hit_is_not_our_own_time(play: Play) -> None:
+    theatre = play([OK])
+    await theatre.ask()
+    sink, clock = ListSink(), theatre.stage.clock
+    given = sink.send
+
+    async def slowly(answer: Answer) -> None:
+        await given(answer)
+        await clock.sleep(20.0)
+
+    sink.send = slowly  # type: ignore[method-assign]
+    await drive(clock, theatre.stage.handle(sink, **COLD), busy=theatre.stage.busy)
+    assert (sink.headers["x-moma-cache"], clock.at) == ("hit", 20.0)
     assert theatre.stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
 
 
