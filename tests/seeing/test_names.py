@@ -25,6 +25,7 @@ VALUES = {
     ("moma_attempts_total", "outcome"): NO_FAILURE | {"connect", "timeout", "status", "broken"},
     ("moma_credits_total", "kind"): {"reserved", "settled", "overage", "expired"},
     ("moma_limit_refusals_total", "kind"): {"rpm", "tpm", "concurrency", "quota", "queue", "queue_timeout"},
+    ("moma_queued_calls", "limit"): {"tenant", "backend"},
     ("moma_cache_lookups_total", "result"): {"hit", "miss", "bypass", "coalesced"},
     ("moma_config_reloads_total", "outcome"): {"applied", "unchanged", "refused", "failed"},
 }
