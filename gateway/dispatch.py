@@ -334,8 +334,10 @@ class Dispatcher:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
                 offered_at = measures.heard_at = self._clock.now()
-                await sink.write(ready)
-                delivery.reader_s += self._clock.now() - offered_at
+                try:
+                    await sink.write(ready)
+                finally:
+                    delivery.reader_s += self._clock.now() - offered_at
             if reader.started:  # before that only the first token counts, no sign of life
                 job.deadline.expect(self._timeout.idle_s)
         if not (reader.done or reader.complete_at_eof()):

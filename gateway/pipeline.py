@@ -269,7 +269,7 @@ class Pipeline:
     async def _fail(self, life: _Life, call: Call | None, error: errors.GatewayError, sink: Sink) -> None:
         """Before the first byte an error is a status; after it, an event in the stream and no [DONE]."""
         record = life.record
-        record.outcome = self._outcome(record, call, error)
+        record.outcome = self._outcome(life, call, error)
         record.status = error.status
         if isinstance(error, errors.BackendRefusal):
             record.usage = life.delivery.usage  # a filter may have used something all the same
@@ -280,13 +280,16 @@ class Pipeline:
         else:
             await sink.send(answer)
 
-    def _outcome(self, record: Finished, call: Call | None, error: errors.GatewayError) -> str:
-        """A call whose client has set it too little time is no failure of ours: that client has left."""
+    def _outcome(self, life: _Life, call: Call | None, error: errors.GatewayError) -> str:
+        """No failure of ours is a call whose client gave it too little time, or took most of that to read."""
         if isinstance(error, errors.CallRejected):
             return "refused"
+        if not isinstance(error, errors.DeadlineExceeded):
+            return "failed"
+        took_s = self._clock.now() - life.record.started
         given_s = None if call is None else call.deadline_s
-        over = given_s is not None and self._clock.now() - record.started >= given_s
-        return "aborted" if over and isinstance(error, errors.DeadlineExceeded) else "failed"
+        over = given_s is not None and took_s >= given_s
+        return "aborted" if over or life.delivery.reader_s > took_s / 2 else "failed"
 
     def _end(self, life: _Life, call: Call | None) -> None:
         """No await may stand here: a cancelled call must end exactly like a finished one."""

@@ -98,7 +98,7 @@ async def test_the_clients_own_deadline_only_shortens(opened: Open, wish: str, e
 
 
 class SlowReader(ListSink):
-    """Takes an answer in 20 s."""
+    """Takes an answer, or a piece of one, in 20 s."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -106,6 +106,10 @@ class SlowReader(ListSink):
 
     async def send(self, answer: Answer) -> None:
         await super().send(answer)
+        await self._clock.sleep(20.0)
+
+    async def write(self, chunk: bytes) -> None:
+        await super().write(chunk)
         await self._clock.sleep(20.0)
 
 
@@ -116,6 +120,20 @@ async def test_what_a_client_takes_to_read_a_whole_answer_is_not_our_own_time(op
     assert (sink.status, stage.clock.at) == (200, 20.0)
     assert stage.metric("moma_overhead_seconds_count", stream="false") == 1
     assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("pause_s", "outcome"), [(1.0, "aborted"), (25.0, "failed")])
+async def test_a_client_that_takes_all_the_time_to_read_is_no_failure(
+    opened: Open, pause_s: float, outcome: str
+) -> None:
+    pieces: list[Piece] = [ROLE]
+    for _ in range(100):
+        pieces += [pause_s, WORD]
+    stage = opened([Said(pieces=[*pieces, STOP, USAGE, DONE])])
+    await drive(stage.clock, stage.handle(SlowReader(stage.clock), stream=True), busy=stage.busy)
+    await stage.durable()
+    [line] = stage.lines
+    assert (line["outcome"], line["status"]) == (outcome, 504)
 
 
 @pytest.mark.parametrize(("wish", "outcome"), [("2.5", "aborted"), ("30", "aborted"), ("600", "failed")])
