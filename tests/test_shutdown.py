@@ -107,9 +107,10 @@ async def test_a_call_that_waits_for_nothing_known_is_cut_and_its_hold_given_bac
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever does not end by itself: its `finally` runs before the ledger closes."""
-    ended = []
+    ended, began = [], asyncio.Event()
 
     async def stuck(*_: object) -> None:
+        began.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -117,7 +118,7 @@ async def test_a_call_that_waits_for_nothing_known_is_cut_and_its_hold_given_bac
 
     monkeypatch.setattr(world.app._front.generation.pipeline, "handle", stuck)
     call = asyncio.create_task(world.chat())
-    await asyncio.sleep(0.05)
+    await began.wait()
     monkeypatch.setattr("gateway.app.FAREWELL_S", 0.1)
     await draining_in(world, 0.1)
     assert ended == [True]
