@@ -145,11 +145,13 @@ class Dispatcher:
         """The next target with room, after the wait it takes. Raises what the client hears when there is none."""
         fresh = turns.fresh(self._live, self._clock.now())
         if failure is not None:
-            await self._back_off(job, turns, failure, elsewhere=bool(fresh))
+            await self._back_off(job, turns, failure, delivery, elsewhere=bool(fresh))
         places = fresh or turns.next_round(self._live, self._clock.now())
         return self._take(job, turns, places) or await self._room(job, turns, places, delivery)
 
-    async def _back_off(self, job: Job, turns: Turns, failure: AttemptFailed, *, elsewhere: bool) -> None:
+    async def _back_off(
+        self, job: Job, turns: Turns, failure: AttemptFailed, delivery: Delivery, *, elsewhere: bool
+    ) -> None:
         """Before a try at the same targets again. Raises what the client hears when there shall be none."""
         if turns.over:
             raise public(failure)
@@ -162,6 +164,7 @@ class Dispatcher:
             raise public(failure)
         if wait_s:
             await self._clock.sleep(wait_s)
+            delivery.waited_s += wait_s
 
     def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit] | None:
         """The first of these targets whose backend has room."""

@@ -97,6 +97,14 @@ async def test_the_clients_own_deadline_only_shortens(opened: Open, wish: str, e
     assert all(record["charged"] == "0" for record in await stage.durable())
 
 
+async def test_what_is_waited_before_a_backend_is_asked_again_is_not_our_own_time(opened: Open) -> None:
+    stage = opened([refused(503), OK])
+    sink = await stage.ask()
+    assert (sink.headers["x-moma-attempts"], stage.clock.at > 0.05) == ("2", True)
+    assert float(sink.headers["x-moma-overhead-ms"]) == 0
+    assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
 class SlowReader(ListSink):
     """Takes an answer, or a piece of one, in 20 s."""
 
