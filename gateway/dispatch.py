@@ -163,8 +163,11 @@ class Dispatcher:
         if not failure.free and (turns.desperate or not self._budget.spend()):
             raise public(failure)
         if wait_s:
-            await self._clock.sleep(wait_s)
-            delivery.waited_s += wait_s
+            began = self._clock.now()
+            try:
+                await self._clock.sleep(wait_s)
+            finally:
+                delivery.waited_s += self._clock.now() - began
 
     def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit] | None:
         """The first of these targets whose backend has room."""

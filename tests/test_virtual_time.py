@@ -105,6 +105,16 @@ async def test_what_is_waited_before_a_backend_is_asked_again_is_not_our_own_tim
     assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
 
 
+async def test_nor_when_the_client_leaves_meanwhile(opened: Open) -> None:
+    stage = opened([refused(503), OK])
+    call = asyncio.ensure_future(stage.handle(ListSink()))
+    stage.clock.call_at(0.05, call.cancel)
+    await drive(stage.clock, asyncio.gather(call, return_exceptions=True), busy=stage.busy)
+    assert (stage.clock.at, len(stage.client.sent)) == (0.05, 1)
+    assert stage.metric("moma_overhead_seconds_count", stream="false") == 1
+    assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
 class SlowReader(ListSink):
     """Takes an answer, or a piece of one, in 20 s."""
 
