@@ -109,6 +109,7 @@ class App:
         """
         self._draining = True
         drain_s = 0.0 if self._hurried else self._front.generation.config.server.drain_s
+        _log.info("shutting down: calls under way (%d) have %g s", self.ledger.open_holds, drain_s)
         if self._inherits:
             self._edge.stop_listening()
             await self._last_calls(drain_s)
@@ -272,6 +273,7 @@ class App:
                 minutes=traffic.minutes(),
                 caches=parts.caches.states(),
                 reloaded=bool(reloader.status["last_reload_successful"]),
+                waiting={"tenants": parts.tenant_waiting.count, "backends": parts.backend_waiting.count},
             )
 
         return view

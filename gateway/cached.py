@@ -253,7 +253,7 @@ class CachedCalls:
             if flight.error is not None or entry is None or (body := as_asked(entry, call)) is None:
                 return False
         finally:
-            asked.record.waited_s += self._clock.now() - began_at
+            asked.delivery.waited_s += self._clock.now() - began_at
             flight.leave(reader)
         self._caches.looked_up(site.cache.name, "coalesced")
         await self._give(site, asked, entry, body, sink, "coalesced")
@@ -321,11 +321,11 @@ class CachedCalls:
                 await sink.begin(200, headers)
                 await sink.finish(body)
             else:
-                overhead_s = self._clock.now() - record.started - record.waited_s
+                overhead_s = self._clock.now() - record.started - asked.delivery.waited_s
                 headers["content-type"] = JSON_TYPE
                 headers["x-moma-credits"] = credits_text(record.charged_uc)
                 headers["x-moma-overhead-ms"] = f"{max(0.0, overhead_s) * 1000:.2f}"
-                await sink.send(Answer(200, headers, body))
+                await asked.delivery.hand(Answer(200, headers, body), sink, self._clock)
             _done(record)
         finally:
             self._ledger.close(charge_id, "aborted")

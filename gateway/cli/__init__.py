@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from typing import Final
 
 from gateway import __version__
 from gateway.cli import accounts, cache, check, diff, explain, imports, reload, serve, test
+
+SIGPIPE_CODE: Final = 128 + 13  # as a shell says it of a program that a broken pipe ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,5 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
-    code: int = args.func(args)
+    try:
+        code: int = args.func(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads our output (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the flush at the end complain
+        return SIGPIPE_CODE
     return code
