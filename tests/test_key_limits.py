@@ -74,6 +74,8 @@ async def test_limits_survive_a_restart_and_a_revocation(tmp_path: Path) -> None
 def as_version_1(folder: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{folder}/l.db", isolation_level=None)
     connection.execute("ALTER TABLE keys DROP COLUMN limits")
+    connection.execute("ALTER TABLE records DROP COLUMN hash")
+    connection.execute("DROP TABLE chain_head")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection
 

@@ -17,8 +17,9 @@ from gateway.config.model import Limits
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",
-    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms",
+    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "hash",
 )  # fmt: skip
+JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags")
 Row = tuple[Any, ...]
 CRASH: Final = "crash"  # the flag of what was open when the process died
 
@@ -128,7 +129,7 @@ class Receipt:
 
 
 def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
-    """In the order of RECORD_COLUMNS."""
+    """In the order of RECORD_COLUMNS, without the hash: that is made where the row is written."""
     quote, usage = hold.quote, end.usage
     used, source = (_json(usage.quantities), usage.source) if usage is not None else ("{}", "reported")
     return (
@@ -143,7 +144,7 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
 def public_record(row: Row) -> dict[str, Any]:
     """A record as GET .../charges shows it: credits as decimal strings, cost in micro-units of currency."""
     record = dict(zip(RECORD_COLUMNS, row, strict=True))
-    for name in ("account_path", "usage", "parts", "flags"):
+    for name in JSON_COLUMNS:
         record[name] = orjson.loads(record[name])
     for name in ("reserved", "charged", "overage", "debt", "loss"):
         record[name] = credits_text(record[name])
