@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import random
@@ -17,6 +18,8 @@ from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.charging.store import real_path
+from gateway.charging.why import why
 from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
 from gateway.config.model import Config
@@ -194,6 +197,7 @@ class App:
             clock=parts.clock,
             reload=reload,
             explain=explain,
+            why=functools.partial(why, ledger_path(self._config)),
             caches=parts.caches,
         )
         page = StatusPage(
@@ -288,10 +292,14 @@ def ids(kind: str) -> Callable[[], str]:
     return lambda: f"{kind}-{prefix}-{next(counter)}"
 
 
+def ledger_path(config: Config) -> str:
+    return real_path(config.ledger.removeprefix("sqlite:"))
+
+
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
     """The ledger that routes.yaml names, with its rates in force and its static tenants in it."""
     rates = {name: model.rates for name, model in config.models.items()}
-    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans, rates)
+    ledger = await open_ledger(ledger_path(config), clock, config.timezone, config.plans, rates)
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger

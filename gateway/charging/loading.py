@@ -27,8 +27,8 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     image.debtors.update(name for name, account in image.accounts.items() if account.debt_uc)
     for key in keys(connection):
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
-    for row in connection.execute(f"{select_sql('grants')} ORDER BY id"):
-        image.keep_grant(_grant(*row))
+    for grant in grants(connection):
+        image.keep_grant(grant)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
         end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
@@ -56,6 +56,10 @@ def accounts(connection: sqlite3.Connection) -> dict[str, Account]:
         name, plan, parent, path, tags, *numbers = row
         found[name] = Account(name, plan, parent, tuple(orjson.loads(path)), tuple(orjson.loads(tags)), *numbers)
     return found
+
+
+def grants(connection: sqlite3.Connection) -> list[Grant]:
+    return [_grant(*row) for row in connection.execute(f"{select_sql('grants')} ORDER BY id")]
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:

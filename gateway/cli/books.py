@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.charging.store import real_path
+from gateway.app import ledger_path
 from gateway.cli.reach import NO, WRONG_USE, CommandFailed
 from gateway.config.load import ConfigError, load
 from gateway.config.model import Config
@@ -25,7 +25,7 @@ def reading(args: argparse.Namespace, work: Work) -> int:
     """`work` with the configuration and the path of the ledger that it names; its exit code."""
     try:
         config = load(args.config)
-        return work(args, config, real_path(config.ledger.removeprefix("sqlite:")))
+        return work(args, config, ledger_path(config))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return NO
