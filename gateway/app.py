@@ -18,6 +18,7 @@ from gateway.admin import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.charging.reconcile import reconciled
 from gateway.charging.store import real_path
 from gateway.charging.why import why
 from gateway.chores import Chores
@@ -27,6 +28,7 @@ from gateway.config.secrets import secrets_of
 from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
 from gateway.edge import SWEEP_S, Edge
+from gateway.errors import StoreUnavailable
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, made, taken_over, without_plan
 from gateway.limits import Gates
@@ -45,6 +47,8 @@ from gateway.waiting import Waiting
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+RECONCILE_EVERY_S = 3600.0
+MOST_LOGGED = 10  # differences of records and balances: the first say where to look
 CACHE_SWEEP_S = 10.0
 FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
@@ -98,6 +102,7 @@ class App:
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
         chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
         chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
+        chores.keep(RECONCILE_EVERY_S, "reconciling the ledger", self.reconcile)
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
@@ -143,6 +148,19 @@ class App:
             if not self._edge.connections or now() - quiet_since >= LINGER_S:
                 break
             await asyncio.sleep(LINGER_LOOK_S)
+
+    async def reconcile(self) -> None:
+        """In a thread and nearly all of it in SQLite, so that calls go on. What cannot be read turns nothing red: the
+        store that calls need says so itself."""
+        try:
+            differences = await asyncio.to_thread(reconciled, ledger_path(self._config), self._parts.clock.wall_ms())
+        except StoreUnavailable as error:
+            self.metrics.reconcile_differences.set(-1)
+            _log.error("records and balances were not compared: %s", error)
+            return
+        self.metrics.reconcile_differences.set(len(differences))
+        for difference in differences[:MOST_LOGGED]:
+            _log.error("the ledger differs: %s", difference)
 
     def _expire(self, wall_ms: int) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""

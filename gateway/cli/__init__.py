@@ -6,14 +6,28 @@ import argparse
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import accounts, cache, check, diff, explain, export, imports, reload, serve, test, verify, why
+from gateway.cli import (
+    accounts,
+    cache,
+    check,
+    diff,
+    explain,
+    export,
+    imports,
+    reconcile,
+    reload,
+    serve,
+    test,
+    verify,
+    why,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
     parser.add_argument("--version", action="version", version=f"moma {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache, verify, why, export):
+    for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache, verify, why, export, reconcile):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     code: int = args.func(args)
