@@ -94,10 +94,9 @@ def _grants(connection: sqlite3.Connection, record: Record) -> list[dict[str, An
     return [
         {
             "grant": grant.id, "account": grant.account, "paid": credits_text(parts.get(grant.id, 0)),
-            "left_before": credits_text(left := _left_uc(connection, grant, record)),
             "priority": grant.priority, "created_at": iso(grant.created_ms),
             "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms), "source_ref": grant.source_ref,
-            "place": reason, "why": _paid(order, at, parts, left),
+            "place": reason, "why": _paid(connection, record, order[at:], parts, first=not at),
         }
         for at, (grant, reason) in enumerate(zip(order, reasons, strict=True))
     ]  # fmt: skip
@@ -116,17 +115,24 @@ def _before(grant: Grant, following: Grant) -> str:
     return f"before {following.id} by its id: all else is equal"
 
 
-def _paid(order: Sequence[Grant], at: int, parts: Mapping[str, int], left_uc: int) -> str:
-    """Why it paid, or did not: each pays what it can before the next one does."""
-    if order[at].id in parts:
-        return "what comes before it did not cover the charge" if at else "it comes first"
-    if not any(later.id in parts for later in order[at + 1 :]):
+def _paid(
+    connection: sqlite3.Connection, record: Record, order: Sequence[Grant], parts: Mapping[str, int], *, first: bool
+) -> str:
+    """Why the first of `order` paid, or did not: each pays what it can before the next one does."""
+    grant, *later = order
+    if grant.id in parts:
+        return "it comes first" if first else "what comes before it did not cover the charge"
+    if not any(other.id in parts for other in later):
         return "it was not needed"
-    return "nothing was left of it" if left_uc <= 0 else "what was left of it was held for other calls"
+    left_uc = _left_uc(connection, grant, record)
+    return f"others held all that was left of it, {credits_text(left_uc)}" if left_uc > 0 else "nothing was left of it"
 
 
 def _left_uc(connection: sqlite3.Connection, grant: Grant, record: Record) -> int:
-    """What had not been spent, expired or revoked when the charge was opened; open holds are not on record."""
+    """What had not been spent, expired or revoked when the charge was opened; open holds are not on record.
+
+    Reads all records before this one, so it is asked only where the answer matters.
+    """
     seq, then_ms = record["seq"], record["opened_ms"]
     sql = "SELECT sum(json_extract(parts, ?)) FROM records WHERE seq < ? AND closed_ms <= ? AND instr(parts, ?)"
     path, name = f'$."{grant.id}"', f'"{grant.id}"'

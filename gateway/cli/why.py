@@ -77,7 +77,4 @@ def _show_price(price: Value | None, record: Value) -> None:
 
 
 def _grants(value: Value) -> list[tuple[str, str, str, str]]:
-    return [
-        (each["grant"], each["paid"], f"{each['why']} ({each['left_before']} left)", each["place"])
-        for each in value["grants"]
-    ]
+    return [(each["grant"], each["paid"], each["why"], each["place"]) for each in value["grants"]]
