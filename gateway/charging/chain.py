@@ -19,7 +19,6 @@ from gateway.charging.records import RECORD_COLUMNS, Row
 
 GENESIS: Final = "0" * 64  # stands for the hash before record 1
 SINCE_VERSION: Final = 3  # of the schema
-HASHED_COLUMNS: Final = RECORD_COLUMNS[:-1]
 KEPT_EVERY: Final = 1_000  # of the records that are older than the chain: where a change among them is looked for
 
 
@@ -65,9 +64,10 @@ def head(connection: sqlite3.Connection) -> Head | None:
 
 
 def select_sql(connection: sqlite3.Connection) -> str:
-    """Records in RECORD_COLUMNS, without hashes where the file is older than they are."""
-    stored = "hash" if head(connection) else "''"
-    return f"SELECT {', '.join(HASHED_COLUMNS)}, {stored} AS hash FROM records"  # noqa: S608 - names of this project
+    """Records in RECORD_COLUMNS, with NULL for those that are not in the file yet."""
+    there = {name for _, name, *_ in connection.execute("PRAGMA table_info(records)")}
+    columns = [name if name in there else f"NULL AS {name}" for name in RECORD_COLUMNS]
+    return f"SELECT {', '.join(columns)} FROM records"  # noqa: S608 - names of this project
 
 
 def begin(connection: sqlite3.Connection) -> None:
@@ -79,8 +79,8 @@ def cover(connection: sqlite3.Connection) -> None:
     """For the migration: the chain over all records there are, which reads each and changes one in KEPT_EVERY."""
     begin(connection)
     seq, before, kept = 0, GENESIS, []
-    for row in connection.execute(f"SELECT {', '.join(HASHED_COLUMNS)} FROM records ORDER BY seq"):  # noqa: S608
-        seq, before = row[0], link(before, row)
+    for row in connection.execute(f"{select_sql(connection)} ORDER BY seq"):
+        seq, before = row[0], link(before, row[:-1])
         if seq % KEPT_EVERY == 0:
             kept.append((before, seq))
     connection.executemany("UPDATE records SET hash = ? WHERE seq = ?", [*kept, (before, seq)])

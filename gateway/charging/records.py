@@ -14,6 +14,7 @@ from gateway.charging.grants import NEVER_MS, Grant
 from gateway.charging.rating import Quote, credits_text
 from gateway.config.model import Limits
 
+# A new column goes before the hash and is NULL in older records: their hashes cover what they have.
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",

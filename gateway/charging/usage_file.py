@@ -115,8 +115,12 @@ def _day(row: Mapping[str, str | None], column: str, zone: ZoneInfo) -> str:
     text = _text(row, column)
     try:
         if len(text) <= len("2027-01-31"):
-            return date.fromisoformat(text).isoformat()
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadUsageFile(f"{column} is a date or time such as 2027-01-31, not {text[:40]!r}") from None
-    return (when if when.tzinfo is None else when.astimezone(zone)).date().isoformat()
+            day = date.fromisoformat(text)
+        else:
+            when = datetime.fromisoformat(text)
+            day = (when if when.tzinfo is None else when.astimezone(zone)).date()
+    except (ValueError, OverflowError):
+        day = date.min
+    if not 1970 <= day.year < date.max.year:
+        raise BadUsageFile(f"{column} is a date or time such as 2027-01-31, not {text[:40]!r}")
+    return day.isoformat()

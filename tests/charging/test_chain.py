@@ -118,7 +118,7 @@ def test_whoever_chains_anew_what_he_changed_is_found_by_a_hash_that_was_kept_el
     kept = verified(path).last_hash
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE records SET request_id = 'another' WHERE seq = 2")
-        names = ", ".join(chain.HASHED_COLUMNS)
+        names = ", ".join(RECORD_COLUMNS[:-1])
         linked = chain.chained(
             chain.GENESIS, connection.execute(f"SELECT {names} FROM records ORDER BY seq").fetchall()
         )
@@ -187,6 +187,13 @@ async def test_hashes_are_missing_nowhere_else(path: str, tmp_path: Path, forged
 def test_the_text_of_a_record_is_what_the_documentation_says() -> None:
     row = (7, "ch-é", 'a"\\\n', '{"x":1}', 0)
     assert chain.text(row) == b'[7,"ch-\xc3\xa9","a\\"\\\\\\n","{\\"x\\":1}",0]'
+
+
+async def test_a_ledger_of_before_a_column_is_read_as_if_that_were_null(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "RECORD_COLUMNS", (*RECORD_COLUMNS[:-1], "later", "hash"))
+    assert audit(path) == []
 
 
 def test_a_column_that_comes_later_leaves_old_texts_as_they_are() -> None:

@@ -71,6 +71,8 @@ def test_a_mapping_that_is_wrong(mapping: str, said: str) -> None:
         ("date,model,in,out,out\n", "line 1: there are several columns 'out'"),
         ("date,model,in,out\n", "has no lines after its heading"),
         ("date,model,in,out\n2026-11-01,m,1,1\n2026-13-01,m,1,1\n", "line 3: date is a date or time such as"),
+        ("date,model,in,out\n9999-12-31T23:00Z,m,1,1\n", "line 2: date is a date or time such as"),
+        ("date,model,in,out\n0001-01-01,m,1,1\n", "line 2: date is a date or time such as"),
         ("date,model,in,out\n2026-11-01,m,-1,1\n", "line 2: in is a whole number such as 1234, not '-1'"),
         ("date,model,in,out\n2026-11-01,m,1.5,1\n", "line 2: in is a whole number such as 1234, not '1.5'"),
         ('date,model,in,out\n2026-11-01,m,"1,000",1\n', "line 2: in is a whole number such as 1234, not '1,000'"),
