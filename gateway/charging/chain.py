@@ -60,7 +60,10 @@ def head(connection: sqlite3.Connection) -> Head | None:
     """None of a file that is older than the chain: it is brought up to date when it is opened for writing."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chain_head'").fetchone():
         return None
-    return Head(*connection.execute("SELECT seq, hash, covered FROM chain_head").fetchone())
+    row = connection.execute("SELECT seq, hash, covered FROM chain_head").fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("the hash chain has lost its head")
+    return Head(*row)
 
 
 def select_sql(connection: sqlite3.Connection) -> str:

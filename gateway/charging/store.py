@@ -163,6 +163,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         with transaction(connection):
             connection.execute(MIGRATIONS[step])
             if step == chain.SINCE_VERSION:
+                log.info("the ledger's records are being chained: about 10 s for a million")
                 chain.cover(connection)
             connection.execute("UPDATE meta SET schema_version = ?", (step,))
         log.info("the ledger's schema is of version %d now", step)

@@ -13,6 +13,7 @@ from gateway.charging import chain
 from gateway.charging.audit import audit, verified
 from gateway.charging.ledger import Ledger
 from gateway.charging.records import RECORD_COLUMNS
+from gateway.errors import StoreUnavailable
 from tests.charging.fakes import FakeClock, opened, quote, settle
 
 
@@ -127,6 +128,11 @@ def test_whoever_chains_anew_what_he_changed_is_found_by_a_hash_that_was_kept_el
         connection.commit()
     assert audit(path) == []
     assert verified(path).last_hash != kept
+
+
+def test_a_chain_without_a_head_is_no_ledger(path: str) -> None:
+    with pytest.raises(StoreUnavailable, match="has lost its head"):
+        changed(path, "DELETE FROM chain_head")
 
 
 # -- where the chain begins, and goes on ----------------------------------------------------------------------------
