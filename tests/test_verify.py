@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from gateway.charging.audit import MOST
 from gateway.charging.ledger import open_ledger
+from gateway.cli import main
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
+from tests.conftest import World
 from tests.test_cli import Shell, shell
 
 __all__ = ["shell"]
@@ -66,6 +69,15 @@ def test_a_ledger_that_is_not_there(shell: Shell) -> None:
     assert shell.run("verify") == 2
     assert "the ledger cannot be read" in shell.err
     assert not shell.ledger.exists()
+
+
+async def test_a_gateway_that_serves_is_verified_exported_and_reconciled(world: World, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert (await world.chat())[0] == 200
+    routes = ("-c", str(world.path / "routes.yaml"))
+    for command in (("verify",), ("reconcile",), ("export", str(tmp_path / "out"), "--all")):
+        assert await asyncio.to_thread(main, [*command, *routes]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 async def test_it_reads_while_a_ledger_is_open(shell: Shell) -> None:
