@@ -18,6 +18,7 @@ from gateway.errors import StoreUnavailable
 
 MOST: Final = 1_000  # differences that are told; all are counted
 TOLD_EVERY: Final = 10_000  # records, between two calls of `seen`
+SHOWN_DIGITS: Final = 12  # of a hash: enough to tell one from another
 Seen = Callable[[int], None]
 
 
@@ -145,7 +146,7 @@ class _Books:
             self._differ("I14", what, "hash", "holds something that no ledger has written")
         else:
             wanted = computed if self._head.stored(row["seq"]) else ""
-            said = f"has hash {row['hash'] or 'none'}, not {wanted or 'none'}"
+            said = f"has hash {_short(row['hash'])}, not {_short(wanted)}"
             self._expect("I14", what, "hash", said, row["hash"] == wanted)
         self.last = (row["seq"], str(row["hash"] or computed))
 
@@ -155,7 +156,7 @@ class _Books:
             seq, last_hash = self.last
             said = f"are {seq}, not {self._head.seq}"
             self._expect("I14", "all records", "seq", said, seq == self._head.seq)
-            said = f"end with hash {last_hash}, not {self._head.hash}"
+            said = f"end with hash {_short(last_hash)}, not {_short(self._head.hash)}"
             self._expect("I14", "all records", "hash", said, last_hash == self._head.hash)
 
     def _read_entries(self, connection: sqlite3.Connection) -> None:
@@ -198,6 +199,10 @@ class _Books:
 
     def _account(self, name: str) -> Counter[str]:
         return self._by_account.setdefault(name, Counter())
+
+
+def _short(text: object) -> str:
+    return f"{str(text)[:SHOWN_DIGITS]}..." if text else "none"
 
 
 def _dispatched(row: Any) -> bool:

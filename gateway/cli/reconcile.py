@@ -43,7 +43,7 @@ def _reconcile(args: argparse.Namespace, config: Config, path: str) -> int:
         print(json.dumps({"differences": [asdict(each) for each in differences]}, ensure_ascii=False))
     elif differences:
         rows = [(each.subject, each.field, each.check, each.says) for each in differences]
-        table("", ("what", "field", "check", "difference"), rows)
+        table("", ("what", "field", "check", "finding"), rows)
     else:
         say("Records and balances agree, and no hold is older than its deadline.")
     return NO if differences else 0

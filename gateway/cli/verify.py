@@ -42,7 +42,7 @@ def _show(findings: Findings) -> None:
         say(f"last hash {findings.last_hash}")
         return
     rows = [(each.subject, each.field, each.check, each.says) for each in findings.differences]
-    table("", ("what", "field", "check", "difference"), rows)
+    table("", ("what", "field", "check", "finding"), rows)
     more = findings.found - len(findings.differences)
     say(f"\n{findings.found:,} differences in {findings.records:,} records" + (f", {more:,} not shown" if more else ""))
 
