@@ -13,6 +13,7 @@ from gateway.charging.audit import MOST
 from gateway.charging.ledger import open_ledger
 from gateway.cli import main
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
+from tests.charging.test_chain import as_version_2
 from tests.conftest import World
 from tests.test_cli import Shell, shell
 
@@ -44,6 +45,13 @@ async def test_books_that_are_right(shell: Shell) -> None:
         "3 records: prices, balances and the hash chain are right.",
         f"last hash {value['last_hash']}",
     ]
+
+
+async def test_a_ledger_without_a_chain(shell: Shell) -> None:
+    await fill(shell.ledger, 3)
+    as_version_2(str(shell.ledger))
+    assert shell.run("verify") == 0
+    assert shell.out.startswith("3 records: prices and balances are right.\nlast hash none: there is a chain when")
 
 
 async def test_each_difference_names_its_record_and_field(shell: Shell) -> None:

@@ -37,7 +37,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Findings:
-    """`last_hash` is that of record `records`; `differences` are the first of `found`."""
+    """`last_hash` is that of record `records`, "" without a chain; `differences` are the first of `found`."""
 
     records: int
     last_hash: str
@@ -72,12 +72,12 @@ class _Books:
     def __init__(self, connection: sqlite3.Connection, seen: Seen) -> None:
         self.differences: list[Difference] = []
         self.found = 0
-        self.last = (0, chain.GENESIS)
+        self._head = chain.head(connection)
+        self.last = (0, chain.GENESIS if self._head else "")
         self._charges: set[str] = set()
         self._by_grant: dict[str, Counter[str]] = {}
         self._by_account: dict[str, Counter[str]] = {}
         self._cards = cards.kept(connection)
-        self._head = chain.head(connection)
         self._read_records(connection, seen)
         self._read_entries(connection)
         self._check_grants(connection)
@@ -137,7 +137,7 @@ class _Books:
     def _follow_chain(self, row: Any) -> None:
         """From the hash that the file has: one that is wrong is told where it is, and not for all that follow."""
         if self._head is None:  # a file that is older than the chain
-            self.last = (row["seq"], chain.GENESIS)
+            self.last = (row["seq"], "")
             return
         what, computed = f"record {row['seq']}", ""
         try:

@@ -38,8 +38,9 @@ def _verify(args: argparse.Namespace, config: Config, path: str) -> int:
 
 def _show(findings: Findings) -> None:
     if not findings.found:
-        say(f"{findings.records:,} records: prices, balances and the hash chain are right.")
-        say(f"last hash {findings.last_hash}")
+        right = "prices, balances and the hash chain are" if findings.last_hash else "prices and balances are"
+        say(f"{findings.records:,} records: {right} right.")
+        say(f"last hash {findings.last_hash or 'none: there is a chain when this version has opened the ledger'}")
         return
     rows = [(each.subject, each.field, each.check, each.says) for each in findings.differences]
     table("", ("what", "field", "check", "finding"), rows)
