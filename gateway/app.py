@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import random
@@ -17,6 +18,9 @@ from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.charging.reconcile import reconciled
+from gateway.charging.store import real_path
+from gateway.charging.why import why
 from gateway.chores import Chores
 from gateway.clock import Clock, LoopClock
 from gateway.config.model import Config
@@ -25,6 +29,7 @@ from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
 from gateway.draining import Drains
 from gateway.edge import SWEEP_S, Edge
+from gateway.errors import StoreUnavailable
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, made, taken_over, without_plan
 from gateway.limits import Gates
@@ -44,6 +49,8 @@ from gateway.waiting import Waiting
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+RECONCILE_EVERY_S = 3600.0
+MOST_LOGGED = 10  # differences of records and balances: the first say where to look
 CACHE_SWEEP_S = 10.0
 FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
 OWN_FILES = 32  # the ledger, the event loop, standard streams, the listener
@@ -99,6 +106,7 @@ class App:
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
         chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
         chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
+        chores.keep(RECONCILE_EVERY_S, "reconciling the ledger", self.reconcile)
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
@@ -145,6 +153,19 @@ class App:
             if not self._edge.connections or now() - quiet_since >= LINGER_S:
                 break
             await asyncio.sleep(LINGER_LOOK_S)
+
+    async def reconcile(self) -> None:
+        """In a thread and nearly all of it in SQLite, so that calls go on. What cannot be read turns nothing red: the
+        store that calls need says so itself."""
+        try:
+            differences = await asyncio.to_thread(reconciled, ledger_path(self._config), self._parts.clock.wall_ms())
+        except StoreUnavailable as error:
+            self.metrics.reconcile_differences.set(-1)
+            _log.error("records and balances were not compared: %s", error)
+            return
+        self.metrics.reconcile_differences.set(len(differences))
+        for difference in differences[:MOST_LOGGED]:
+            _log.error("the ledger differs: %s", difference)
 
     def _expire(self, wall_ms: int) -> None:
         """No hold outlives its deadline without an owner; a grace, because the owner ends at the deadline."""
@@ -200,6 +221,7 @@ class App:
             clock=parts.clock,
             reload=reload,
             explain=explain,
+            why=functools.partial(why, ledger_path(self._config)),
             caches=parts.caches,
         )
         page = StatusPage(
@@ -296,10 +318,14 @@ def ids(kind: str) -> Callable[[], str]:
     return lambda: f"{kind}-{prefix}-{next(counter)}"
 
 
+def ledger_path(config: Config) -> str:
+    return real_path(config.ledger.removeprefix("sqlite:"))
+
+
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
     """The ledger that routes.yaml names, with its rates in force and its static tenants in it."""
     rates = {name: model.rates for name, model in config.models.items()}
-    ledger = await open_ledger(config.ledger.removeprefix("sqlite:"), clock, config.timezone, config.plans, rates)
+    ledger = await open_ledger(ledger_path(config), clock, config.timezone, config.plans, rates)
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger

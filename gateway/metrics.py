@@ -245,6 +245,11 @@ class Metrics:
         self.batch_size = Distributions(r, "moma_ledger_batch_size", "Rows in a group commit", (), _BATCH)
         self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)
         self.ledger_available = Gauge("moma_ledger_available", "1: the store takes commits", registry=r)
+        self.reconcile_differences = Gauge(
+            "moma_reconcile_differences",
+            "Where records and balances differ, looked at hourly; -1: they could not be read",
+            registry=r,
+        )
         self.ready = Gauge("moma_ready", "1: takes calls, as /readyz says", registry=r)
         self.generation = Gauge("moma_config_generation", "Generation of routes.yaml in force", registry=r)
         self.reloaded = Gauge(

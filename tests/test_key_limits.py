@@ -80,6 +80,8 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("ALTER TABLE grants DROP COLUMN scope")
     connection.execute("DROP TABLE cap_use")
     connection.execute("DROP TABLE once")
+    connection.execute("ALTER TABLE records DROP COLUMN hash")
+    connection.execute("DROP TABLE chain_head")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection
 

@@ -7,6 +7,7 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.admin.fields import (
     card_of,
@@ -40,12 +41,15 @@ MAX_TAGS = 64
 MAX_TAG_CHARS = 64
 Plans = Callable[[], Mapping[str, Plan]]  # those that are in force
 Reload = Callable[[], Awaitable[dict[str, Any]]]  # raises a GatewayError when the old configuration stays in force
-
+Why = Callable[[str], dict[str, Any]]  # reads the ledger's file; raises NotFound, StoreUnavailable
 Explain = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Admin:
-    """Without `reload`, `explain` or `caches` there is no such path. State: failed logins by address, bounded."""
+    """Without `reload`, `explain`, `why` or `caches` there is no such path.
+
+    State: failed logins by address, bounded.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Admin:
         clock: Clock,
         reload: Reload | None = None,
         explain: Explain | None = None,
+        why: Why | None = None,
         caches: Caches | None = None,
     ) -> None:
         self._ledger = ledger
@@ -62,6 +67,7 @@ class Admin:
         self._reload = reload
         self._clock = clock
         self._explain = explain
+        self._why = why
         self._caches = caches
         self._failures = Gates(clock)
         self._remotes: set[str] = set()
@@ -115,6 +121,13 @@ class Admin:
                 self._tenant(tenant)
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
+        return await self._of_the_gateway(method, parts, query, body)
+
+    async def _of_the_gateway(
+        self, method: str, parts: list[str], query: Mapping[str, str], body: bytes
+    ) -> tuple[int, Any]:
+        """What belongs to no tenant."""
+        match parts:
             case ["reload"] if self._reload is not None:
                 self._expect(method, "POST")
                 object_of(body)
@@ -122,6 +135,9 @@ class Admin:
             case ["explain"] if self._explain is not None:
                 self._expect(method, "POST")
                 return 200, await self._explain(object_of(body, *FIELDS))
+            case ["charges", charge_id] if self._why is not None:
+                self._expect(method, "GET")
+                return 200, await asyncio.to_thread(self._why, unquote(charge_id))
             case ["cache"] if self._caches is not None:
                 return 200, self._cache_of(self._caches, method, query)
         raise NotFound("There is no such admin path.")

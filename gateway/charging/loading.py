@@ -30,8 +30,8 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     image.debtors.update(name for name, account in image.accounts.items() if account.debt_uc)
     for key in keys(connection):
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
-    for row in _rows(connection, "grants", scope="NULL"):
-        image.keep_grant(_grant(*row))
+    for grant in grants(connection):
+        image.keep_grant(grant)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
         end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
@@ -94,6 +94,10 @@ def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
         else:
             meter.restore(slot_ms, used)
     image.uncounted = [meter for meter in image.uncounted if meter.counted_to]
+
+
+def grants(connection: sqlite3.Connection) -> list[Grant]:
+    return [_grant(*row) for row in sorted(_rows(connection, "grants", scope="NULL"), key=lambda row: row[0])]
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:

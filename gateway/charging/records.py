@@ -15,11 +15,13 @@ from gateway.charging.grants import NEVER_MS, Grant
 from gateway.charging.rating import Quote, credits_text
 from gateway.config.model import Caps, Limits
 
+# A new column goes before the hash and is NULL in older records: their hashes cover what they have.
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",
-    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split",
+    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split", "hash",
 )  # fmt: skip
+JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags")
 Row = tuple[Any, ...]
 CRASH: Final = "crash"  # the flag of what was open when the process died
 
@@ -138,7 +140,7 @@ class Receipt:
 
 
 def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
-    """In the order of RECORD_COLUMNS."""
+    """In the order of RECORD_COLUMNS, without the hash: that is made where the row is written."""
     quote, usage = hold.quote, end.usage
     used, source = (_json(usage.quantities), usage.source) if usage is not None else ("{}", "reported")
     return (
@@ -146,17 +148,18 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
         quote.model_requested, end.model_served, end.backend, quote.card, quote.card_version, quote.card_version,
         end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
         end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
-        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else "[]",
+        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else None,
     )  # fmt: skip
 
 
 def public_record(row: Row) -> dict[str, Any]:
     """A record as GET .../charges shows it: credits as decimal strings, cost in micro-units of currency."""
     record = dict(zip(RECORD_COLUMNS, row, strict=True))
-    for name in ("account_path", "usage", "parts", "flags", "split"):
+    for name in JSON_COLUMNS:
         record[name] = orjson.loads(record[name])
     for name in ("reserved", "charged", "overage", "debt", "loss"):
         record[name] = credits_text(record[name])
+    record["split"] = orjson.loads(record["split"]) if record["split"] else []
     record["parts"] = [{"grant": grant, "credits": credits_text(uc)} for grant, uc in record["parts"].items()]
     return record
 

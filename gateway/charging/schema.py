@@ -11,7 +11,7 @@ from gateway.charging.grants import Grant
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
                  "loss_uc", "status", "caps"),
@@ -54,7 +54,8 @@ CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT 
   card_version INTEGER NOT NULL, price_version INTEGER NOT NULL, status TEXT NOT NULL, usage TEXT NOT NULL,
   usage_source TEXT NOT NULL, reserved INTEGER NOT NULL, charged INTEGER NOT NULL, overage INTEGER NOT NULL,
   debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
-  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT NOT NULL DEFAULT '[]');
+  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT, hash TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS chain_head (seq INTEGER NOT NULL, hash TEXT NOT NULL, covered INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (tenant);
 CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
 DROP INDEX IF EXISTS records_tenant;
@@ -72,9 +73,10 @@ MIGRATIONS: Final = {
     3: (
         "ALTER TABLE accounts ADD COLUMN status TEXT NOT NULL DEFAULT 'active'",
         "ALTER TABLE accounts ADD COLUMN caps TEXT NOT NULL DEFAULT '{}'",
-        "ALTER TABLE records ADD COLUMN split TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE records ADD COLUMN split TEXT",
         "ALTER TABLE grants ADD COLUMN scope TEXT",
     ),
+    4: ("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",),
 }
 
 
@@ -96,6 +98,7 @@ WRITES: Final = {table: insert_sql(table, "REPLACE") for table in _REPLACED} | {
     "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
     "entries": insert_sql("entries", "INSERT"),
     "rate_cards": insert_sql("rate_cards", "INSERT"),
+    "chain_head": "UPDATE chain_head SET seq = ?, hash = ?",
 }
 # By the number of rows, less one. Each run of a statement gives the interpreter's lock away and waits for it again,
 # which costs more than the row: a batch shall be few of them. OR FAIL, because the transaction is rolled back anyhow,

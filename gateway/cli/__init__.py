@@ -9,7 +9,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway import __version__
-from gateway.cli import accounts, cache, check, diff, explain, imports, reload, serve, test
+from gateway.cli import (
+    accounts,
+    cache,
+    check,
+    diff,
+    explain,
+    export,
+    imports,
+    reconcile,
+    reload,
+    serve,
+    test,
+    verify,
+    why,
+)
 
 SIGPIPE_CODE: Final = 128 + 13  # as a shell says it of a program that a broken pipe ends
 
@@ -18,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
     parser.add_argument("--version", action="version", version=f"moma {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache):
+    for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache, verify, why, export, reconcile):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

@@ -14,7 +14,24 @@ Row = Sequence[str]
 GAP: Final = 2
 NONE: Final = "-"
 RIGHT: Final = frozenset(
-    {"rpm", "tpm", "at once", "context", "output", "keys", "#", "weight", "load", "sum", "chance"}
+    {
+        "rpm",
+        "tpm",
+        "at once",
+        "context",
+        "output",
+        "keys",
+        "#",
+        "weight",
+        "load",
+        "sum",
+        "chance",
+        "ours",
+        "theirs",
+        "difference",
+        "unexplained",
+        "paid",
+    }
 )  # columns of numbers
 
 

@@ -16,11 +16,12 @@ from zoneinfo import ZoneInfo
 
 from gateway.admin.api import Admin
 from gateway.admin.shown import listed, shown, shown_key
-from gateway.app import open_config_ledger
+from gateway.app import ledger_path, open_config_ledger
 from gateway.charging import statements, views
 from gateway.charging.preview import read_image
 from gateway.charging.records import Account
-from gateway.charging.store import LockHeld, real_path
+from gateway.charging.store import LockHeld
+from gateway.charging.why import why
 from gateway.clock import LoopClock
 from gateway.config.model import Config
 from gateway.config.yaml_source import Problem
@@ -155,7 +156,7 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
 
 def _by_reading(config: Config, asked: Asked) -> Any:
     """From the file as it is, without a lock; tenants of routes.yaml are there before the first start."""
-    path = real_path(config.ledger.removeprefix("sqlite:"))
+    path = ledger_path(config)
     if not os.path.exists(path):
         raise StoreUnavailable(f"There is no ledger at {path} yet, and no gateway was reached.")
     match asked.parts:
@@ -171,6 +172,8 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             from_, to = asked.query.get("from"), asked.query.get("to")
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
             return statements.statement(path, tenant, *span)
+        case ("charges", charge_id):
+            return why(path, charge_id)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
 
 

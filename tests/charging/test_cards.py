@@ -191,7 +191,8 @@ async def test_a_charge_that_its_card_does_not_explain_is_found(tmp_path: Path, 
     await ledger.aclose()
     assert audit(f"{tmp_path}/l.db") == []
     rows(tmp_path, forged)
-    assert audit(f"{tmp_path}/l.db") == ["I8: record 1 has charged 30, not what its card says"]
+    told = [line for line in audit(f"{tmp_path}/l.db") if not line.startswith("I14")]
+    assert told == ["I8: record 1 has charged 30, not what its card says"]
 
 
 async def test_an_edit_of_the_rates_and_a_restart_charge_by_a_new_version(world: World) -> None:

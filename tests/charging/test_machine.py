@@ -30,6 +30,7 @@ from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.ledger import open_ledger
 from gateway.charging.rating import Quote, credits_text
+from gateway.charging.reconcile import reconciled
 from gateway.charging.records import Receipt
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_next, recovered
@@ -357,7 +358,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.check_shown(name)
         await self.committed()
         self.check_file()
-        assert audit(self.path) == []  # I1, I4-I6, I8, I9, I13 of the file alone
+        assert audit(self.path) == []  # I1, I3-I6, I8, I9, I13, I14 of the file alone
+        assert [each for each in reconciled(self.path, self.clock.ms) if each.check != "I11"] == []
 
     def check_shown(self, name: str) -> None:
         shown, live = self.ledger.usage(name), self.books.live(self.books.paths[name])
