@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.charging import views
@@ -11,18 +10,18 @@ from gateway.charging.caps import CREDITS, Meter, text, worded
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image, Standing
 from gateway.charging.rating import Quote
+from gateway.charging.records import Hold
 from gateway.charging.splitting import spread
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted
 
 UNBOUNDED: Final = 1 << 62
 
 
-def unused(image: Image, charge_id: str, quote: Quote) -> None:
-    """Raises Conflict for what was charged, or given up, before."""
+def known(image: Image, charge_id: str) -> Conflict:
+    """Why what was charged, or given up, before is not charged again."""
     if charge_id in image.closed:
-        raise Conflict(f"charge {charge_id} is already closed")
-    if quote.once in image.once:
-        raise Conflict("A call with this Idempotency-Key was answered and charged, and its answer is gone.")
+        return Conflict(f"charge {charge_id} is already closed")
+    return Conflict("A call with this Idempotency-Key was answered and charged, and its answer is gone.")
 
 
 def active(image: Image, quote: Quote, now_ms: int) -> Standing:
@@ -41,27 +40,25 @@ def standing(image: Image, quote: Quote, now_ms: int) -> Standing:
             image.repay(account, now_ms)
             if account.debt_uc:
                 raise exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
-    return active(image, quote, now_ms)
+    found = image.standing(quote.account_path, now_ms)
+    return active(image, quote, now_ms) if found.barred else found
 
 
-@dataclass(slots=True)
-class Afforded:
-    """What a hold takes, of which grants; `covered` as in Spread, None where it is all the same."""
+def afforded(
+    image: Image, quote: Quote, found: Standing, now_ms: int, *, clamp: bool, charge_id: str = "", due: float = 0.0
+) -> Hold:
+    """A hold of the quote's ceiling, or with `clamp` of as much output as is affordable; it is not opened.
 
-    max_tokens: int | None
-    need_uc: int
-    parts: Sequence[tuple[Grant, int]]
-    covered: frozenset[tuple[str, str]] | None = None
-
-
-def afforded(image: Image, quote: Quote, found: Standing, now_ms: int, *, clamp: bool) -> Afforded:
-    """The quote's ceiling, or with `clamp` as much output as is affordable. Raises QuotaExhausted."""
+    Raises QuotaExhausted.
+    """
     room_uc = _room_uc(image, quote, found, now_ms) if found.meters else UNBOUNDED
     if found.special and quote.offers:
         whole = spread(found.burn, quote, room_uc, clamp=clamp)
         if whole is None:
             raise refusal(image, quote, found, now_ms)
-        return Afforded(whole.max_tokens, whole.total_uc, whole.parts, whole.covered)
+        hold = Hold(charge_id, quote, whole.max_tokens, whole.total_uc, whole.parts, now_ms, due)
+        hold.covered = whole.covered
+        return hold
     burn = [grant for grant in found.burn if not grant.special] if found.special else found.burn
     available_uc = 0
     for grant in burn:
@@ -75,7 +72,7 @@ def afforded(image: Image, quote: Quote, found: Standing, now_ms: int, *, clamp:
         if not max_tokens:
             raise refusal(image, quote, found, now_ms)
         need_uc = quote.ceiling(max_tokens)
-    return Afforded(max_tokens, need_uc, _in_order(burn, need_uc))
+    return Hold(charge_id, quote, max_tokens, need_uc, _in_order(burn, need_uc), now_ms, due)
 
 
 def _room_uc(image: Image, quote: Quote, found: Standing, now_ms: int) -> int:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
-from gateway.charging.affording import active, afforded, standing, unused
+from gateway.charging.affording import active, afforded, known, standing
 from gateway.charging.cards import CARD, Rates
 from gateway.charging.counting import count_back
 from gateway.charging.grants import Grant
@@ -80,16 +80,15 @@ class Ledger:
         The same id returns the same open hold. Raises Conflict when the id is closed, QuotaExhausted, StoreUnavailable.
         """
         image = self._usable()
-        known = image.holds.get(charge_id)
-        if known is not None:
-            return known
-        unused(image, charge_id, quote)
+        open_already = image.holds.get(charge_id)
+        if open_already is not None:
+            return open_already
+        if charge_id in image.closed or quote.once in image.once:
+            raise known(image, charge_id)
         now_ms = self._clock.wall_ms()
         found = standing(image, quote, now_ms)
-        terms = afforded(image, quote, found, now_ms, clamp=clamp)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
-        hold = Hold(charge_id, quote, terms.max_tokens, terms.need_uc, terms.parts, now_ms, due)
-        hold.covered = terms.covered
+        hold = afforded(image, quote, found, now_ms, clamp=clamp, charge_id=charge_id, due=due)
         image.open(hold, found.meters)
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)

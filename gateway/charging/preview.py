@@ -39,8 +39,8 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
         if account.debt_uc and not _repaid(image, account, left, now_ms):
             raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
     aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
-    afforded = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
-    return Terms(afforded.max_tokens, afforded.need_uc, sum(left.values()), afforded.covered)
+    hold = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
+    return Terms(hold.max_tokens, hold.reserved_uc, sum(left.values()), hold.covered)
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
