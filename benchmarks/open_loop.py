@@ -106,23 +106,25 @@ async def run(port: int, rates: dict[str, float], seconds: float, seed: int = 1)
 
     calls: list[Sent] = []
     started = time.perf_counter()
-    for due, tenant in arrivals(rates, seconds, seed):
-        if (early_s := started + due - time.perf_counter()) > 0:
-            await asyncio.sleep(early_s)
-        call = Sent(tenant, started + due, time.perf_counter())
-        calls.append(call)
-        if free:
-            free.pop().send(call, requests[tenant])
-        else:
-            task = loop.create_task(by_new(call))
-            opening.add(task)
-            task.add_done_callback(opening.discard)
-    left -= len(calls)
-    if left:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(complete.wait(), PATIENCE_S)
-    for connection in every:
-        connection.close()
+    try:
+        for due, tenant in arrivals(rates, seconds, seed):
+            if (early_s := started + due - time.perf_counter()) > 0:
+                await asyncio.sleep(early_s)
+            call = Sent(tenant, started + due, time.perf_counter())
+            calls.append(call)
+            if free:
+                free.pop().send(call, requests[tenant])
+            else:
+                task = loop.create_task(by_new(call))
+                opening.add(task)
+                task.add_done_callback(opening.discard)
+        left -= len(calls)
+        if left:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(complete.wait(), PATIENCE_S)
+    finally:  # who is cancelled takes its calls along
+        for connection in every:
+            connection.close()
     return calls
 
 

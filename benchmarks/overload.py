@@ -88,14 +88,9 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """`limited`: the gateway knows what the backends take at once."""
     with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(backends):
-            ports.append(children.free_port())
-            stack.enter_context(
-                processes.started(
-                    "slots", "/", "benchmarks.slots", str(ports[-1]), str(bottleneck.takes_s), port=ports[-1]
-                )
-            )
+        ports = [children.free_port() for _ in range(backends)]
+        slots = ("benchmarks.slots", str(bottleneck.takes_s), *map(str, ports))
+        stack.enter_context(processes.started("slots", "/", *slots, port=ports[-1]))
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir="."))
         routes = Path(folder) / "routes.yaml"
         routes.write_text(_routes(folder, ports, bottleneck.slots if limited else None))

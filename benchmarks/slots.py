@@ -1,4 +1,4 @@
-"""A backend with a bottleneck: each answer takes a while. `python -m benchmarks.slots PORT SECONDS`.
+"""Backends with a bottleneck: each answer takes a while. `python -m benchmarks.slots SECONDS PORT...`.
 
 POST /mode/ok, /mode/503 and /mode/hang change what it does; GET / tells how many calls it had, and how many at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import cast
 
 import orjson
@@ -79,11 +80,15 @@ class Slots(asyncio.Protocol):
             self._state.at_once -= 1
 
 
-async def serve(port: int, takes_s: float) -> None:
-    state = State(takes_s)
-    server = await asyncio.get_running_loop().create_server(lambda: Slots(state), "127.0.0.1", port)
-    await server.serve_forever()
+async def serve(takes_s: float, ports: Sequence[int]) -> None:
+    for port in ports:
+        await _listen(State(takes_s), port)
+    await asyncio.Event().wait()
+
+
+async def _listen(state: State, port: int) -> None:
+    await asyncio.get_running_loop().create_server(lambda: Slots(state), "127.0.0.1", port)
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), float(sys.argv[2])))
+    uvloop.run(serve(float(sys.argv[1]), [int(port) for port in sys.argv[2:]]))

@@ -36,7 +36,8 @@ MINUTES = 30.0
 RATE = 50.0
 SHARE = 0.05  # of the calls, for each kind of fault
 SAMPLE_S = 5.0
-SETTLE_S = 4.0  # in which the last calls end
+SETTLE_S = 8.0  # after the last calls: what has not come back by then never will
+LOOK_S = 0.25
 WARM = 0.2  # of the time: caches, pools and the allocator find their size
 KEY = "sk-moma-soak"
 SLOPE_BOUND_MB_H = 1.0
@@ -177,10 +178,12 @@ async def _load(
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             await asyncio.sleep(rng.expovariate(rate))
-        await asyncio.sleep(SETTLE_S)
         await asyncio.gather(*tasks)
-    await asyncio.sleep(SETTLE_S)
     outcome.samples.append(await asyncio.to_thread(sample))
+    settled_s = time.monotonic() + SETTLE_S
+    while outcome.grown() and time.monotonic() < settled_s:
+        await asyncio.sleep(LOOK_S)
+        outcome.samples[-1] = await asyncio.to_thread(sample)
 
 
 async def _call(http: aiohttp.ClientSession, port: int, rng: random.Random, outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.admin import Admin
+from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
@@ -33,6 +33,7 @@ from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, made, taken_over, without_plan
 from gateway.limits import Gates
 from gateway.metrics import CacheGauges, LiveGauges, Metrics, TargetState
+from gateway.once import Once
 from gateway.recorder import Recorder
 from gateway.reload import LOOK_S as RELOAD_LOOK_S
 from gateway.reload import Reloader
@@ -84,6 +85,8 @@ class App:
             stack.push_async_callback(self.ledger.aclose)
             parts = self._parts = self._made(clock)
             stack.push_async_callback(parts.caches.aclose)  # what a connection's end has not ended, before the ledger's
+            once = self._once = Once(clock)
+            stack.push_async_callback(once.aclose)
             stack.push_async_callback(parts.client.aclose)
             chores = self._chores = Chores(clock)
             stack.push_async_callback(chores.aclose)
@@ -231,6 +234,7 @@ class App:
             reasons=self._not_ready,
             reloads=lambda: reloader.status,
             next_id=ids("req"),
+            once=self._once,
         )
 
     def _swap(self, generation: Generation) -> None:

@@ -52,6 +52,7 @@ class Request:
     endpoint: str  # chat | completions | embeddings
     headers: dict[str, str]
     body: bytes
+    once: str = ""  # digest of tenant and Idempotency-Key
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Call:
     session: str = ""  # x-session-id
     prefer: str = ""  # x-moma-prefer: cost, latency, quality, balanced
     cache_control: str = ""
+    once: str = ""
     debug: bool = False
 
 

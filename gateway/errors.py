@@ -5,6 +5,7 @@ GatewayError
     InvalidKey 401, PasswordNeeded 401 (an InvalidKey that makes a browser ask)
     NotFound 404               ModelNotFound 404       MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
+    AccountNotActive 403       KeyReused 422
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
     ConfigRefused 422
     NotCached 504
@@ -91,6 +92,13 @@ class NotFound(CallRejected):
     code = "not_found"
 
 
+class AccountNotActive(CallRejected):
+    """Suspended or closed by the operator."""
+
+    status = 403
+    code = "account_not_active"
+
+
 class ModelNotFound(CallRejected):
     status = 404
     code = "model_not_found"
@@ -104,6 +112,13 @@ class MethodNotAllowed(CallRejected):
 class Conflict(CallRejected):
     status = 409
     code = "conflict"
+
+
+class KeyReused(CallRejected):
+    """An Idempotency-Key of another call."""
+
+    status = 422
+    code = "idempotency_key_reused"
 
 
 class RequestTooLarge(CallRejected):

@@ -75,6 +75,7 @@ def parse_call(request: Request) -> Call:
         session=request.headers.get("x-session-id", ""),
         prefer=_prefer(request.headers),
         cache_control=request.headers.get("cache-control", ""),
+        once=request.once,
         debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
     )
 

@@ -198,6 +198,7 @@ class Pipeline:
             bound = await self._tokenizer.bound(call)
             quote = quoted(caller, call, decision, bound, card_version=card, deadline_ms=ends_ms)
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+        decision.keep(hold.covered)
         life.record.reserved_uc = hold.reserved_uc
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens

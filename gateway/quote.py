@@ -30,6 +30,10 @@ def quoted(
         output_uc_per_token=ceiling.output_rate * call.choices,
         max_tokens=_max_tokens(caller, call, decision),
         deadline_ms=deadline_ms,
+        input_tokens=bound,
+        choices=call.choices,
+        offers=ceiling.offers,
+        once=call.once,
     )
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.admin import Admin
+from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
 from gateway.errors import (
@@ -29,6 +29,7 @@ from gateway.errors import (
 )
 from gateway.generation import Generation
 from gateway.metrics import Metrics
+from gateway.once import HEADER, Once
 from gateway.pipeline import error_answer, error_event
 from gateway.request import HttpRequest
 from gateway.status.page import StatusPage
@@ -136,8 +137,10 @@ class Gateway:
         reasons: Callable[[], list[str]],
         reloads: Callable[[], dict[str, Any]],
         next_id: Callable[[], str],
+        once: Once,
     ) -> None:
         self.generation = generation
+        self._once = once
         self._admin = admin
         self._metrics = metrics
         self._status = status
@@ -205,7 +208,10 @@ class Gateway:
             self._metrics.refused(error.status)
             raise
         request = Request(request_id, _ENDPOINTS[http.path], http.headers, body)
-        await generation.pipeline.handle(caller, request, sink)
+        if HEADER in http.headers:
+            await self._once.handle(caller, request, sink, lambda *asked: generation.pipeline.handle(caller, *asked))
+        else:
+            await generation.pipeline.handle(caller, request, sink)
 
     async def _admitted(self, http: HttpRequest, generation: Generation) -> tuple[Caller, bytes]:
         """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
@@ -231,7 +237,7 @@ class Gateway:
     async def _administer(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation
         self._admin.authorise(http.headers, http.remote, generation.admin_key)
-        body = await http.body(generation.config.server.max_body) if http.method in ("POST", "PUT") else b""
+        body = await http.body(generation.config.server.max_body) if http.method in ("POST", "PUT", "PATCH") else b""
         status, value = await self._admin.handle(http.method, http.path, http.query, body)
         await sink.send(_json(value, request_id, status))
 

@@ -84,7 +84,7 @@ class Tenants:
 
     `keys` are those of routes.yaml: tenants by hash. Whoever has no plan any more may call nothing.
 
-    State: the callers that were seen so far; there are as many as tenants.
+    State: the callers that were seen so far, until they get another plan or place; there are as many as tenants.
     """
 
     def __init__(self, plans: Mapping[str, Plan], keys: Mapping[str, str], directory: Directory) -> None:
@@ -95,7 +95,11 @@ class Tenants:
 
     def caller(self, tenant: str) -> Caller:
         """Raises NotFound."""
-        return self._callers.get(tenant) or self._met(tenant)
+        account = self._directory.tenant(tenant)
+        caller = self._callers.get(tenant)
+        if caller is None or caller.account_path is not account.path or caller.plan.name != account.plan:
+            caller = self._met(tenant, account)
+        return caller
 
     def authenticate(self, headers: Mapping[str, str], now_ms: int) -> Caller:
         """Raises InvalidKey, always with the same words: a caller learns nothing from them."""
@@ -111,8 +115,7 @@ class Tenants:
             return caller
         return Caller(caller.tenant, caller.plan, caller.account_path, f"key:{hashed}", key.limits)
 
-    def _met(self, tenant: str) -> Caller:
-        account = self._directory.tenant(tenant)
+    def _met(self, tenant: str, account: Account) -> Caller:
         plan = self._plans.get(account.plan) or Plan(account.plan, allow=frozenset(), gone=True)
         caller = self._callers[tenant] = Caller(tenant, plan, account.path)
         return caller

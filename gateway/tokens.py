@@ -51,9 +51,7 @@ class Tokenizer:
 
     def load(self) -> None:
         """Takes a third of a second and 80 MB: run it in a thread. Needs no network and writes no file."""
-        self._encoding = tiktoken.Encoding(
-            "o200k_base", pat_str=_PATTERN, mergeable_ranks=_ranks(), special_tokens=_SPECIAL
-        )
+        self._encoding = _o200k()
 
     def count(self, text: str) -> int:
         """Tokens of `text`; without a vocabulary an estimate. Special tokens in it are plain text."""
@@ -135,6 +133,10 @@ def _any_text(value: Any, parts: list[str]) -> None:
         parts.append(value)
     elif value is not None:
         parts.append(orjson.dumps(value).decode())
+
+
+def _o200k() -> tiktoken.Encoding:
+    return tiktoken.Encoding("o200k_base", pat_str=_PATTERN, mergeable_ranks=_ranks(), special_tokens=_SPECIAL)
 
 
 def _ranks() -> dict[bytes, int]:

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.admin import Admin, credits_uc
+from gateway.admin.api import Admin
+from gateway.admin.fields import credits_uc
 from gateway.cache.caches import Caches
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
@@ -76,9 +77,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 
 async def test_a_tenant_is_made_shown_and_made_once(desk: Desk) -> None:
-    made = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"]}
+    made = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"], "status": "active"}
     assert await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro", "tags": ["vip", "北京"]}) == (201, made)
-    assert await desk.ask("GET", "tenants/acme") == (200, made)
+    assert await desk.ask("GET", "tenants/acme") == (200, {**made, "caps": []})
     status, error = await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro"})
     assert (status, error["code"]) == (409, "conflict")
 
@@ -88,6 +89,75 @@ async def test_a_member_draws_on_its_parent(desk: Desk) -> None:
     await desk.tenant("child", parent="family")
     _, usage = await desk.ask("GET", "tenants/child/usage")
     assert (usage["tenant"], usage["available"]) == ("child", "1000")
+
+
+async def test_a_tenant_is_edited_as_a_whole_or_not_at_all(desk: Desk) -> None:
+    await desk.tenant("family", "pro")
+    await desk.tenant("child", parent="family")
+    caps = {"month": {"credits": "2.5k", "calls": 10}, "5h": {"calls": "1k"}}
+    status, shown = await desk.ask("PATCH", "tenants/child", {"plan": "pro", "caps": caps, "status": "suspended"})
+    assert (status, shown["plan"], shown["status"], shown["parent"]) == (200, "pro", "suspended", "family")
+    assert [(cap["window"], cap["unit"], cap["limit"]) for cap in shown["caps"]] == [
+        ("month", "credits", "2500"), ("month", "calls", "10"), ("5h", "calls", "1000"),
+    ]  # fmt: skip
+    status, error = await desk.ask("PATCH", "tenants/child", {"status": "active", "parent": "nobody"})
+    assert (status, error["code"]) == (404, "not_found")
+    assert await desk.ask("GET", "tenants/child") == (200, shown)
+    assert (await desk.ask("PATCH", "tenants/child", {"parent": None}))[1]["parent"] is None
+    assert (await desk.ask("PATCH", "tenants/child", {})) == await desk.ask("GET", "tenants/child")
+
+
+BAD_EDITS: list[tuple[dict[str, Any], int, str | None]] = [
+    ({"status": "gone"}, 400, "status"),
+    ({"status": None}, 400, "status"),
+    ({"plan": "prof"}, 400, "plan"),
+    ({"plan": 5}, 400, "plan"),
+    ({"parent": 5}, 400, "parent"),
+    ({"parent": "acme"}, 409, None),
+    ({"caps": []}, 400, "caps"),
+    ({"caps": {"year": {"calls": 1}}}, 400, "caps"),
+    ({"caps": {"day": {}}}, 400, "caps"),
+    ({"caps": {"day": {"tokens": 1}}}, 400, "caps"),
+    ({"caps": {"day": {"calls": 0}}}, 400, "caps"),
+    ({"caps": {"day": {"calls": 1.5}}}, 400, "caps"),
+    ({"caps": {"day": {"credits": "many"}}}, 400, "caps"),
+    ({"caps": {"day": {"calls": None}}}, 400, "caps"),
+    ({"cap": {}}, 400, "cap"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "param"), BAD_EDITS, ids=str)
+async def test_a_bad_edit_changes_nothing_and_says_why(
+    desk: Desk, asked: dict[str, Any], status: int, param: str | None
+) -> None:
+    await desk.tenant("acme", "pro")
+    before = await desk.ask("GET", "tenants/acme")
+    answer, error = await desk.ask("PATCH", "tenants/acme", asked)
+    assert (answer, error["param"]) == (status, param)
+    assert await desk.ask("GET", "tenants/acme") == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"card": "gold"}, "card"),
+        ({"card": None}, "card"),
+        ({"scope": {"model": ["a"]}}, "scope"),
+        ({"scope": {"models": []}}, "scope"),
+        ({"scope": {"models": "a"}}, "scope"),
+        ({"scope": {"models": [1]}}, "scope"),
+        ({"scope": {"models": [""]}}, "scope"),
+        ({"scope": ["a"]}, "scope"),
+        ({"scope": {"tags": ["x"] * 101}}, "scope"),
+    ],
+    ids=str,
+)
+async def test_a_grant_of_an_unknown_card_or_scope_is_not_made(desk: Desk, asked: dict[str, Any], param: str) -> None:
+    await desk.tenant("acme", "pro")
+    before = await desk.ask("GET", "tenants/acme/usage")
+    status, error = await desk.ask("POST", "tenants/acme/grants", {"credits": 5, **asked})
+    assert (status, error["code"], error["param"]) == (400, "invalid_value", param)
+    assert await desk.ask("GET", "tenants/acme/usage") == before
 
 
 BAD_IDS: list[Any] = [

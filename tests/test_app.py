@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 
 from gateway.app import App, ids
+from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.charging.store import LockHeld
 from gateway.clock import LoopClock
@@ -326,9 +327,9 @@ async def test_a_tenant_whose_plan_is_gone_may_call_nothing_until_it_has_one(
         narrow = without.replace("plans: {", "plans: {narrow: {allow: [small], rpm: 1}, ")
         moma.routes.write_text(narrow)
         async with serving(moma) as app:
-            app.ledger.add_tenant("acme", "narrow")
-            app.ledger.add_grant("acme", 10**9)
-            await app.ledger.add_key("acme", hashlib.sha256(b"sk-acme").hexdigest())[1]
+            manage.add_tenant(app.ledger, "acme", "narrow")
+            manage.add_grant(app.ledger, "acme", 10**9)
+            await manage.add_key(app.ledger, "acme", hashlib.sha256(b"sk-acme").hexdigest())[1]
 
         moma.routes.write_text(without)
         async with serving(moma) as app:
@@ -356,7 +357,7 @@ async def test_the_warning_of_a_plan_that_is_gone_names_some_of_many_tenants(mom
         str(moma.path / "moma.db"), LoopClock(asyncio.get_running_loop()), "UTC", {"old": Plan("old")}
     )
     for number in range(30):
-        ledger.add_tenant(f"t{number:02}", "old")
+        manage.add_tenant(ledger, f"t{number:02}", "old")
     [warning] = without_plan(config, ledger)
     assert "t00, t01" in warning
     assert "t19 and 10 more. Put the plan back" in warning

@@ -20,7 +20,7 @@ LAYERS = (
     ("app", "cases", "importing"),
     ("server", "admin", "edge"),
     ("connection",),
-    ("status",),
+    ("status", "once"),
     ("request",),
     ("reload",),
     ("changes",),

@@ -98,11 +98,17 @@ class Held:
 
 
 def test_an_account_from_the_first_day_to_its_statement(shell: Shell) -> None:
-    tenant = {"id": "acme", "plan": "empty", "parent": "demo", "tags": ["a", "b"]}
+    tenant = {"id": "acme", "plan": "empty", "parent": "demo", "tags": ["a", "b"], "status": "active"}
     assert (
         shell.json("tenant", "add", "acme", "--plan", "empty", "--parent", "demo", "--tag", "a", "--tag", "b") == tenant
     )
-    assert shell.json("tenant", "show", "acme") == tenant
+    assert shell.json("tenant", "show", "acme") == {**tenant, "caps": []}
+    edited = shell.json("tenant", "set", "acme", "--cap", "month=5M", "--cap", "5h=100calls", "--status", "suspended")
+    assert [(cap["window"], cap["limit"], cap["left"]) for cap in edited["caps"]] == [
+        ("month", "5000000", "5000000"), ("5h", "100", "100"),
+    ]  # fmt: skip
+    assert shell.json("tenant", "show", "acme") == edited
+    assert shell.json("tenant", "set", "acme", "--cap", "none=", "--status", "active") == {**tenant, "caps": []}
     assert [entry["id"] for entry in shell.json("tenant", "list")["data"]] == ["acme", "demo"]
     key = shell.json("key", "add", "acme", "--name", "laptop", "--expires-at", "2035-01-31")
     assert key["key"].startswith("sk-moma-")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.admission import Admission
-from gateway.charging import statements
+from gateway.charging import manage, statements
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.schema import SCHEMA_VERSION
 from gateway.config.model import Limits, Plan, Queue
@@ -60,13 +60,13 @@ async def opened(folder: Path) -> Ledger:
 
 async def test_limits_survive_a_restart_and_a_revocation(tmp_path: Path) -> None:
     ledger = await opened(tmp_path)
-    await ledger.add_key("t", "00", "k", None, Limits(rpm=5))[1]
-    _, durable = ledger.add_key("t", "01", "k")
+    await manage.add_key(ledger, "t", "00", "k", None, Limits(rpm=5))[1]
+    _, durable = manage.add_key(ledger, "t", "01", "k")
     await durable
     await ledger.aclose()
     ledger = await opened(tmp_path)
     assert [key.limits for key in ledger.keys("t")] == [Limits(rpm=5), None]
-    await ledger.revoke_key("t", "key_000001")[1]
+    await manage.revoke_key(ledger, "t", "key_000001")[1]
     await ledger.aclose()
     assert [key.limits for key in statements.keys(f"{tmp_path}/l.db", "t")] == [Limits(rpm=5), None]
 
@@ -76,13 +76,19 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("ALTER TABLE keys DROP COLUMN limits")
     connection.execute("ALTER TABLE records DROP COLUMN hash")
     connection.execute("DROP TABLE chain_head")
+    connection.execute("ALTER TABLE accounts DROP COLUMN status")
+    connection.execute("ALTER TABLE accounts DROP COLUMN caps")
+    connection.execute("ALTER TABLE records DROP COLUMN split")
+    connection.execute("ALTER TABLE grants DROP COLUMN scope")
+    connection.execute("DROP TABLE cap_use")
+    connection.execute("DROP TABLE once")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection
 
 
 async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     ledger = await opened(tmp_path)
-    await ledger.add_key("t", "00", "old")[1]
+    await manage.add_key(ledger, "t", "00", "old")[1]
     await ledger.aclose()
     as_version_1(tmp_path).close()
     assert [key.name for key in statements.keys(f"{tmp_path}/l.db", "t")] == ["old"]  # read before it is opened
@@ -90,7 +96,7 @@ async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
         ledger = await opened(tmp_path)
         await ledger.aclose()
     ledger = await opened(tmp_path)
-    await ledger.add_key("t", "01", "new", None, Limits(concurrency=3))[1]
+    await manage.add_key(ledger, "t", "01", "new", None, Limits(concurrency=3))[1]
     assert [key.limits for key in ledger.keys("t")] == [None, Limits(concurrency=3)]
     ledger.check_invariants()
     await ledger.aclose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
@@ -19,30 +18,35 @@ PIPE_BYTES = 4096
 
 
 class Pipe:
-    """A small pipe that is read when the test says so."""
+    """A small pipe that is read when the test says so. State: which of its ends are open."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
+        self._open = {self.reader, self.writer}
         fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def read(self, lines: LineWriter) -> list[bytes]:
         """Closes what writes to it, which must succeed, and reads to the end."""
-        with ThreadPoolExecutor(1) as pool, os.fdopen(self.reader, "rb") as file:
+        with ThreadPoolExecutor(1) as pool, os.fdopen(self.reader, "rb", closefd=False) as file:
             data = pool.submit(file.read)
             until(lines._queue.empty)
             lines.put(b"end\n")
             assert lines.close(10.0) == 0
-            os.close(self.writer)
+            self.close(self.writer)
             return [line.strip() for line in data.result(10.0).splitlines()]
+
+    def close(self, *ends: int) -> None:
+        """Those that are open still: a number that was closed may be another's file by now."""
+        for end in self._open.intersection(ends):
+            self._open.remove(end)
+            os.close(end)
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
     pipe = Pipe()
     yield pipe
-    for descriptor in (pipe.reader, pipe.writer):
-        with contextlib.suppress(OSError):  # the test has closed it
-            os.close(descriptor)
+    pipe.close(pipe.reader, pipe.writer)
 
 
 def notice(missing: int) -> bytes:
@@ -92,7 +96,7 @@ def test_the_end_does_not_wait_for_a_stuck_reader(pipe: Pipe) -> None:
 
 def test_a_reader_that_has_gone_is_no_error(pipe: Pipe) -> None:
     lines = LineWriter(pipe.writer, notice)
-    os.close(pipe.reader)
+    pipe.close(pipe.reader)
     for _ in range(3):
         lines.put(b"line\n")
     assert lines.close() == 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gateway.demo.scripted import CLOSED, HANG
+from gateway.charging import manage
+from gateway.demo.scripted import CLOSED, Reply
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
 from tests.conftest import ADMIN_KEY, World
@@ -33,11 +34,13 @@ async def test_a_target_is_closed_until_it_fails_and_open_while_it_is_ejected(wo
 
 
 async def test_in_flight_is_counted_by_target(world: World) -> None:
-    world.b.script(lambda _: HANG)
+    done = asyncio.Event()
+    world.b.script(lambda _: Reply(before=(done,)))
     calls = [asyncio.create_task(world.chat(model="large")) for _ in range(3)]
     while world.b.in_flight < 3:
         await asyncio.sleep(0.01)
     assert (await scraped(world))[f"moma_backend_in_flight{B}"] == 3
+    done.set()
     await asyncio.gather(*calls)
     assert (await scraped(world))[f"moma_backend_in_flight{B}"] == 0
 
@@ -55,10 +58,10 @@ async def test_credits_and_cost_add_up(world: World) -> None:
 async def test_what_expires_is_counted(world: World) -> None:
     await world.chat()
     ledger = world.app.ledger
-    _, committed = ledger.add_grant("demo", 7_000_000, expires_ms=1_000)
+    _, committed = manage.add_grant(ledger, "demo", 7_000_000, expires_ms=1_000)
     await committed
     ledger.usage("demo")
-    await ledger.add_grant("demo", 1)[1]
+    await manage.add_grant(ledger, "demo", 1)[1]
     assert (await scraped(world))['moma_credits_total{kind="expired",tenant="demo"}'] == 7
 
 

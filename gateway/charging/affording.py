@@ -2,22 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
 from gateway.charging import views
+from gateway.charging.caps import CREDITS, Meter, text, worded
 from gateway.charging.grants import Grant
-from gateway.charging.image import Image
+from gateway.charging.image import Image, Standing
 from gateway.charging.rating import Quote
-from gateway.errors import QuotaExhausted
+from gateway.charging.splitting import spread
+from gateway.errors import AccountNotActive, Conflict, QuotaExhausted
+
+UNBOUNDED: Final = 1 << 62
 
 
-def burn_list(image: Image, quote: Quote, now_ms: int) -> list[Grant]:
-    """In burn order. Raises NotFound, and QuotaExhausted for who is in debt that nothing repays."""
+def unused(image: Image, charge_id: str, quote: Quote) -> None:
+    """Raises Conflict for what was charged, or given up, before."""
+    if charge_id in image.closed:
+        raise Conflict(f"charge {charge_id} is already closed")
+    if quote.once in image.once:
+        raise Conflict("A call with this Idempotency-Key was answered and charged, and its answer is gone.")
+
+
+def active(image: Image, quote: Quote, now_ms: int) -> Standing:
+    """Raises NotFound, and AccountNotActive when the operator let no calls in there."""
+    found = image.standing(quote.account_path, now_ms)
+    if found.barred:
+        status = image.accounts[found.barred].status
+        raise AccountNotActive(f"{found.barred} is {status}: no calls are taken. Ask who runs this gateway.")
+    return found
+
+
+def standing(image: Image, quote: Quote, now_ms: int) -> Standing:
+    """As `active`; and raises QuotaExhausted for who is in debt that nothing repays."""
     if image.debtors:
-        for name in image.debtors.intersection(quote.account_path):
-            account = image.accounts[name]
+        for account in [image.accounts[name] for name in quote.account_path if name in image.debtors]:
             image.repay(account, now_ms)
             if account.debt_uc:
-                raise exhausted(image, quote, now_ms, f"{name} is in debt for an earlier call")
-    return image.burn_list(quote.account_path, now_ms)
+                raise exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
+    return active(image, quote, now_ms)
+
+
+@dataclass(slots=True)
+class Afforded:
+    """What a hold takes, of which grants; `covered` as in Spread, None where it is all the same."""
+
+    max_tokens: int | None
+    need_uc: int
+    parts: Sequence[tuple[Grant, int]]
+    covered: frozenset[tuple[str, str]] | None = None
+
+
+def afforded(image: Image, quote: Quote, found: Standing, now_ms: int, *, clamp: bool) -> Afforded:
+    """The quote's ceiling, or with `clamp` as much output as is affordable. Raises QuotaExhausted."""
+    room_uc = _room_uc(image, quote, found, now_ms) if found.meters else UNBOUNDED
+    if found.special and quote.offers:
+        whole = spread(found.burn, quote, room_uc, clamp=clamp)
+        if whole is None:
+            raise refusal(image, quote, found, now_ms)
+        return Afforded(whole.max_tokens, whole.total_uc, whole.parts, whole.covered)
+    burn = [grant for grant in found.burn if not grant.special] if found.special else found.burn
+    available_uc = 0
+    for grant in burn:
+        available_uc += grant.available
+    if room_uc < available_uc:
+        available_uc = room_uc
+    max_tokens = quote.max_tokens
+    need_uc = quote.ceiling(max_tokens)
+    if need_uc > available_uc:
+        max_tokens = quote.lowered(available_uc) if clamp else 0
+        if not max_tokens:
+            raise refusal(image, quote, found, now_ms)
+        need_uc = quote.ceiling(max_tokens)
+    return Afforded(max_tokens, need_uc, _in_order(burn, need_uc))
+
+
+def _room_uc(image: Image, quote: Quote, found: Standing, now_ms: int) -> int:
+    """What all caps leave in credits. Raises QuotaExhausted when no call is left."""
+    room_uc = UNBOUNDED
+    for meter in found.meters:
+        room = meter.room(now_ms)
+        if meter.unit == CREDITS:
+            room_uc = min(room, room_uc)
+        elif room < 1:
+            raise capped(image, quote, meter, now_ms)
+    return room_uc
+
+
+def _in_order(burn: Sequence[Grant], need_uc: int) -> list[tuple[Grant, int]]:
+    """`need_uc`, which the grants must have, out of the first of them."""
+    parts = []
+    for grant in burn:
+        if need_uc <= 0:
+            break
+        uc = grant.available
+        if uc:
+            if uc > need_uc:
+                uc = need_uc
+            need_uc -= uc
+            parts.append((grant, uc))
+    return parts
+
+
+def refusal(image: Image, quote: Quote, found: Standing, now_ms: int) -> QuotaExhausted:
+    """Why the quote's ceiling is not to be had, nor less."""
+    most_uc = quote.input_uc + quote.output_uc_per_token * quote.min_tokens
+    for meter in found.meters:
+        if meter.unit == CREDITS and meter.room(now_ms) < most_uc:
+            return capped(image, quote, meter, now_ms)
+    return exhausted(image, quote, now_ms, "the token package does not cover this call")
+
+
+def capped(image: Image, quote: Quote, meter: Meter, now_ms: int) -> QuotaExhausted:
+    reset_ms = meter.resets_ms()
+    return QuotaExhausted(
+        f"You exceeded your current quota: {worded(meter)}.",
+        limit=text(meter, meter.limit),
+        used=text(meter, meter.used),
+        reserved=text(meter, meter.held),
+        resets_at=None if reset_ms is None else views.iso(reset_ms),
+        scope=meter.account,
+    )
 
 
 def exhausted(image: Image, quote: Quote, now_ms: int, why: str) -> QuotaExhausted:

@@ -18,7 +18,7 @@ import orjson
 from gateway.charging.records import RECORD_COLUMNS, Row
 
 GENESIS: Final = "0" * 64  # stands for the hash before record 1
-SINCE_VERSION: Final = 3  # of the schema
+SINCE_VERSION: Final = 4  # of the schema
 KEPT_EVERY: Final = 1_000  # of the records that are older than the chain: where a change among them is looked for
 
 

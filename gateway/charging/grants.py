@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from gateway.charging.offers import STANDARD, Scope
+
 NEVER_MS: Final = 1 << 62
 PLAN_PRIORITY: Final = 20
 PACK_PRIORITY: Final = 30
@@ -36,6 +38,12 @@ class Grant:
     spent: int = 0
     expired: int = 0
     revoked: int = 0
+    scope: Scope | None = None  # None: it pays for everything
+
+    @property
+    def special(self) -> bool:
+        """It pays at other rates, or not for everything."""
+        return self.scope is not None or self.card != STANDARD
 
     def live(self, now_ms: int) -> bool:
         return self.starts_ms <= now_ms and not self.over(now_ms)

@@ -5,13 +5,16 @@ Nothing here suspends, and every step leaves granted = available + reserved + sp
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from dataclasses import dataclass
+from itertools import chain, islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from gateway.call import Usage
+from gateway.charging import metering
+from gateway.charging.caps import Meter, merged
+from gateway.charging.changes import Changes
 from gateway.charging.grants import (
     NEVER_MS,
     PLAN_PRIORITY,
@@ -21,32 +24,31 @@ from gateway.charging.grants import (
     period_number,
     prorated,
 )
-from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row, record_row
+from gateway.charging.metering import Counting
+from gateway.charging.offers import STANDARD
+from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
+from gateway.charging.splitting import shares
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import NotFound
 
 CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
+ONCE_MS: Final = 86_400_000
 FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is new would cost more than to know it
 
 
 @dataclass(slots=True)
-class Changes:
-    """What changed since the last batch; rows are made when the batch is taken, so they carry the latest values."""
+class Standing:
+    """How a path stands, until the next start, expiry or renewal of a grant on it, or change of an account.
 
-    accounts: dict[str, Account] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
-    grants: dict[str, Grant] = field(default_factory=dict)
-    holds: dict[str, Hold | None] = field(default_factory=dict)  # None: delete the row
-    closings: list[tuple[Receipt, Hold, int]] = field(default_factory=list)
-    entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
-    waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
-    cards: list[CardVersion] = field(default_factory=list)  # somebody waits for each
+    `burn` is what may be drawn on, in order; `barred` the account that is not active, "" when all are; `special` says
+    that a grant is of another card than standard, or not for everything.
+    """
 
-    @property
-    def any(self) -> bool:
-        return bool(
-            self.closings or self.waiters or self.grants or self.accounts or self.keys or self.holds or self.entries
-        )
+    until_ms: int
+    burn: list[Grant]
+    meters: list[Meter]
+    barred: str
+    special: bool
 
 
 class Image:
@@ -67,32 +69,57 @@ class Image:
         self.next_seq = 1
         self.card_version = 0  # of the rate card, known with the file
         self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
-        self._burn: dict[tuple[str, ...], tuple[int, list[Grant]]] = {}  # by path, with the time until which it holds
+        self.once: dict[str, int] = {}  # what was charged under an Idempotency-Key, and when: the oldest first
+        self.uncounted: list[Meter] = []  # of caps that are younger than records that count
+        self._standing: dict[tuple[str, ...], Standing] = {}
 
     # -- grants -------------------------------------------------------------------------------------------------
 
     def burn_list(self, path: tuple[str, ...], now_ms: int) -> list[Grant]:
-        """The live grants of every node on the path, in burn order, renewed and expired up to now. Raises NotFound."""
-        known = self._burn.get(path)
-        if known is None or now_ms >= known[0]:
-            known = self._refreshed(path, now_ms)
-        return known[1]
+        """The live grants of every node on the path, in burn order. Raises NotFound."""
+        return self.standing(path, now_ms).burn
 
-    def _refreshed(self, path: tuple[str, ...], now_ms: int) -> tuple[int, list[Grant]]:
+    def standing(self, path: tuple[str, ...], now_ms: int) -> Standing:
+        """As it is now: grants are renewed and expired. Raises NotFound."""
+        known = self._standing.get(path)
+        if known is None or now_ms >= known.until_ms:
+            known = self._refreshed(path, now_ms)
+        return known
+
+    def _refreshed(self, path: tuple[str, ...], now_ms: int) -> Standing:
         nodes = [self.accounts[name] for name in path if name in self.accounts]
         if len(nodes) < len(path):
             raise NotFound(f"no tenant {path[-1]!r}")
         for account in nodes:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
-        live = [grant for account in nodes for grant in account.grants if grant.live(now_ms)]
-        known = self._burn[path] = min(account.next_event_ms for account in nodes), sorted(live, key=burn_key)
+        live = sorted((grant for account in nodes for grant in account.grants if grant.live(now_ms)), key=burn_key)
+        known = self._standing[path] = Standing(
+            min(account.next_event_ms for account in nodes),
+            live,
+            [meter for account in nodes for meter in account.meters],
+            next((account.id for account in nodes if account.status != "active"), ""),
+            any(grant.special for grant in live),
+        )
         return known
 
     def changed(self, account: Account) -> None:
-        """Its grants or its plan did: whatever is drawn on by its path is looked at again."""
+        """Its grants, caps, plan or place did: whatever is drawn on by its path is looked at again."""
         account.next_event_ms = 0
-        self._burn.clear()
+        self._standing.clear()
+
+    def fit(self, account: Account, now_ms: int, counting: Mapping[str, Counting] | None = None) -> None:
+        """Its caps are those of its plan and its own. Who fits many finds out once what there is to count."""
+        plan = self.plans.get(account.plan)
+        wanted = merged(plan.caps if plan else {}, account.caps)
+        if new := metering.fit(self.changes, account, wanted, self.zone, self.next_seq):
+            found = self.counting() if counting is None else counting
+            metering.count_present(new, found.get(account.id) or Counting(), now_ms)
+            self.uncounted += (meter for meter in new if meter.counted_to)
+        self.changed(account)
+
+    def counting(self) -> Mapping[str, Counting]:
+        return metering.by_account(self.holds.values(), self.changes.closings)
 
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
@@ -105,7 +132,7 @@ class Image:
             starts_ms = grant.starts_ms if grant.starts_ms > now_ms else NEVER_MS
             next_event_ms = min(next_event_ms, starts_ms, grant.expires_ms or NEVER_MS)
         account.next_event_ms = next_event_ms
-        self._burn.clear()
+        self._standing.clear()
 
     def _renew(self, account: Account, now_ms: int) -> int:
         """Grant what is due of the plan's offers; returns when the next is."""
@@ -170,11 +197,11 @@ class Image:
         next_ms = min(self.accounts[name].renews_ms for name in path)
         return None if next_ms == NEVER_MS else next_ms
 
-    def add_grant(self, account: Account, credits_uc: int, now_ms: int, **terms: Any) -> Grant:
+    def add_grant(self, account: Account, credits_uc: int, now_ms: int, *, card: str = STANDARD, **terms: Any) -> Grant:
         """Append a grant and its entry. The caller has looked for an earlier one with the same key."""
         grant = Grant(
             id=f"g{len(self.grants) + 1:08d}", account=account.id, granted=credits_uc, available=credits_uc,
-            card="standard", created_ms=now_ms, **terms,
+            card=card, created_ms=now_ms, **terms,
         )  # fmt: skip
         self.keep_grant(grant)
         self.note(now_ms, grant, "granted", credits_uc)
@@ -202,9 +229,9 @@ class Image:
         self.changes.entries.append((now_ms, account or grant.account, grant.id, kind, uc))
 
     def repay(self, account: Account, now_ms: int) -> None:
-        """Debt is repaid from whatever the account may draw on, before anything else is."""
+        """Debt is repaid from whatever the account may draw on for everything, before anything else is."""
         for grant in self.burn_list(account.path, now_ms):
-            uc = min(account.debt_uc, grant.available)
+            uc = min(account.debt_uc, grant.available) if grant.scope is None else 0
             if uc:
                 grant.available -= uc
                 grant.spent += uc
@@ -216,21 +243,14 @@ class Image:
 
     # -- holds --------------------------------------------------------------------------------------------------
 
-    def hold_parts(self, burn: list[Grant], need_uc: int) -> list[tuple[Grant, int]]:
-        """Move `need_uc`, which the grants must have, from available to reserved."""
-        parts = []
-        for grant in burn:
-            if need_uc <= 0:
-                break
-            uc = grant.available
-            if uc:
-                if uc > need_uc:
-                    uc = need_uc
-                grant.available -= uc
-                grant.reserved += uc
-                need_uc -= uc
-                parts.append((grant, uc))
-        return parts
+    def open(self, hold: Hold, meters: list[Meter]) -> None:
+        """Take what it holds out of the grants, and room of the caps."""
+        for grant, uc in hold.parts:
+            grant.available -= uc
+            grant.reserved += uc
+        if meters:
+            hold.marks = metering.mark(meters, hold.reserved_uc, hold.opened_ms)
+        self.holds[hold.charge_id] = self.young[hold.charge_id] = hold
 
     def pay(self, hold: Hold, charged_uc: int, now_ms: int) -> tuple[dict[str, int], int]:
         """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid."""
@@ -252,9 +272,37 @@ class Image:
             left_uc = self._pay_from_others(hold, left_uc, parts, now_ms)
         return parts, left_uc
 
+    def pay_split(
+        self, hold: Hold, usage: Usage, served: tuple[str, str], capped: bool, now_ms: int
+    ) -> tuple[dict[str, int], list[dict[str, object]], int]:
+        """As `pay`, by units and each grant's own card: the parts, the units of each, and what nothing paid.
+
+        `capped`: only what was held pays, and what it does not reach is forgiven.
+        """
+        offer = next(one for one in hold.quote.offers if (one.model, one.backend) == served)
+        own = []
+        for grant, held_uc in hold.parts:
+            grant.reserved -= held_uc
+            grant.available += held_uc
+            own.append((grant, held_uc))
+        burn = [] if capped else self.burn_list(hold.quote.account_path, now_ms)
+        found = shares(chain(own, ((g, g.available) for g in burn)), offer, usage.quantities, capped=capped)
+        parts = {}
+        for share in found:
+            if share.grant is not None and share.uc:
+                share.grant.available -= share.uc
+                share.grant.spent += share.uc
+                parts[share.grant.id] = share.uc
+                self.changes.grants[share.grant.id] = share.grant
+        for grant, _ in own:
+            if grant.over(now_ms):
+                self.expire(grant, now_ms)
+        unpaid_uc = sum(share.uc for share in found if share.grant is None)
+        return parts, [share.value for share in found], unpaid_uc
+
     def _pay_from_others(self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
         for grant in self.burn_list(hold.quote.account_path, now_ms):
-            uc = min(grant.available, left_uc)
+            uc = 0 if grant.special else min(grant.available, left_uc)
             if uc:
                 grant.available -= uc
                 grant.spent += uc
@@ -285,11 +333,24 @@ class Image:
             self.changes.holds[hold.charge_id] = None
         else:
             del self.young[hold.charge_id]
+        if hold.marks:
+            metering.settle(self.changes, hold, receipt)
+        if hold.quote.once and receipt.settled and "partial" not in receipt.flags:
+            self.once[hold.quote.once] = now_ms
+            self.changes.once[hold.quote.once] = now_ms, hold.charge_id
         if numbered:
             self.changes.closings.append((receipt, hold, now_ms))
         else:
             receipt.durable = True
         self.remember(hold.charge_id, receipt)
+
+    def forget_once(self, now_ms: int) -> bool:
+        """What is older than a day; whether there was any."""
+        old = list(takewhile(lambda once: self.once[once] < now_ms - ONCE_MS, self.once))
+        for once in old:
+            del self.once[once]
+            self.changes.once[once] = None
+        return bool(old)
 
     def store_old(self, now: float) -> bool:
         """Queues the holds that have become old enough to be written; whether there are any."""

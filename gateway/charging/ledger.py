@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
-from gateway.charging.affording import burn_list, exhausted
+from gateway.charging.affording import active, afforded, standing, unused
 from gateway.charging.cards import CARD, Rates
-from gateway.charging.grants import PACK_PRIORITY, Grant
+from gateway.charging.counting import count_back
+from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
 from gateway.charging.preview import Terms
@@ -23,11 +24,12 @@ from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
-from gateway.config.model import Limits, Plan
-from gateway.errors import Conflict, StoreUnavailable
+from gateway.config.model import Plan
+from gateway.errors import StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
 RECOVERY_S: Final = 1.0
+T = TypeVar("T")
 
 
 async def open_ledger(
@@ -64,6 +66,7 @@ class Ledger:
         self._broken = False
         self._closing = False
         self._recovery: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
         self._writer = Writer(
             self._loop, clock, store.write, self._take, self._committed, self._commit_failed,
             lambda: len(self._image.changes.closings),
@@ -80,33 +83,26 @@ class Ledger:
         known = image.holds.get(charge_id)
         if known is not None:
             return known
-        if charge_id in image.closed:
-            raise Conflict(f"charge {charge_id} is already closed")
+        unused(image, charge_id, quote)
         now_ms = self._clock.wall_ms()
-        burn = burn_list(image, quote, now_ms)
-        available_uc = 0
-        for grant in burn:
-            available_uc += grant.available
-        max_tokens = quote.max_tokens
-        need_uc = quote.ceiling(max_tokens)
-        if need_uc > available_uc:
-            max_tokens = quote.lowered(available_uc) if clamp else 0
-            if not max_tokens:
-                raise exhausted(image, quote, now_ms, "the token package does not cover this call")
-            need_uc = quote.ceiling(max_tokens)
-        parts = image.hold_parts(burn, need_uc)
+        found = standing(image, quote, now_ms)
+        terms = afforded(image, quote, found, now_ms, clamp=clamp)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
-        hold = Hold(charge_id, quote, max_tokens, need_uc, parts, now_ms, due)
-        image.holds[charge_id] = image.young[charge_id] = hold
+        hold = Hold(charge_id, quote, terms.max_tokens, terms.need_uc, terms.parts, now_ms, due)
+        hold.covered = terms.covered
+        image.open(hold, found.meters)
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
 
     def hold_nothing(self, charge_id: str, quote: Quote) -> None:
-        """For what is free and settled in the same step: an exhausted tenant is served. Raises StoreUnavailable."""
-        image, now = self._usable(), self._clock.now()
-        hold = Hold(charge_id, quote, None, 0, [], self._clock.wall_ms(), now)
-        image.holds[charge_id] = image.young[charge_id] = hold
+        """For what is free and settled in the same step: an exhausted tenant is served.
+
+        Raises StoreUnavailable, AccountNotActive.
+        """
+        image, now, now_ms = self._usable(), self._clock.now(), self._clock.wall_ms()
+        active(image, quote, now_ms)
+        image.open(Hold(charge_id, quote, None, 0, [], now_ms, now), [])
 
     def dispatched(self, charge_id: str, backend: str, model: str) -> None:
         """From here on the backend may have worked. Raises StoreUnavailable when the hold was lost with the store."""
@@ -137,13 +133,20 @@ class Ledger:
         charged_uc = cost_uc(usage.quantities, rates)
         if status_flags:
             charged_uc = shared_uc(charged_uc, flags)
-        if flags and ("bad_usage" in flags or "estimated" in flags):  # not reported: never more than was held
+        capped = bool(flags) and ("bad_usage" in flags or "estimated" in flags)
+        if capped:  # not reported: never more than was held
             charged_uc = max(0, min(charged_uc, hold.reserved_uc))
         now_ms = self._clock.wall_ms()
-        parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
+        split: Sequence[Mapping[str, object]] = ()
+        if hold.covered is None:
+            parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
+        else:
+            parts, split, unpaid_uc = image.pay_split(hold, usage, (model_served, backend), capped, now_ms)
+            charged_uc = sum(parts.values()) + unpaid_uc
         debt_uc = image.book(hold, charged_uc, unpaid_uc)
         cost = provider_cost(usage.quantities, price)
         receipt = Receipt("settled", usage, model_served, backend, charged_uc, unpaid_uc, debt_uc, parts, cost, flags)
+        receipt.split = split
         image.close(hold, receipt, now_ms, numbered=True)
         return self._receipt_future(receipt)
 
@@ -181,6 +184,8 @@ class Ledger:
         overdue = [hold for hold in self._image.holds.values() if hold.overdue(now_ms, now)]
         for hold in overdue:
             self._void(hold, "expired", ("overdue",))
+        if self._image.forget_once(now_ms):
+            self._writer.kick()
         return len(overdue)
 
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
@@ -193,35 +198,13 @@ class Ledger:
 
     # -- tenants, keys and grants -------------------------------------------------------------------------------
 
-    def add_tenant(
-        self, tenant: str, plan: str, parent: str | None = None, tags: Sequence[str] = ()
-    ) -> tuple[Account, asyncio.Future[Receipt]]:
-        """Raises Conflict when it exists, NotFound for the parent, InvalidValue for the plan or the depth."""
-        now_ms = self._clock.wall_ms()
-        account = directory.add_account(self._usable(), tenant, plan, parent, tuple(tags), now_ms)
-        return account, self._receipt_future(Receipt())
+    def change(self, step: Callable[..., T], *terms: Any) -> tuple[T, asyncio.Future[Receipt]]:
+        """A change of the image by a function of `directory`, which gets the time as its last argument.
 
-    def add_key(
-        self, tenant: str, key_hash: str, name: str = "", expires_ms: int | None = None, limits: Limits | None = None
-    ) -> tuple[Key, asyncio.Future[Receipt]]:
-        """Raises Conflict when the hash is known."""
-        key = directory.add_key(self._usable(), tenant, key_hash, name, expires_ms, limits, self._clock.wall_ms())
-        return key, self._receipt_future(Receipt())
-
-    def revoke_key(self, tenant: str, key_id: str) -> tuple[Key, asyncio.Future[Receipt]]:
-        """Revoking twice keeps the first time."""
-        key = directory.revoke_key(self._usable(), tenant, key_id, self._clock.wall_ms())
-        return key, self._receipt_future(Receipt())
-
-    def add_grant(
-        self, tenant: str, credits_uc: int, expires_ms: int | None = None, priority: int = PACK_PRIORITY,
-        source_ref: str | None = None, starts_ms: int | None = None,
-    ) -> tuple[Grant, asyncio.Future[Receipt]]:  # fmt: skip
-        """The same `source_ref` of a tenant returns its first grant. Repays debt first."""
-        image, now_ms = self._usable(), self._clock.wall_ms()
-        terms = (credits_uc, expires_ms, priority, source_ref, now_ms if starts_ms is None else starts_ms)
-        grant = directory.add_grant(image, tenant, *terms, now_ms)
-        return grant, self._receipt_future(Receipt())
+        The future is done when it is durable. Raises what the step raises, which then has changed nothing.
+        """
+        changed = step(self._usable(), *terms, self._clock.wall_ms())
+        return changed, self._receipt_future(Receipt())
 
     def apply_plan(self, account: str, plan: Plan) -> Account:
         """Create the account if it is new, and set its plan; grants of a running period stay as they are."""
@@ -317,8 +300,9 @@ class Ledger:
         self._closing = True
         if self._young_timer is not None:
             self._young_timer.cancel()
-        if self._recovery is not None:  # not cancelled: its thread would go on with a store that is closed here
-            await asyncio.wait([self._recovery])
+        # Not cancelled: their threads would go on with a store that is closed here.
+        if tasks := [task for task in (self._recovery, self._counting) if task is not None]:
+            await asyncio.wait(tasks)
         await self._writer.aclose()
         self._store.close()
 
@@ -355,7 +339,10 @@ class Ledger:
 
     def _take(self) -> Any:
         # What a lost image still had to write does not fit the file that was read again.
-        return self._image.take() if self._image.changes.any and not self._broken else None
+        if self._image.changes.any and not self._broken:
+            return self._image.take()
+        self._count_back()
+        return None
 
     def _committed(self, changes: Any, seconds: float) -> None:
         for card in changes.cards:
@@ -369,9 +356,20 @@ class Ledger:
             if kind == "expired":
                 self.on_expired(account, uc)
         self.on_commit(seconds, len(changes.closings))
+        self._count_back()
+
+    def _count_back(self) -> None:
+        """No commit is in flight: all records that a new cap lacks are in the file."""
+        if self._image.uncounted and self._counting is None and self.healthy:
+            self._counting = self._loop.create_task(self._count())
+
+    async def _count(self) -> None:
+        await count_back(self._image, self._store, self._clock.wall_ms())
+        self._counting = None
+        self._writer.kick()
 
     def _commit_failed(self, changes: Any) -> None:
-        """Whether that commit is in the file only the file can tell: refuse until it has been read again."""
+        """Only the file can tell whether that commit is in it: refuse until it has been read again."""
         self._broken = True
         for future, _ in (*changes.waiters, *self._image.changes.waiters):
             _fail(future, StoreUnavailable("the charge could not be made durable", retry_after_s=RECOVERY_S))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Mapping
 from typing import Final
@@ -10,10 +11,12 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.call import Usage
+from gateway.charging.caps import COUNTED
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
+from gateway.charging.offers import scope_of
 from gateway.charging.rating import Quote
-from gateway.charging.records import CRASH, Account, Hold, Key, Receipt
+from gateway.charging.records import CRASH, Account, Hold, Key, Receipt, Row
 from gateway.charging.schema import select_sql
 from gateway.config.model import Limits, Plan
 
@@ -35,15 +38,15 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         end.durable = True
         image.remember(charge_id, end)
         image.next_seq = seq + 1
+    _load_meters(connection, image)
+    if _has(connection, "once"):
+        image.once.update(connection.execute("SELECT digest, ms FROM once ORDER BY ms").fetchall())
     return image
 
 
 def keys(connection: sqlite3.Connection) -> list[Key]:
-    """Also of a file that an earlier version wrote and nobody has opened for writing since: it knows no limits."""
-    known = connection.execute("SELECT count(*) FROM pragma_table_info('keys') WHERE name = 'limits'").fetchone()[0]
-    sql = select_sql("keys") if known else select_sql("keys").replace(", limits FROM", ", NULL FROM")
     found = []
-    for *values, limits in connection.execute(sql):
+    for *values, limits in _rows(connection, "keys", limits="NULL"):
         key = Key(*values)
         key.limits = None if limits is None else Limits(**orjson.loads(limits))
         found.append(key)
@@ -52,14 +55,49 @@ def keys(connection: sqlite3.Connection) -> list[Key]:
 
 def accounts(connection: sqlite3.Connection) -> dict[str, Account]:
     found = {}
-    for row in connection.execute(select_sql("accounts")):
-        name, plan, parent, path, tags, *numbers = row
-        found[name] = Account(name, plan, parent, tuple(orjson.loads(path)), tuple(orjson.loads(tags)), *numbers)
+    for row in _rows(connection, "accounts", status="'active'", caps="'{}'"):
+        name, plan, parent, path, tags, *others, caps = row
+        account = Account(name, plan, parent, tuple(orjson.loads(path)), tuple(orjson.loads(tags)), *others)
+        account.caps = orjson.loads(caps)
+        found[name] = account
     return found
 
 
 def grants(connection: sqlite3.Connection) -> list[Grant]:
-    return [_grant(*row) for row in connection.execute(f"{select_sql('grants')} ORDER BY id")]
+    return [_grant(*row) for row in _rows(connection, "grants", scope="NULL")]
+
+
+def _rows(connection: sqlite3.Connection, table: str, **later: str) -> list[Row]:
+    """With a value for columns that came `later`: nobody may have opened the file for writing since."""
+    known = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
+    sql = select_sql(table)
+    for column, value in later.items():
+        if column not in known:
+            sql = re.sub(rf"\b{column}\b", value, sql)
+    return connection.execute(sql).fetchall()
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    """Nobody may have opened the file for writing since there is such a table."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
+
+
+def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
+    """What the caps of plans and accounts have used; those without a word in the file are counted from the records."""
+    for account in image.accounts.values():
+        image.fit(account, 0)  # there are no holds yet
+    if not _has(connection, "cap_use"):
+        return
+    for name, window, unit, slot_ms, used in connection.execute(f"{select_sql('cap_use')} ORDER BY slot_ms").fetchall():
+        meters = image.accounts[name].meters if name in image.accounts else []
+        meter = next((meter for meter in meters if meter.key == (window, unit)), None)
+        if meter is None:
+            image.changes.meters[name, window, unit, slot_ms] = None
+        elif slot_ms == COUNTED:
+            meter.counted_to = 0
+        else:
+            meter.restore(slot_ms, used)
+    image.uncounted = [meter for meter in image.uncounted if meter.counted_to]
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:
@@ -80,9 +118,10 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
 def _grant(
     name: str, account: str, granted: int, spent: int, expired: int, revoked: int, starts_ms: int,
     expires_ms: int | None, priority: int, card: str, source_ref: str | None, created_ms: int, period: str,
+    scope: str | None,
 ) -> Grant:  # fmt: skip
     available = granted - spent - expired - revoked
     return Grant(
         name, account, granted, available, starts_ms, expires_ms, priority, card, source_ref, created_ms, period,
-        0, spent, expired, revoked,
+        0, spent, expired, revoked, scope_of(orjson.loads(scope)) if scope else None,
     )  # fmt: skip

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
-from gateway.charging import directory, loading
-from gateway.charging.affording import exhausted
+from gateway.charging import affording, directory, loading
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote
 from gateway.charging.records import Account
@@ -25,6 +24,7 @@ class Terms:
     max_tokens: int | None
     reserved_uc: int
     available_uc: int
+    covered: frozenset[tuple[str, str]] | None = None  # model and backend of the targets that it pays for; None: all
 
 
 def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
@@ -32,18 +32,15 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
 
     Grants that are due by the clock are booked on the way, as whoever looks at an account does.
     """
+    found = affording.active(image, quote, now_ms)
     accounts = [directory.account(image, name) for name in quote.account_path]
-    left = {grant.id: grant.available for grant in image.burn_list(quote.account_path, now_ms)}
+    left = {grant.id: grant.available for grant in found.burn}
     for account in accounts:
         if account.debt_uc and not _repaid(image, account, left, now_ms):
-            raise exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
-    available_uc = sum(left.values())
-    max_tokens = quote.max_tokens
-    if quote.ceiling(max_tokens) > available_uc:
-        max_tokens = quote.lowered(available_uc) if clamp else 0
-        if not max_tokens:
-            raise exhausted(image, quote, now_ms, "the token package does not cover this call")
-    return Terms(max_tokens, quote.ceiling(max_tokens), available_uc)
+            raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
+    aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
+    afforded = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
+    return Terms(afforded.max_tokens, afforded.need_uc, sum(left.values()), afforded.covered)
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
@@ -60,7 +57,7 @@ def _repaid(image: Image, account: Account, left: dict[str, int], now_ms: int) -
     """Takes a debt out of `left`, as a reserve repays it first; False when that does not suffice."""
     debt_uc = account.debt_uc
     for grant in image.burn_list(account.path, now_ms):
-        uc = min(debt_uc, left[grant.id])
+        uc = min(debt_uc, left[grant.id]) if grant.scope is None else 0
         left[grant.id] -= uc
         debt_uc -= uc
     return not debt_uc

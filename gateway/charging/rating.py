@@ -8,7 +8,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
-UC_PER_CREDIT: Final = 1_000_000
+from gateway.charging.offers import Offer
+from gateway.charging.units import UC_PER_CREDIT
+
 PPM: Final = 1_000_000  # all of a charge; shares are millionths of it
 CACHE_HIT: Final = "cache_hit"
 _SHARE_FLAG: Final = "charge:"
@@ -65,7 +67,8 @@ class Quote:
     """What a reserve is asked for. `account_path` runs from the billing root to the tenant.
 
     `output_uc_per_token` is the dearest output rate over the targets, times the choices. `max_tokens` is None or 0
-    where there is no output (embeddings).
+    where there is no output (embeddings). `input_tokens`, `choices` and the `offers` that a call may go to are looked
+    at where grants pay by other cards, or not for everything.
     """
 
     tenant: str
@@ -79,6 +82,10 @@ class Quote:
     output_uc_per_token: int
     max_tokens: int | None
     deadline_ms: int
+    input_tokens: int = 0
+    choices: int = 1
+    offers: Sequence[Offer] = ()
+    once: str = ""  # of all calls with the same text one is charged
 
     @property
     def min_tokens(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -10,24 +10,28 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import Usage
+from gateway.charging.caps import Meter, Slot
 from gateway.charging.grants import NEVER_MS, Grant
 from gateway.charging.rating import Quote, credits_text
-from gateway.config.model import Limits
+from gateway.config.model import Caps, Limits
 
 # A new column goes before the hash and is NULL in older records: their hashes cover what they have.
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",
-    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "hash",
+    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split", "hash",
 )  # fmt: skip
-JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags")
+JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags", "split")
 Row = tuple[Any, ...]
 CRASH: Final = "crash"  # the flag of what was open when the process died
 
 
 @dataclass(slots=True)
 class Account:
-    """A node of the tree. `path` runs from the billing root to the node itself."""
+    """A node of the tree. `path` runs from the billing root to the node itself.
+
+    `status` is active, suspended (for a while) or closed (for ever): who is below one that is not active may not call.
+    """
 
     id: str
     plan: str
@@ -39,10 +43,13 @@ class Account:
     debt_uc: int = 0
     settled_uc: int = 0  # all that was charged to calls of this node
     loss_uc: int = 0
+    status: str = "active"
+    caps: Caps = field(default_factory=dict)  # its own, beside those of its plan
     owned: list[Grant] = field(default_factory=list)  # all there ever were
     grants: list[Grant] = field(default_factory=list)  # those that may still pay
     next_event_ms: int = 0  # the next start, expiry or renewal: nothing to refresh before it
     renews_ms: int = NEVER_MS  # the next renewal
+    meters: list[Meter] = field(default_factory=list)  # of the caps of its plan and its own
 
 
 @dataclass(slots=True)
@@ -89,13 +96,15 @@ class Hold:
     quote: Quote
     max_tokens: int | None
     reserved_uc: int
-    parts: list[tuple[Grant, int]]
+    parts: Sequence[tuple[Grant, int]]
     opened_ms: int
     due: float  # monotonic: when the hold is old enough to be written, 50 ms after it was opened
     dispatched: bool = False
     backend: str = ""
     model: str = ""
     stored: bool = False
+    marks: Sequence[tuple[Meter, Slot, int]] = ()  # what of which caps
+    covered: frozenset[tuple[str, str]] | None = None  # model and backend of the offers that it pays for; None: all
 
     def overdue(self, now_ms: int, now: float) -> bool:
         """By the wall clock and by the monotonic one."""
@@ -122,6 +131,7 @@ class Receipt:
     flags: tuple[str, ...] = ()
     seq: int = 0
     durable: bool = False
+    split: Sequence[Mapping[str, object]] = ()  # the units that each grant paid, where they have several cards
 
     @property
     def settled(self) -> bool:
@@ -138,7 +148,7 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
         quote.model_requested, end.model_served, end.backend, quote.card, quote.card_version, quote.card_version,
         end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
         end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
-        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms,
+        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else "[]",
     )  # fmt: skip
 
 

@@ -6,20 +6,22 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.charging.changes import Changes
 from gateway.charging.grants import Grant
-from gateway.charging.image import Changes
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
-                 "loss_uc"),
+                 "loss_uc", "status", "caps"),
     "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms", "limits"),
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
-               "card", "source_ref", "created_ms", "period"),
+               "card", "source_ref", "created_ms", "period", "scope"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
+    "cap_use": ("account", "span", "unit", "slot_ms", "used"),
+    "once": ("digest", "ms", "charge_id"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
     "rate_cards": ("card", "version", "effective_ms", "rates"),
     "records": RECORD_COLUMNS,
@@ -28,13 +30,17 @@ DDL: Final = """
 CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL, opened INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, plan TEXT NOT NULL, parent TEXT, path TEXT NOT NULL,
   tags TEXT NOT NULL, activated_ms INTEGER NOT NULL, debt_limit_uc INTEGER, debt_uc INTEGER NOT NULL,
-  settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL) WITHOUT ROWID;
+  settled_uc INTEGER NOT NULL, loss_uc INTEGER NOT NULL, status TEXT NOT NULL DEFAULT 'active',
+  caps TEXT NOT NULL DEFAULT '{}') WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS once (digest TEXT PRIMARY KEY, ms INTEGER NOT NULL, charge_id TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cap_use (account TEXT NOT NULL, span TEXT NOT NULL, unit TEXT NOT NULL,
+  slot_ms INTEGER NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (account, span, unit, slot_ms)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_hash TEXT NOT NULL UNIQUE,
   name TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER, limits TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
   spent INTEGER NOT NULL, expired INTEGER NOT NULL, revoked INTEGER NOT NULL, starts_ms INTEGER NOT NULL,
   expires_ms INTEGER, priority INTEGER NOT NULL, card TEXT NOT NULL, source_ref TEXT, created_ms INTEGER NOT NULL,
-  period TEXT NOT NULL) WITHOUT ROWID;
+  period TEXT NOT NULL, scope TEXT) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS grants_period ON grants (account, period) WHERE period <> '';
 CREATE UNIQUE INDEX IF NOT EXISTS grants_ref ON grants (account, source_ref)
   WHERE period = '' AND source_ref IS NOT NULL;
@@ -48,7 +54,8 @@ CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT 
   card_version INTEGER NOT NULL, price_version INTEGER NOT NULL, status TEXT NOT NULL, usage TEXT NOT NULL,
   usage_source TEXT NOT NULL, reserved INTEGER NOT NULL, charged INTEGER NOT NULL, overage INTEGER NOT NULL,
   debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
-  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, hash TEXT NOT NULL DEFAULT '');
+  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT NOT NULL DEFAULT '[]',
+  hash TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS chain_head (seq INTEGER NOT NULL, hash TEXT NOT NULL, covered INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (tenant);
 CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
@@ -63,8 +70,14 @@ CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT N
 """
 # By the version they lead to. DDL makes new files with all of them.
 MIGRATIONS: Final = {
-    2: "ALTER TABLE keys ADD COLUMN limits TEXT",
-    3: "ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",
+    2: ("ALTER TABLE keys ADD COLUMN limits TEXT",),
+    3: (
+        "ALTER TABLE accounts ADD COLUMN status TEXT NOT NULL DEFAULT 'active'",
+        "ALTER TABLE accounts ADD COLUMN caps TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE records ADD COLUMN split TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE grants ADD COLUMN scope TEXT",
+    ),
+    4: ("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",),
 }
 
 
@@ -79,8 +92,11 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
-WRITES: Final = {table: insert_sql(table, "REPLACE") for table in ("accounts", "keys", "grants", "holds")} | {
+_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once")
+WRITES: Final = {table: insert_sql(table, "REPLACE") for table in _REPLACED} | {
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
+    "once_gone": "DELETE FROM once WHERE digest = ?",
+    "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
     "entries": insert_sql("entries", "INSERT"),
     "rate_cards": insert_sql("rate_cards", "INSERT"),
     "chain_head": "UPDATE chain_head SET seq = ?, hash = ?",
@@ -105,6 +121,13 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
         rows.append((WRITES["entries"], changes.entries))
     if changes.keys:
         rows.append((WRITES["keys"], [_key_row(key) for key in changes.keys.values()]))
+    if changes.meters:
+        used: list[Row] = [(*key, used) for key, used in changes.meters.items() if used is not None]
+        rows.append((WRITES["cap_use"], used))
+        rows.append((WRITES["cap_use_gone"], [key for key, used in changes.meters.items() if used is None]))
+    if changes.once:
+        rows.append((WRITES["once"], [(digest, *value) for digest, value in changes.once.items() if value is not None]))
+        rows.append((WRITES["once_gone"], [(digest,) for digest, value in changes.once.items() if value is None]))
     if changes.cards:
         rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
     return rows
@@ -114,7 +137,7 @@ def _account_row(account: Account) -> Row:
     a = account
     return (
         a.id, a.plan, a.parent, _json(a.path), _json(a.tags), a.activated_ms,
-        a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc,
+        a.debt_limit_uc, a.debt_uc, a.settled_uc, a.loss_uc, a.status, _json(a.caps),
     )  # fmt: skip
 
 
@@ -128,7 +151,7 @@ def _grant_row(grant: Grant) -> Row:
     g = grant
     return (
         g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
-        g.card, g.source_ref, g.created_ms, g.period,
+        g.card, g.source_ref, g.created_ms, g.period, _json(g.scope.value) if g.scope else None,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.charging import cards, chain, loading
+from gateway.charging.caps import Meter, used_before
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
 from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
@@ -101,6 +102,14 @@ class Store:
         data = [public_record(row) for row in rows]
         return {"data": data, "next": data[-1]["seq"] if len(data) == limit and data else None}
 
+    def used_before(self, meters: list[Meter], now_ms: int) -> list[tuple[Meter, int, int]]:
+        """As `caps.used_before`."""
+        try:
+            with contextlib.closing(read_only(self.path)) as connection:
+                return used_before(connection, meters, now_ms)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
+
     def close(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
@@ -161,7 +170,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"schema version {version} is of a later gateway; this one knows {SCHEMA_VERSION}")
     for step in range(version + 1, SCHEMA_VERSION + 1):
         with transaction(connection):
-            connection.execute(MIGRATIONS[step])
+            for statement in MIGRATIONS[step]:
+                connection.execute(statement)
             if step == chain.SINCE_VERSION:
                 log.info("the ledger's records are being chained: about 10 s for a million")
                 chain.cover(connection)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway.charging import directory
+from gateway.charging.caps import Meter, text
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote, credits_text
@@ -23,7 +24,7 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
     in `ended`, for 40 days and as long as a call still holds of it: there expired and revoked belong to the sum too.
     """
     path = directory.account(image, tenant).path
-    image.burn_list(path, now_ms)
+    image.standing(path, now_ms)
     owned = [grant for name in path for grant in image.accounts[name].owned]
     grants = [grant for grant in owned if grant.live(now_ms)]
     ended = [grant for grant in owned if grant.over(now_ms) and (grant.reserved or _recent(grant, now_ms))]
@@ -37,6 +38,7 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
             {**_shown(grant), "expired": credits_text(grant.expired), "revoked": credits_text(grant.revoked)}
             for grant in ended
         ],
+        "caps": caps(image.standing(path, now_ms).meters, now_ms),
     }
 
 
@@ -59,6 +61,27 @@ def available_uc(image: Image, tenants: Sequence[str], now_ms: int) -> int:
     return sum({grant.id: grant.available for path in paths for grant in image.burn_list(path, now_ms)}.values())
 
 
+def caps(meters: Sequence[Meter], now_ms: int) -> list[dict[str, Any]]:
+    """Amounts as decimal strings, times as in the rest of the usage; null where nothing is to come back."""
+    out = []
+    for meter in meters:
+        room = meter.room(now_ms)
+        resets_ms = meter.resets_ms()
+        out.append(
+            {
+                "account": meter.account,
+                "window": meter.window,
+                "unit": meter.unit,
+                "limit": text(meter, meter.limit),
+                "used": text(meter, meter.used),
+                "held": text(meter, meter.held),
+                "left": text(meter, max(0, room)),
+                "resets_at": None if resets_ms is None else iso(resets_ms),
+            }
+        )
+    return out
+
+
 def _recent(grant: Grant, now_ms: int) -> bool:
     return grant.expires_ms is not None and now_ms - grant.expires_ms < ENDED_SHOWN_MS
 
@@ -72,6 +95,8 @@ def _shown(grant: Grant) -> dict[str, Any]:
         "spent": credits_text(grant.spent),
         "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms),
         "package": grant.source_ref,
+        "card": grant.card,
+        "scope": grant.scope.value if grant.scope else None,
     }
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from gateway.charging.directory import STATUSES
+from gateway.charging.offers import CARDS
 from gateway.cli import tables
 from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer
 from gateway.config.load import ConfigError, load
@@ -42,6 +44,16 @@ def _add_tenant(tenant: Subparsers) -> None:
     parser.add_argument("--tag", dest="tags", action="append", default=[], metavar="TAG", help="may be repeated")
     finish(parser, _tenant_add, tables.one)
     finish(tenant.add_parser("list", help="all tenants"), lambda args: Asked("GET", ("tenants",)), tables.many)
+    parser = tenant.add_parser("set", help="another plan, place or status, or caps of its own")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("--plan")
+    parser.add_argument("--parent", metavar="ID", help="move it below this tenant; - makes it a root")
+    parser.add_argument("--status", choices=STATUSES, help="closed is for ever")
+    parser.add_argument(
+        "--cap", dest="caps", action="append", type=_cap, metavar="WINDOW=AMOUNT",
+        help="such as month=5M for credits or 5h=100calls; all of its caps at once, none= takes them away",
+    )  # fmt: skip
+    finish(parser, _tenant_set, tables.one)
     parser = tenant.add_parser("show", help="one tenant")
     parser.add_argument("id", metavar="ID")
     finish(parser, lambda args: Asked("GET", ("tenants", args.id)), tables.one)
@@ -74,6 +86,15 @@ def _add_grant(grant: Subparsers) -> None:
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
     parser.add_argument("--priority", type=int, help="0 to 1000, the lowest is spent first; default 30")
     parser.add_argument("--source-ref", metavar="REF", help="the same REF again returns the first grant")
+    parser.add_argument("--card", choices=CARDS, help="raw: one credit per token of any kind; default: standard")
+    for kind in ("model", "tag", "region"):
+        parser.add_argument(
+            f"--{kind}",
+            dest=f"{kind}s",
+            action="append",
+            metavar=kind.upper(),
+            help="what it pays for; may be repeated",
+        )
     finish(parser, _grant_add, tables.one)
 
 
@@ -94,6 +115,26 @@ def _tenant_add(args: argparse.Namespace) -> Asked:
     return Asked("POST", ("tenants",), body | given(parent=args.parent))
 
 
+def _tenant_set(args: argparse.Namespace) -> Asked:
+    body = given(plan=args.plan, parent=args.parent, status=args.status)
+    if args.parent == "-":
+        body["parent"] = None
+    if args.caps is not None:
+        body["caps"] = {}
+        for window, unit, limit in args.caps:
+            if window != "none":
+                body["caps"].setdefault(window, {})[unit] = limit
+    return Asked("PATCH", ("tenants", args.id), body)
+
+
+def _cap(text: str) -> tuple[str, str, str]:
+    window, found, amount = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError("a cap is WINDOW=AMOUNT, such as month=5M or 5h=100calls")
+    calls = amount.removesuffix("calls")
+    return window, "calls" if calls != amount else "credits", calls
+
+
 def _key_add(args: argparse.Namespace) -> Asked:
     limits = given(rpm=args.rpm, tpm=args.tpm, concurrency=args.concurrency)
     body = given(name=args.name, expires_at=args.expires_at, limits=limits or None)
@@ -101,7 +142,11 @@ def _key_add(args: argparse.Namespace) -> Asked:
 
 
 def _grant_add(args: argparse.Namespace) -> Asked:
-    body = given(expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority)
+    scope = given(models=args.models, tags=args.tags, regions=args.regions)
+    body = given(
+        expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority, card=args.card,
+        scope=scope or None,
+    )  # fmt: skip
     return Asked("POST", ("tenants", args.id, "grants"), {"credits": args.credits, **body})
 
 

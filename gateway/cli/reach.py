@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
-from gateway.admin import Admin, listed, shown, shown_key
+from gateway.admin.api import Admin
+from gateway.admin.shown import listed, shown, shown_key
 from gateway.app import ledger_path, open_config_ledger
-from gateway.charging import statements
+from gateway.charging import statements, views
+from gateway.charging.preview import read_image
 from gateway.charging.records import Account
 from gateway.charging.store import LockHeld
 from gateway.charging.why import why
@@ -108,7 +110,7 @@ def _by_gateway(url: str, asked: Asked, key: str) -> Any:
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         f"{target}?{urlencode(asked.query)}" if asked.query else target,
         method=asked.method,
-        data=json.dumps(asked.body).encode() if asked.method == "POST" else None,
+        data=json.dumps(asked.body).encode() if asked.method in ("POST", "PATCH") else None,
         headers={"authorization": "Bearer " + key},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
@@ -161,7 +163,7 @@ def _by_reading(config: Config, asked: Asked) -> Any:
         case ("tenants",):
             return listed(_accounts(config, path).values(), asked.query, shown)
         case ("tenants", tenant):
-            return shown(_account(config, path, tenant))
+            return {**shown(_account(config, path, tenant)), "caps": _caps(config, path, tenant)}
         case ("tenants", tenant, "keys"):
             _account(config, path, tenant)
             return listed(statements.keys(path, tenant), asked.query, shown_key)
@@ -173,6 +175,14 @@ def _by_reading(config: Config, asked: Asked) -> Any:
         case ("charges", charge_id):
             return why(path, charge_id)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
+
+
+def _caps(config: Config, path: str, tenant: str) -> list[dict[str, Any]]:
+    image = read_image(path, config.plans, ZoneInfo(config.timezone))
+    if tenant not in image.accounts:
+        return []
+    now_ms = time.time_ns() // 1_000_000
+    return views.caps(image.standing(image.accounts[tenant].path, now_ms).meters, now_ms)
 
 
 def _account(config: Config, path: str, tenant: str) -> Account:

@@ -192,6 +192,7 @@ def _plan(name: str, value: Values) -> Plan:
     return Plan(
         name=name,
         grants=tuple(PlanGrant(grant["credits"], grant.get("every")) for grant in value.get("grants", ())),
+        caps=value.get("caps", {}),
         limits=Limits(value.get("rpm"), value.get("tpm"), value.get("concurrency")),
         exhausted=value.get("exhausted", "block"),
         allow=frozenset(value["allow"]) if "allow" in value else None,

@@ -192,6 +192,9 @@ class PlanGrant:
     every: str | None = None  # month | week | day | None: once
 
 
+Caps = Mapping[str, Mapping[str, int]]  # by window (total, month, week, day, 5h) and unit (credits in uc, calls)
+
+
 @dataclass(frozen=True)
 class Plan:
     name: str
@@ -202,6 +205,7 @@ class Plan:
     max_output: int | None = None
     priority: int = 100  # the lowest is served first
     weight: int = 1
+    caps: Caps = field(default_factory=dict)
     gone: bool = False  # not in routes.yaml any more, while the ledger has tenants with it
 
 

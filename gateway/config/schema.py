@@ -145,12 +145,14 @@ _CACHE: Final = Keys(
         "max_entry": kinds.SIZE,
     }
 )
-_GRANT: Final = Keys({"credits": kinds.CREDITS, "every": one_of("month", "week", "day")}, required=("credits",))
+CAP: Final = Keys({"credits": kinds.CREDITS, "calls": number()})
+CAPS: Final = Keys(dict.fromkeys(("total", "month", "week", "day", "5h"), CAP))
 _PLAN: Final = Keys(
     {
         "grants": Many(
             Keys({"credits": kinds.CREDITS, "every": one_of("month", "week", "day")}, required=("credits",))
         ),
+        "caps": CAPS,
         **_LIMITS,
         "exhausted": one_of("block", "payg", "downgrade", "throttle"),
         "allow": TEXTS,

@@ -81,7 +81,8 @@ class Source:
     def lose(self, path: tuple[str, ...]) -> None:
         for one in (path, (path[0], ANY, *path[2:])) if len(path) > 1 else (path,):
             self.lost.add(one)
-            self._around_lost.update(one[:length] for length in range(len(one)))
+            while one and (one := one[:-1]) not in self._around_lost:  # what is around it has all around that
+                self._around_lost.add(one)
 
     def doubts(self, path: tuple[str, ...]) -> bool:
         """Whether nothing can be said of what is missing at `path`, or in it: the problem is another, and reported."""

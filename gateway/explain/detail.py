@@ -61,12 +61,17 @@ def _breaker(target: Target, found: Findings, preview: Preview) -> str:
     )
 
 
+def _package(target: Target, found: Findings, preview: Preview) -> str:
+    return f"no grant of {found.caller.tenant} pays for it"
+
+
 def _all(words: Iterable[str]) -> str:
     return ", ".join(sorted(words))
 
 
 SAYINGS: Final[Mapping[str, Say]] = {
     "endpoint": _endpoint,
+    "package": _package,
     "capability": _capability,
     "context": _context,
     "region": _region,

@@ -124,7 +124,8 @@ class Explainer:
                 return Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens)), error
         except GatewayError as error:  # the store is away
             return unpaid, error
-        return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc), None
+        decision.keep(terms.covered)
+        return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
         """Whom dispatch would ask in turn, if each failed, and whom a limit keeps it from asking."""

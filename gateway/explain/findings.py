@@ -23,6 +23,10 @@ class Funds:
     max_tokens: int | None
     reserved_uc: int
     available_uc: int | None = None
+    covered: frozenset[tuple[str, str]] | None = None  # (model, backend) of those that it pays for; None: all
+
+    def covers(self, target: Target) -> bool:
+        return self.covered is None or (target.model.name, target.backend.name) in self.covered
 
 
 @dataclass(slots=True)
@@ -85,6 +89,8 @@ class Findings:
         for target in kept:
             if id(target) in asked:
                 out.pop(id(target), None)
+            elif self.funds is not None and not self.funds.covers(target):
+                out[id(target)] = "package"
             else:
                 out[id(target)] = "limit" if target.key in room.full else "breaker"
         return out

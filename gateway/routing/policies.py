@@ -15,6 +15,7 @@ from math import log
 from typing import Final, Protocol
 
 from gateway.call import Call
+from gateway.charging.offers import Offer, offered
 from gateway.config.model import Backend, Model, Route
 from gateway.routing.estimate import estimated_input, expected_cost, expected_output
 from gateway.routing.live import Live, Measures
@@ -40,6 +41,12 @@ class Target:
     @cached_property
     def key(self) -> tuple[str, str]:
         return self.backend.name, self.model.name
+
+    @cached_property
+    def offer(self) -> Offer:
+        """What the ledger sees of it."""
+        backend, model = self.backend, self.model
+        return offered(model.name, backend.name, backend.region or "", frozenset(model.tags), model.rates)
 
     @cached_property
     def concurrency(self) -> int:

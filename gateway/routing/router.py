@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from gateway.call import Call
@@ -39,6 +39,18 @@ class Decision:
     @property
     def all(self) -> list[Target]:
         return [*self.targets, *self.on_error, *self.on_context]
+
+    def keep(self, covered: Container[tuple[str, str]] | None) -> None:
+        """Only the targets that what was held pays for: model and backend of each; None: all."""
+        if covered is None or all((t.model.name, t.backend.name) in covered for t in self.all):
+            return
+        lists = (self.targets, self.on_error, self.on_context)
+        self.targets, self.on_error, self.on_context = (
+            [target for target in targets if (target.model.name, target.backend.name) in covered] for targets in lists
+        )
+        if not self.targets:
+            self.targets, self.on_error = self.on_error or self.on_context, ()
+        self.why += ";package"
 
     @property
     def reason(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.call import Call
+from gateway.charging.offers import Offer
 from gateway.config.model import Fallback, Model, Require, Route
 from gateway.routing.policies import Target
 
@@ -22,6 +23,7 @@ class Ceiling:
     input_rate: int
     output_rate: int
     call_rate: int
+    offers: tuple[Offer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,14 @@ def _of(
     removed: Sequence[Removed],
     lost: Sequence[Removed],
 ) -> Shortlist:
-    models = [target.model for target in (*targets, *on_error, *on_context)]
+    everything = (*targets, *on_error, *on_context)
+    models = [target.model for target in everything]
     shortest = min([model.context for model in models], default=0)
     lists = tuple(targets), tuple(on_error), tuple(on_context)
-    return Shortlist(*lists, tuple(removed), tuple(lost), _ceiling_of(models), shortest)
+    return Shortlist(*lists, tuple(removed), tuple(lost), _ceiling_of(models, everything), shortest)
 
 
-def _ceiling_of(models: Sequence[Model]) -> Ceiling:
+def _ceiling_of(models: Sequence[Model], targets: Sequence[Target]) -> Ceiling:
     return Ceiling(
         context=max([model.context for model in models], default=0),
         max_output=max([model.max_output for model in models], default=0),
@@ -125,6 +128,7 @@ def _ceiling_of(models: Sequence[Model]) -> Ceiling:
         input_rate=max([_dearest(model, "input") for model in models], default=0),
         output_rate=max([_dearest(model, "output") for model in models], default=0),
         call_rate=max([model.rates.get("calls", 0) for model in models], default=0),
+        offers=tuple(target.offer for target in targets),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.tenants import Caller
@@ -664,7 +665,7 @@ async def test_scope_says_whose_answers_they_are(play: Play, scope: str, expecte
     theatre = play([OK] * 3, scope=scope)
     stage, ledger = theatre.stage, theatre.stage.ledger
     ledger.apply_plan("u", PLAN)
-    ledger.add_tenant("t-1", "p", "t")
+    manage.add_tenant(ledger, "t-1", "p", "t")
     found = []
     for who in (caller("t"), caller("t-1", "t"), caller("u")):
         sink = ListSink()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.call import Answer, Request
+from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.config.model import Limits, Plan
 from gateway.demo.scripted import HANG, Fault, Reply, refusal
@@ -132,9 +133,9 @@ class Bench:
 
         self.ledger.dispatched = noted  # type: ignore[method-assign]
         for name, credits_uc in (("limited", 10**12), ("poor", 1_600_000_000), ("empty", 0)):
-            self.ledger.add_tenant(name, "empty")
+            manage.add_tenant(self.ledger, name, "empty")
             if credits_uc:
-                self.ledger.add_grant(name, credits_uc)
+                manage.add_grant(self.ledger, name, credits_uc)
         self.callers = {
             "demo": Caller("demo", Plan("pro"), ("demo",)),
             "limited": Caller("limited", Plan("tight", limits=Limits(rpm=1, concurrency=1)), ("limited",)),
@@ -171,7 +172,7 @@ class Bench:
 
     async def audited(self) -> list[sqlite3.Row]:
         """All records, once they are in the file and the books are right."""
-        await self.ledger.add_key("demo", f"{next(self._numbers):064x}")[1]
+        await manage.add_key(self.ledger, "demo", f"{next(self._numbers):064x}")[1]
         path = f"{self.world.path}/moma.db"
         assert audit(path) == []
         with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -229,6 +230,7 @@ async def test_cancel_while_the_commit_is_waited_for(bench: Bench) -> None:
     assert (row["status"], row["flags"]) == ("settled", "[]")
 
 
+@pytest.mark.hasty
 @pytest.mark.parametrize("calls", [150, pytest.param(1500, marks=[pytest.mark.long, ONLY_LONG])])
 async def test_cancelled_at_random_under_load(bench: Bench, calls: int) -> None:
     """Through the server, so that it is the client's leaving which cancels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -24,7 +25,8 @@ from tests.chaos.traffic import Traffic
 from tests.conftest import ADMIN_KEY
 
 PATIENT = ("first_token: 1s, idle: 1s, total: 5s", "first_token: 10s, idle: 10s, total: 30s")
-DRAIN_S, STREAM_S, STREAMS, CALLS_PER_S = 5.0, 3.0, 50, 100
+DRAIN_S, STREAMS, CALLS_PER_S = 5.0, 50, 100
+READY = b"GET /readyz HTTP/1.1\r\nhost: g\r\n\r\n"
 LATEST_END_S = DRAIN_S + 3.0  # and the time that it takes to say farewell, on a machine that does other things too
 
 
@@ -74,7 +76,7 @@ class Parent:
 
 @pytest.fixture
 async def parent(tmp_path: Path) -> AsyncIterator[tuple[Parent, Traffic, GatewayProcess]]:
-    traffic = Traffic(stream_s=STREAM_S, rng=random.Random(7))
+    traffic = Traffic(stream_s=1.0, rng=random.Random(7))
     async with ScriptedBackend() as backend:
         backend.script(traffic.reply)
         gateway = GatewayProcess(tmp_path, backend.base_url, backend.base_url)
@@ -85,19 +87,24 @@ async def parent(tmp_path: Path) -> AsyncIterator[tuple[Parent, Traffic, Gateway
         parent.kill()
 
 
-@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=[pytest.mark.long, ONLY_LONG])])
-async def test_restarts_under_load(parent: tuple[Parent, Traffic, GatewayProcess], restarts: int) -> None:
+@pytest.mark.parametrize(
+    ("restarts", "stream_s"), [(2, 1.0), pytest.param(20, 3.0, marks=[pytest.mark.long, ONLY_LONG])]
+)
+async def test_restarts_under_load(
+    parent: tuple[Parent, Traffic, GatewayProcess], restarts: int, stream_s: float
+) -> None:
     holder, traffic, gateway = parent
+    traffic.stream_s = stream_s
     running, rng, began = True, random.Random(8), time.monotonic()
     await holder.start()
     load = [asyncio.create_task(traffic.streams(holder.url, lambda: running, kept=False)) for _ in range(STREAMS)]
     load.append(asyncio.create_task(traffic.calls(holder.url, CALLS_PER_S, lambda: running)))
     try:
         for _ in range(restarts):
-            await asyncio.sleep(rng.uniform(1.0, 4.0))
+            await asyncio.sleep(stream_s * rng.uniform(0.3, 1.3))
             await holder.stop()
             await holder.start()
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(stream_s)
     finally:
         running = False
         took_s = time.monotonic() - began
@@ -119,14 +126,14 @@ async def test_who_uses_a_connection_at_once_again_is_served_over_it(
 ) -> None:
     """The head of the stream has allowed it, and was sent before anybody knew of a shutdown."""
     holder, traffic, gateway = parent
-    traffic._stream_s, running = 1.0, True
+    traffic.stream_s, running = 0.5, True
     await holder.start()
     load = [asyncio.create_task(traffic.streams(holder.url, lambda: running)) for _ in range(STREAMS)]
     for _ in range(2):
-        await asyncio.sleep(2.3)
+        await asyncio.sleep(2.3 * traffic.stream_s)
         await holder.stop()
         await holder.start()
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(2 * traffic.stream_s)
     running = False
     await asyncio.gather(*load)
     await holder.stop()
@@ -139,11 +146,11 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_end_comes_in_time
     parent: tuple[Parent, Traffic, GatewayProcess],
 ) -> None:
     holder, traffic, gateway = parent
-    traffic._stream_s = 30.0
+    traffic.stream_s = 30.0
     gateway.routes.write_text(gateway.routes.read_text().replace("drain: 5s", "drain: 500ms"))
     await holder.start()
     stream = asyncio.create_task(traffic.streams(holder.url, lambda: not traffic.failed))
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(0.5)
     await holder.stop()
     await stream
     assert len(traffic.failed) == 1
@@ -158,14 +165,19 @@ async def test_connections_without_a_call_end_it_late_but_not_for_long(
     holder, traffic, _ = parent
     await holder.start()
     await traffic.calls(holder.url, 5, iter([True, True, False]).__next__)
-    silent = await asyncio.open_connection(*holder.listener.getsockname())
+    silent, asking = [await asyncio.open_connection(*holder.listener.getsockname()) for _ in range(2)]
     await asyncio.sleep(0.1)
     stop = asyncio.create_task(holder.stop())
-    await asyncio.sleep(0.1)
-    silent[1].write(b"GET /readyz HTTP/1.1\r\nhost: g\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        while not asking[0].at_eof():  # until it knows that it is to end
+            asking[1].write(READY)
+            await asking[0].read(4096)
+            await asyncio.sleep(0.01)
+    silent[1].write(READY)
     last = await silent[0].read()
     assert last.startswith(b"HTTP/1.1 503")
     assert b"connection: close" in last
     await stop
     assert holder.ends_s[0] < 3.0
     silent[1].close()
+    asking[1].close()

@@ -22,8 +22,8 @@ WORDS = 10
 class Traffic:
     """Over kept connections, as SDKs have them.
 
-    State: what failed, with the time; how many calls and streams were complete, by the generation that served them; the
-    longest time a call took.
+    State: how long streams take; what failed, with the time; how many calls and streams were complete, by the
+    generation that served them; the longest time a call took.
     """
 
     def __init__(self, *, stream_s: float, rng: random.Random) -> None:
@@ -31,7 +31,7 @@ class Traffic:
         self.complete: Counter[str] = Counter()
         self.generations: set[str] = set()
         self.slowest_s = 0.0
-        self._stream_s = stream_s
+        self.stream_s = stream_s
         self._rng = rng
         self._began = time.monotonic()
         self._calls: set[asyncio.Task[None]] = set()
@@ -43,7 +43,7 @@ class Traffic:
             message = {"role": "assistant", "content": "ok"}
             whole = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
             return Reply(body={"id": "x", "object": "chat.completion", **whole}, before=(0.01,))
-        word, pause = event(choices=[{"index": 0, "delta": {"content": "word "}}]), self._stream_s / WORDS
+        word, pause = event(choices=[{"index": 0, "delta": {"content": "word "}}]), self.stream_s / WORDS
         last = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
         pieces: list[bytes | float] = [word, pause] * WORDS
         return Reply(stream=[*pieces, last, event(choices=[], usage=usage) + b"data: [DONE]\n\n"])

@@ -56,6 +56,7 @@ class Open:
     version: int = 0  # of the rate card, at its reserve
     sent: bool = False
     written: bool = False
+    path: tuple[str, ...] = ()
 
     @property
     def held(self) -> int:
@@ -97,6 +98,9 @@ class Books:
     charged: Counter[str] = field(default_factory=Counter)
     loss: Counter[str] = field(default_factory=Counter)
     version: int = 1
+    barred: set[str] = field(default_factory=set)
+    caps: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
+    uses: list[tuple[tuple[str, ...], int, int, int]] = field(default_factory=list)  # path, opened, credits, calls
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -133,15 +137,21 @@ class Books:
         self.pots.append(Pot(owner, uc, starts, ends, priority, self.now, uc))
         self.repay(owner)
 
-    def live(self, tenant: str) -> list[Pot]:
-        path = self.paths[tenant]
+    def move(self, name: str, parent: str) -> None:
+        """What is under way ends where it began."""
+        cut = len(self.paths[name]) - 1
+        for one, path in self.paths.items():
+            if name in path:
+                self.paths[one] = (*self.paths[parent], *path[cut:])
+
+    def live(self, path: tuple[str, ...]) -> list[Pot]:
         return [p for p in self.pots if p.owner in path and p.starts <= self.now and not p.over(self.now)]
 
-    def draw(self, tenant: str, uc: int) -> list[tuple[Pot, int]]:
+    def draw(self, path: tuple[str, ...], uc: int) -> list[tuple[Pot, int]]:
         """Take up to `uc` out of what the tenant may spend, what burns first at first."""
         parts = []
         never = 1 << 70
-        for pot in sorted(self.live(tenant), key=lambda p: (p.priority, p.ends or never, p.created)):
+        for pot in sorted(self.live(path), key=lambda p: (p.priority, p.ends or never, p.created)):
             part = min(uc, pot.left)
             if part:
                 pot.left -= part
@@ -150,7 +160,7 @@ class Books:
         return parts
 
     def repay(self, name: str) -> None:
-        for pot, uc in self.draw(name, self.debt[name]):
+        for pot, uc in self.draw(self.paths[name], self.debt[name]):
             pot.spent += uc
             self.debt[name] -= uc
 
@@ -158,20 +168,42 @@ class Books:
 
     def reserve(self, call: Open, input_uc: int, rate: int, *, clamp: bool) -> bool:
         """`call.tokens` is what is asked for, and then what was granted."""
-        for name in self.paths[call.tenant]:
+        call.path = self.paths[call.tenant]
+        for name in call.path:
             self.repay(name)
             if self.debt[name]:
                 return False
-        free = sum(pot.left for pot in self.live(call.tenant))
+        rooms = self.rooms(call.path)
+        if self.barred & {*call.path} or any(unit == "calls" and room < 1 for unit, room in rooms):
+            return False
+        free = min(
+            [sum(pot.left for pot in self.live(call.path)), *(room for unit, room in rooms if unit == "credits")]
+        )
         if input_uc + rate * call.tokens > free:
             fits = min(call.tokens, max(0, free - input_uc) // rate) if clamp else 0
             if fits < max(1, min(LEAST_CLAMPED, call.tokens)) or input_uc > free:
                 return False
             call.tokens = fits
-        call.parts = self.draw(call.tenant, input_uc + rate * call.tokens)
+        call.parts = self.draw(call.path, input_uc + rate * call.tokens)
         call.version = self.version
         self.calls[call.name] = call
         return True
+
+    def rooms(self, path: tuple[str, ...]) -> list[tuple[str, int]]:
+        """What each cap on the path leaves, by all that ever was: nothing is summed up in between."""
+        return [
+            (unit, limit - self.used(name, window, unit) - self.held(name, window, unit))
+            for name in path
+            for (window, unit), limit in self.caps.get(name, {}).items()
+        ]
+
+    def used(self, name: str, window: str, unit: str) -> int:
+        counting = [use for use in self.uses if name in use[0] and counts(window, use[1], self.now)]
+        return sum(use[2] if unit == "credits" else use[3] for use in counting)
+
+    def held(self, name: str, window: str, unit: str) -> int:
+        counting = [c for c in self.calls.values() if name in c.path and counts(window, c.opened, self.now)]
+        return sum(call.held if unit == "credits" else 1 for call in counting)
 
     def settle(self, name: str, cost: int, flags: tuple[str, ...]) -> int:
         """From what the call holds, then from what else it may spend, then as debt, at most what it held; then lost."""
@@ -183,7 +215,7 @@ class Books:
             due -= used
             paid.append((pot, used))
             self.give_back(pot, held - used)
-        paid += self.draw(call.tenant, due)
+        paid += self.draw(call.path, due)
         for pot, uc in paid:
             pot.spent += uc
         unpaid = charged - sum(uc for _, uc in paid)
@@ -191,6 +223,7 @@ class Books:
         self.debt[call.tenant] += debt
         self.loss[call.tenant] += unpaid - debt
         self.charged[call.tenant] += charged
+        self.uses.append((call.path, call.opened, charged, int("cache_hit" not in flags)))
         self.record(call, "settled", flags, charged, debt, unpaid - debt, paid)
         self.closed[name] = charged
         return charged
@@ -246,6 +279,15 @@ class Books:
                 tuple(parts), flags,
             )
         )  # fmt: skip
+
+
+def counts(window: str, then: int, now: int) -> bool:
+    """Whether what was used then is of the window that runs now."""
+    if window == "day":
+        return (then + SHANGHAI_MS) // DAY_MS == (now + SHANGHAI_MS) // DAY_MS
+    if window == "5h":
+        return now < then - then % 300_000 + 300_000 + 5 * 3_600_000
+    return window == "total"
 
 
 def period(since: int, every: str | None, now: int) -> tuple[int, int | None]:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.app import App
 from gateway.call import Usage
+from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.cards import Rates
 from gateway.charging.ledger import Ledger, open_ledger
@@ -144,7 +145,7 @@ async def test_plans_and_tenants_of_a_reload_outlive_a_store_that_failed(tmp_pat
     ledger.follow({"p": plan(10**6)}, {"t": "p"})
     assert ledger.tenant("new").plan == "q", "it is left alone"
     with pytest.raises(InvalidValue):
-        ledger.add_tenant("late", "q")
+        manage.add_tenant(ledger, "late", "q")
     await ledger.aclose()
 
 

@@ -146,11 +146,11 @@ async def test_the_chain_goes_on_after_a_restart(path: str, tmp_path: Path) -> N
     assert verified(path).records == 5
 
 
-def as_version_2(path: str) -> None:
+def as_version_3(path: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE records DROP COLUMN hash")
         connection.execute("DROP TABLE chain_head")
-        connection.execute("UPDATE meta SET schema_version = 2")
+        connection.execute("UPDATE meta SET schema_version = 3")
         connection.commit()
 
 
@@ -159,7 +159,7 @@ async def test_a_ledger_without_hashes_is_covered_from_its_first_record(
 ) -> None:
     monkeypatch.setattr(chain, "KEPT_EVERY", 2)
     hashes = rows(path, "SELECT hash FROM records ORDER BY seq")
-    as_version_2(path)
+    as_version_3(path)
     assert audit(path) == []  # read before it is opened
     ledger = await opened(tmp_path, FakeClock())
     await charge(ledger, "ch-4", 5)
@@ -181,7 +181,7 @@ async def test_a_ledger_without_hashes_is_covered_from_its_first_record(
     ],
 )
 async def test_hashes_are_missing_nowhere_else(path: str, tmp_path: Path, forged: str) -> None:
-    as_version_2(path)
+    as_version_3(path)
     ledger = await opened(tmp_path, FakeClock())
     for number in range(4, 7):
         await charge(ledger, f"ch-{number}", 5)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.call import Usage
+from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger
 from gateway.errors import StoreUnavailable
@@ -59,7 +60,7 @@ async def test_a_call_that_outlives_a_failed_commit_gets_no_answer_for_nothing(t
     ledger = await opened(tmp_path, clock)
     await hold(ledger, "long", "failing")
     clock.advance(60)  # both holds are written
-    await ledger.add_key("t", "00")[1]
+    await manage.add_key(ledger, "t", "00")[1]
     fail_next(ledger, "commit")
     with pytest.raises(StoreUnavailable):
         await settle(ledger, "failing", 50)
@@ -93,7 +94,7 @@ async def test_settling_what_was_closed_otherwise_fails(tmp_path: Path, end: str
 
 
 async def only_record(ledger: Ledger) -> dict[str, Any]:
-    await ledger.add_key("t", "00")[1]
+    await manage.add_key(ledger, "t", "00")[1]
     [record] = ledger.charges("t")["data"]
     return dict(record)
 
@@ -122,7 +123,7 @@ def disk_full(path: Path) -> Iterator[None]:
 
 async def test_a_full_disk_refuses_and_recovers_without_a_restart(tmp_path: Path) -> None:
     ledger = await opened(tmp_path, FakeClock(), 10**9)
-    await ledger.add_key("t", "00")[1]
+    await manage.add_key(ledger, "t", "00")[1]
     await hold(ledger, "a", "b")
     with disk_full(tmp_path / "l.db-wal"):
         with pytest.raises(StoreUnavailable):
@@ -178,10 +179,10 @@ async def test_a_row_that_cannot_be_written_does_not_end_the_writer(tmp_path: Pa
     await recovered(ledger)
     inner, ledger._writer._write = ledger._writer._write, _defect
     with pytest.raises(StoreUnavailable):
-        await ledger.add_key("t", "00")[1]
+        await manage.add_key(ledger, "t", "00")[1]
     ledger._writer._write = inner
     await recovered(ledger)
-    await ledger.add_key("t", "00")[1]
+    await manage.add_key(ledger, "t", "00")[1]
     await ledger.aclose()
 
 
@@ -193,7 +194,7 @@ async def test_tenants_of_the_configuration_survive_a_failed_first_commit(tmp_pa
     ledger = await opened(tmp_path, FakeClock())
     fail_next(ledger, "commit")  # with the tenant itself in it
     with pytest.raises(StoreUnavailable):
-        await ledger.add_key("t", "00")[1]
+        await manage.add_key(ledger, "t", "00")[1]
     await recovered(ledger)
     await hold(ledger, "a")
     assert (await settle(ledger, "a", 50)).charged_uc == 50

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.grants import period_bounds, period_number
 from gateway.charging.ledger import Ledger, open_ledger
@@ -30,8 +31,8 @@ async def family(path: Path, pool_uc: int = 1000) -> Ledger:
     """family > team > ann, ben; the pool is on the family."""
     ledger = await open_ledger(f"{path}/l.db", FakeClock(), "UTC", {"p": plan(0)})
     for name, parent in (("family", None), ("team", "family"), ("ann", "team"), ("ben", "team")):
-        await ledger.add_tenant(name, "p", parent)[1]
-    ledger.add_grant("family", pool_uc)
+        await manage.add_tenant(ledger, name, "p", parent)[1]
+    manage.add_grant(ledger, "family", pool_uc)
     return ledger
 
 
@@ -43,7 +44,7 @@ async def end(ledger: Ledger, path: Path) -> None:
 
 async def test_members_draw_on_the_pool_of_their_ancestors(tmp_path: Path) -> None:
     ledger = await family(tmp_path)
-    ledger.add_grant("ann", 50, priority=10)
+    manage.add_grant(ledger, "ann", 50, priority=10)
     await ledger.reserve("a", member("family", "team", "ann"), clamp=False)
     await ledger.reserve("b", member("family", "team", "ben"), clamp=False)
     for name in "ab":
@@ -61,7 +62,7 @@ async def test_members_draw_on_the_pool_of_their_ancestors(tmp_path: Path) -> No
 
 async def test_a_pool_is_shared_to_the_last_and_siblings_do_not_pay_each_other(tmp_path: Path) -> None:
     ledger = await family(tmp_path, 300)
-    ledger.add_grant("ben", 500)
+    manage.add_grant(ledger, "ben", 500)
     await ledger.reserve("a", member("family", "team", "ann"), clamp=False)
     with pytest.raises(QuotaExhausted):
         await ledger.reserve("b", member("family", "team", "ann"), clamp=False)
@@ -79,7 +80,7 @@ async def test_debt_of_a_member_blocks_it_alone_and_the_pool_repays(tmp_path: Pa
     assert (ledger.tenant("ann").debt_uc, ledger.tenant("ann").loss_uc) == (150, 0)
     with pytest.raises(QuotaExhausted):
         await ledger.reserve("b", member("family", "team", "ann", input_uc=0, max_tokens=None), clamp=False)
-    ledger.add_grant("family", 500)
+    manage.add_grant(ledger, "family", 500)
     await ledger.reserve("c", member("family", "team", "ann"), clamp=False)
     assert ledger.tenant("ann").debt_uc == 0
     assert ledger.usage("family")["available"] == "0.00015"  # 500 less the debt and the hold
@@ -89,9 +90,9 @@ async def test_debt_of_a_member_blocks_it_alone_and_the_pool_repays(tmp_path: Pa
 async def test_a_tree_is_at_most_six_deep(tmp_path: Path) -> None:
     ledger = await open_ledger(f"{tmp_path}/l.db", FakeClock(), "UTC", {"p": plan(0)})
     for depth in range(6):
-        ledger.add_tenant(f"n{depth}", "p", f"n{depth - 1}" if depth else None)
+        manage.add_tenant(ledger, f"n{depth}", "p", f"n{depth - 1}" if depth else None)
     with pytest.raises(InvalidValue):
-        ledger.add_tenant("n6", "p", "n5")
+        manage.add_tenant(ledger, "n6", "p", "n5")
     await end(ledger, tmp_path)
 
 
@@ -111,11 +112,11 @@ async def test_a_hold_is_written_after_50_ms_with_what_is_known_of_its_dispatch(
     await settle(ledger, "short", 10)
     assert rows(tmp_path, "SELECT charge_id FROM holds") == []
     clock.advance(1)
-    await ledger.add_key("t", "00")[1]
+    await manage.add_key(ledger, "t", "00")[1]
     shown = "SELECT charge_id, dispatched, backend, model FROM holds ORDER BY charge_id"
     assert rows(tmp_path, shown) == [("sent", 1, "b1", "m1"), ("sent later", 0, "", ""), ("waiting", 0, "", "")]
     ledger.dispatched("sent later", "b2", "m2")
-    await ledger.add_key("t", "01")[1]
+    await manage.add_key(ledger, "t", "01")[1]
     assert rows(tmp_path, shown)[1] == ("sent later", 1, "b2", "m2")
     await settle(ledger, "sent later", 5)
     assert len(rows(tmp_path, shown)) == 2
@@ -174,7 +175,7 @@ async def test_a_renewal_is_granted_once_over_restarts_and_plan_edits(tmp_path: 
 async def test_grants_shown_add_up_and_ended_ones_stay_for_a_while(tmp_path: Path) -> None:
     clock = FakeClock()
     ledger = await opened(tmp_path, clock, 1000, "day")
-    ledger.add_grant("t", 500, source_ref="pack")
+    manage.add_grant(ledger, "t", 500, source_ref="pack")
     await ledger.reserve("a", quote(), clamp=False)
     ledger.dispatched("a", "b", "m")
     await settle(ledger, "a", 150)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.call import Usage
+from gateway.charging import manage
 from gateway.charging.ledger import Ledger
 from gateway.charging.statements import statement
 from gateway.charging.store import LockHeld
@@ -63,9 +64,9 @@ async def test_overage_becomes_debt_then_loss_and_the_next_grant_repays(tmp_path
     assert (ledger.tenant("t").debt_uc, ledger.tenant("t").loss_uc) == (200, 300)
     with pytest.raises(QuotaExhausted):
         await ledger.reserve("b", quote(0, None), clamp=False)
-    grant, durable = ledger.add_grant("t", 500, source_ref="order-1")
+    grant, durable = manage.add_grant(ledger, "t", 500, source_ref="order-1")
     await durable
-    assert ledger.add_grant("t", 900, source_ref="order-1")[0] is grant
+    assert manage.add_grant(ledger, "t", 900, source_ref="order-1")[0] is grant
     assert (grant.spent, grant.available, ledger.tenant("t").debt_uc) == (200, 300, 0)
     ledger.check_invariants()
     await ledger.aclose()
@@ -117,7 +118,7 @@ async def test_a_void_is_numbered_only_after_dispatch(tmp_path: Path) -> None:
     await ledger.reserve("d", quote(), clamp=False)
     ledger.dispatched("d", "b", "m")
     ledger.close("d", "aborted", Usage({"output": 7}), rates={"output": 1})
-    await ledger.add_key("t", "00", "k")[1]
+    await manage.add_key(ledger, "t", "00", "k")[1]
     rows = [(r["charge_id"], r["status"]) for r in ledger.charges("t")["data"]]
     assert rows == [("b", "voided"), ("d", "settled")]
     await ledger.aclose()
@@ -127,7 +128,7 @@ async def test_a_failed_commit_refuses_until_the_file_takes_writes_again(tmp_pat
     ledger = await opened(tmp_path, FakeClock())
     await ledger.reserve("a", quote(), clamp=False)
     ledger.dispatched("a", "b", "m")
-    await ledger.add_key("t", "00", "k")[1]
+    await manage.add_key(ledger, "t", "00", "k")[1]
 
     class Failing:
         def execute(self, *_: object) -> None:

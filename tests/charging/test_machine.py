@@ -25,17 +25,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.call import Usage
+from gateway.charging import manage
 from gateway.charging.audit import audit
+from gateway.charging.directory import Edit
 from gateway.charging.ledger import open_ledger
 from gateway.charging.rating import Quote, credits_text
 from gateway.charging.reconcile import reconciled
 from gateway.charging.records import Receipt
-from gateway.errors import Conflict, QuotaExhausted, StoreUnavailable
+from gateway.errors import AccountNotActive, Conflict, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_next, recovered
 from tests.charging.model import Books, Entry, Open
 from tests.charging.walks import (
     ASKS,
     BEFORE,
+    CAPS,
     CARDS,
     GIFTS,
     HOUR_MS,
@@ -44,6 +47,7 @@ from tests.charging.walks import (
     PICKS,
     PLANS,
     START_MS,
+    TENANTS,
     USES,
     Ask,
     Gift,
@@ -89,9 +93,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.books.account("top", None, OFFERS["top"])
         for name in ("ann", "ben"):
             await self.advance(5 * HOUR_MS)  # no two plans renew in the same millisecond
-            await self.ledger.add_tenant(name, name, "top")[1]
+            await manage.add_tenant(self.ledger, name, name, "top")[1]
             self.books.account(name, "top", OFFERS[name])
-        self.key, durable = self.ledger.add_key("top", "00")
+        self.key, durable = manage.add_key(self.ledger, "top", "00")
         await durable
 
     async def open(self) -> None:
@@ -107,7 +111,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def committed(self) -> None:
         """A second revocation changes nothing, and is durable when all before it is."""
-        await self.ledger.revoke_key("top", self.key.id)[1]
+        await manage.revoke_key(self.ledger, "top", self.key.id)[1]
 
     def picked(self, pick: int, *, sent: bool | None = None) -> Open | None:
         calls = [call for call in self.books.calls.values() if sent in (None, call.sent)]
@@ -130,7 +134,7 @@ class LedgerMachine(RuleBasedStateMachine):
         fits = self.books.reserve(call, ask.input_uc, ask.rate, clamp=ask.clamp)
         try:
             hold = self.run(self.ledger.reserve(call.name, quote, clamp=ask.clamp))
-        except QuotaExhausted:
+        except (QuotaExhausted, AccountNotActive):
             assert not fits
             return None
         assert fits
@@ -240,8 +244,38 @@ class LedgerMachine(RuleBasedStateMachine):
         for owner, uc, priority, after, lasts, ref in gifts:
             starts = self.clock.ms + after
             ends = None if lasts is None else self.clock.ms + lasts
-            self.ledger.add_grant(owner, uc, ends, priority, ref, starts)
+            manage.add_grant(self.ledger, owner, uc, ends, priority, ref, starts)
             self.books.grant(owner, uc, starts, ends, priority, ref)
+
+    # -- the tree -----------------------------------------------------------------------------------------------
+
+    @rule(name=TENANTS, caps=CAPS, later=LATER)
+    def cap(self, name: str, caps: dict[str, dict[str, int]], later: int) -> None:
+        """What the tenant and those below it have used already counts."""
+        self.run(self.advance(later))
+        manage.edit(self.ledger, name, Edit(caps=caps))
+        self.books.caps[name] = {(window, unit): n for window, limits in caps.items() for unit, n in limits.items()}
+        self.run(self.counted())
+
+    async def counted(self) -> None:
+        while self.ledger._image.uncounted:
+            await self.committed()
+            await asyncio.sleep(0.001)
+
+    @rule(name=TENANTS, later=LATER)
+    def suspend(self, name: str, later: int) -> None:
+        """Or let in again."""
+        self.run(self.advance(later))
+        self.books.barred ^= {name}
+        manage.edit(self.ledger, name, Edit(status="suspended" if name in self.books.barred else "active"))
+
+    @rule(later=LATER)
+    def move(self, later: int) -> None:
+        """Ben lives at the top, or below ann."""
+        self.run(self.advance(later))
+        parent = "ann" if self.books.paths["ben"] == ("top", "ben") else "top"
+        self.books.move("ben", parent)
+        manage.edit(self.ledger, "ben", Edit(parent=parent))
 
     # -- the process and its file -------------------------------------------------------------------------------
 
@@ -279,7 +313,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.charge(call, Use(0, 50, 60))
             else:
                 dead.close(call.name, "aborted")
-        dead.add_grant("ann", 777)
+        manage.add_grant(dead, "ann", 777)
         self.copies += 1
         path, self.path = self.path, f"{self.folder.name}/l{self.copies}.db"
         for suffix in ("", "-wal"):
@@ -295,7 +329,7 @@ class LedgerMachine(RuleBasedStateMachine):
             durable: asyncio.Future[Receipt] = self.charge(call, Use(0, 100, 100))
             books.settle(call.name, self.cost(Use(0, 100, 100)), ())
         else:
-            durable = self.ledger.add_grant("ben", 60)[1]
+            durable = manage.add_grant(self.ledger, "ben", 60)[1]
             books.grant("ben", 60, self.clock.ms, None, 30, None)
         with pytest.raises(StoreUnavailable):
             await durable
@@ -328,7 +362,16 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [each for each in reconciled(self.path, self.clock.ms) if each.check != "I11"] == []
 
     def check_shown(self, name: str) -> None:
-        shown, live = self.ledger.usage(name), self.books.live(name)
+        shown, live = self.ledger.usage(name), self.books.live(self.books.paths[name])
+        used = {(cap["account"], cap["window"], cap["unit"]): (cap["used"], cap["held"]) for cap in shown["caps"]}
+        assert used == {
+            (node, *key): tuple(
+                credits_text(n) if key[1] == "credits" else str(n)
+                for n in (self.books.used(node, *key), self.books.held(node, *key))
+            )
+            for node in self.books.paths[name]
+            for key in self.books.caps.get(node, {})
+        }, "I7"
         account, books = self.ledger.tenant(name), self.books
         sums = (books.charged[name], books.debt[name], books.loss[name])
         assert (account.settled_uc, account.debt_uc, account.loss_uc) == sums

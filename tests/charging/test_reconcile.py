@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.charging import manage
 from gateway.charging.reconcile import OVERDUE_MS, reconciled
 from gateway.errors import StoreUnavailable
 from tests.charging.fakes import START_MS, FakeClock, opened, quote, settle
-from tests.charging.test_chain import as_version_2, charge, void
+from tests.charging.test_chain import as_version_3, charge, void
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ async def path(tmp_path: Path) -> str:
     await ledger.reserve("ch-1", quote(100, 0), clamp=False)
     ledger.dispatched("ch-1", "b", "m")
     await settle(ledger, "ch-1", 150)  # 50 are debt
-    ledger.add_grant("t", 1000, expires_ms=START_MS + 10_000)
+    manage.add_grant(ledger, "t", 1000, expires_ms=START_MS + 10_000)
     await charge(ledger, "ch-2", 20)
     await void(ledger, "ch-3")
     clock.advance(20_000)
@@ -77,7 +78,7 @@ def test_sums_beyond_64_bits_are_exact(path: str) -> None:
 async def test_a_hold_that_nobody_will_close(path: str, tmp_path: Path) -> None:
     clock = FakeClock()
     ledger = await opened(tmp_path, clock)
-    ledger.add_grant("t", 1000)
+    manage.add_grant(ledger, "t", 1000)
     await ledger.reserve("held", quote(deadline_ms=START_MS + 1000), clamp=False)
     clock.advance(60)
     await ledger.aclose()
@@ -87,7 +88,7 @@ async def test_a_hold_that_nobody_will_close(path: str, tmp_path: Path) -> None:
 
 
 def test_a_ledger_without_a_chain_and_one_that_is_damaged(path: str) -> None:
-    as_version_2(path)
+    as_version_3(path)
     assert told(path) == []
     with pytest.raises(StoreUnavailable, match="malformed JSON; see moma verify"):
         changed(path, "UPDATE records SET parts = '{' WHERE seq = 2")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.call import Usage
+from gateway.charging import manage
 from gateway.charging.flags import FLAGS
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import hit_flags
@@ -66,7 +68,7 @@ async def test_a_hit_pays_its_share_and_nobody_served_it(tmp_path: Path) -> None
 async def test_grants_are_told_in_burn_order_with_the_reason(tmp_path: Path) -> None:
     clock = FakeClock()
     ledger = await opened(tmp_path, clock, credits_uc=0)
-    add = ledger.add_grant
+    add = partial(manage.add_grant, ledger)
     late, _ = add("t", 500, priority=30)
     soon, _ = add("t", 30, priority=30, expires_ms=START_MS + 10_000)
     first, _ = add("t", 50, priority=10)
@@ -94,8 +96,8 @@ async def test_grants_are_told_in_burn_order_with_the_reason(tmp_path: Path) -> 
 
 async def test_what_others_hold_is_passed_over(tmp_path: Path) -> None:
     ledger = await opened(tmp_path, FakeClock(), credits_uc=0)
-    ledger.add_grant("t", 60, priority=1)
-    ledger.add_grant("t", 100, priority=2)
+    manage.add_grant(ledger, "t", 60, priority=1)
+    manage.add_grant(ledger, "t", 100, priority=2)
     await ledger.reserve("other", quote(60, 0), clamp=False)
     await charged(ledger, "a", 10, held=20)
     await ledger.aclose()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.charging.image import Changes
+from gateway.charging.changes import Changes
 from gateway.charging.writer import BUSY, ENOUGH, GAP_S, Writer
 from tests.virtual import VirtualClock
 

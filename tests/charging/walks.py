@@ -64,5 +64,10 @@ ASKS = st.builds(
     Ask, TENANTS, st.integers(0, 200), st.integers(1, 3), TOKENS,
     st.booleans(), st.sampled_from([True, True, False]), st.sampled_from(LIVES),
 )  # fmt: skip
+CAPS = st.dictionaries(
+    st.sampled_from(["total", "day", "5h"]),
+    st.dictionaries(st.sampled_from(["credits", "calls"]), st.integers(1, 8) | st.integers(100, 2000), min_size=1),
+    max_size=2,
+)
 FLAGS = st.sampled_from([(), (), (), ("bad_usage",), ("estimated",), ("partial",), ("cache_hit",)])
 USES = st.builds(Use, PICKS, st.integers(0, 100), st.integers(0, 200) | st.integers(0, 3000), FLAGS)

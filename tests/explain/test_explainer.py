@@ -13,7 +13,9 @@ import orjson
 import pytest
 
 from gateway.call import BUCKETS, Request
+from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
+from gateway.charging.offers import Scope
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.explain.explainer import ANYBODY
 from gateway.parse import parse_call
@@ -199,13 +201,24 @@ async def test_what_is_held_and_whether_the_tenant_can_pay(desk: Desk) -> None:
 
 
 async def test_output_that_the_package_does_not_cover_is_lowered(desk: Desk) -> None:
-    desk.gateway.ledger.add_tenant("tight", "poor")
-    desk.gateway.ledger.add_grant("tight", 800_000_000)
+    manage.add_tenant(desk.gateway.ledger, "tight", "poor")
+    manage.add_grant(desk.gateway.ledger, "tight", 800_000_000)
     caller = Caller("tight", PLANS["poor"], ("tight",))
     body = orjson.dumps({"model": "cheap", "messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 1000})
     funds = (await desk.gateway.explainer.explain(caller, Request("r", "chat", {}, body)))["funds"]
     assert funds["pays"]
     assert 256 <= funds["max_tokens"] < funds["lowered_from"] == 1000
+
+
+async def test_a_target_that_no_pack_pays_for_is_removed_by_the_package(desk: Desk) -> None:
+    """Explained as it is served: what is held of the pack covers the models of its scope only."""
+    scope = Scope(models=frozenset({"large"}))
+    manage.add_grant(desk.gateway.ledger, "poor", 10**12, scope=scope)
+    value = await desk.ask("cheap", "poor", max_tokens=100)
+    assert removed(value) == {("north", "small"): "package", ("south", "small"): "package"}
+    assert {row["detail"] for row in value["candidates"] if row["removed_by"]} == {"no grant of poor pays for it"}
+    assert (value["funds"]["pays"], value["reason"].endswith(";package")) == (True, True)
+    assert {target["model"] for target in value["order"]} == {"large"}
 
 
 async def test_a_debt_is_taken_off_first(desk: Desk) -> None:

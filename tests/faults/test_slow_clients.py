@@ -105,7 +105,10 @@ async def test_a_slow_reader_is_no_slow_sender(world: World) -> None:
     assert (await call)[0] == 200
 
 
-LONG = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x" * 12_000_000}}]}
+LONG = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "x" * 12_000_000}}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 9},  # or its tokens were counted
+}
 EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n' % (b"x" * 60_000)
 ENDLESS = Reply(stream=[EVENT] * 400)
 

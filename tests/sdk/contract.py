@@ -180,8 +180,14 @@ def a_backend_in_trouble_is_an_error_in_the_stream(c):
 def timeouts_are_the_clients(c):
     started = time.monotonic()
     slow = client(timeout=0.5)
-    raises(openai.APITimeoutError, None, lambda: slow.chat.completions.create(model="large", messages=said("slow")))
-    assert time.monotonic() - started < 10
+    try:  # the gateway knows of it too, and either may be the first to end the call
+        slow.chat.completions.create(model="large", messages=said("slow"))
+        raise AssertionError("no timeout")
+    except openai.APITimeoutError:
+        pass
+    except openai.InternalServerError as error:
+        assert error.code == "deadline_exceeded", error
+    assert time.monotonic() - started < 3  # the gateway's own would be 5
 
 
 async def the_async_client(base_url):

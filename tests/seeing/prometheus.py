@@ -14,7 +14,7 @@ import yaml
 from dashboards import PROMETHEUS
 
 START_S = 20.0
-STEP_S = 0.5  # of scrapes and rules: a test does not wait for the half minute of the files
+STEP_S = 0.25  # of scrapes and rules: a test does not wait for the half minute of the files
 
 
 class Prometheus:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from dashboards import BOARDS
+from gateway.charging import manage
 from gateway.demo.answers import Json
 from gateway.demo.scripted import CLOSED, Reply, Seen, refusal
 from tests.conftest import ADMIN_KEY, KEY, World
@@ -75,8 +76,8 @@ async def load(world: World) -> AsyncIterator[asyncio.Task[None]]:
     """Calls of every kind, again and again, until the context ends."""
     world.b.script(scripted)
     ledger = world.app.ledger
-    ledger.add_grant("demo", 10**15)
-    _, committed = ledger.add_grant("demo", 7_000_000, expires_ms=1_000)
+    manage.add_grant(ledger, "demo", 10**15)
+    _, committed = manage.add_grant(ledger, "demo", 7_000_000, expires_ms=1_000)
     await committed
     tight, poor = await tenant(world, "tight", "tight", 10_000), await tenant(world, "poor", "empty", 600)
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from gateway.config.model import Backend, Limits
-from gateway.demo.scripted import CLOSED, HANG
+from gateway.demo.scripted import CLOSED, Reply
 from gateway.errors import StoreUnavailable
 from gateway.metrics import Metrics, TargetState
 from gateway.status.html import Html, el, join
@@ -160,11 +160,13 @@ async def test_it_shows_what_happened(world: World) -> None:
 
 
 async def test_it_shows_calls_in_flight(world: World) -> None:
-    world.a.script(lambda _: HANG)
+    done = asyncio.Event()
+    world.a.script(lambda _: Reply(before=(done,)))
     call = asyncio.create_task(world.chat(stream=True))
     while not world.a.in_flight:
         await asyncio.sleep(0.01)
     assert rows(await shown(world))["a"][2] == "In flight 1"
+    done.set()
     await call
 
 

@@ -98,7 +98,7 @@ async def test_it_is_readable_on_every_screen_in_both_schemes(world: World, tmp_
                 await browser.open(url)
                 name = f"{url.partition('@')[2] or 'long names'}, {width} px, {scheme}"
                 assert await look(browser, name) == {"name": name, "overflow": 0, "too_wide": [], "faint": []}
-                assert pixel(await browser.picture()) == GROUND[scheme], name  # the style was let through
+                assert pixel(await browser.corner()) == GROUND[scheme], name  # the style was let through
 
 
 async def test_a_phone_gets_cards_and_a_desk_gets_tables(world: World, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ async def test_it_asks_for_nothing_beside_itself(world: World, tmp_path: Path) -
     asked = watched(world)
     async with Browser(tmp_path / "browser") as browser:
         await browser.open(f"http://admin:{ADMIN_KEY}@127.0.0.1:{world.app.port}/")
-        await browser.picture()
+        await browser.corner()
         assert await browser.value("performance.getEntriesByType('resource').length") == 0
     assert set(asked) == {"/"}
 

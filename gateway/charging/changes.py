@@ -1,0 +1,39 @@
+"""What the next commit has to write."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from gateway.charging.grants import Grant
+from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row
+
+
+@dataclass(slots=True)
+class Changes:
+    """What changed since the last batch; rows are made when the batch is taken, so they carry the latest values."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    holds: dict[str, Hold | None] = field(default_factory=dict)  # None: delete the row
+    closings: list[tuple[Receipt, Hold, int]] = field(default_factory=list)
+    entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
+    waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
+    cards: list[CardVersion] = field(default_factory=list)  # somebody waits for each
+    meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
+    once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
+
+    @property
+    def any(self) -> bool:
+        return bool(
+            self.closings
+            or self.waiters
+            or self.grants
+            or self.accounts
+            or self.keys
+            or self.holds
+            or self.entries
+            or self.meters
+            or self.once
+        )

@@ -1,0 +1,24 @@
+"""A cap that is younger than the records: they are counted beside the traffic, and added in one step."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.charging import metering
+from gateway.charging.image import Image
+from gateway.charging.store import Store
+from gateway.errors import StoreUnavailable
+
+
+async def count_back(image: Image, store: Store, now_ms: int) -> None:
+    """To be called after a commit: all records that a waiting meter lacks are in the file then."""
+    asked = image.uncounted = [meter for meter in image.uncounted if meter.kept]
+    if not asked:
+        return
+    try:
+        used = await asyncio.to_thread(store.used_before, asked, now_ms)
+    except StoreUnavailable:  # after the next commit it is tried again
+        return
+    # A cap may have gone meanwhile.
+    metering.count(image.changes, [one for one in used if one[0].kept], [meter for meter in asked if meter.kept])
+    image.uncounted = [meter for meter in image.uncounted if meter.kept and meter.counted_to]

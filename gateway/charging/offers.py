@@ -1,0 +1,74 @@
+"""What grants may pay for: scopes, and the rate cards of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway.call import TOKEN_BUCKETS
+from gateway.charging.units import UC_PER_CREDIT
+
+STANDARD: Final = "standard"
+RAW: Final = "raw"
+CARDS: Final = (STANDARD, RAW)
+KINDS: Final = ("input", "output")
+RAW_RATES: Final[Mapping[str, int]] = dict.fromkeys(TOKEN_BUCKETS, UC_PER_CREDIT)  # a credit per token, of any kind
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a grant is for; an empty set leaves that open. A model is in it by its name or by one of its tags."""
+
+    models: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    regions: frozenset[str] = frozenset()
+
+    def covers(self, offer: Offer) -> bool:
+        named = not self.models and not self.tags
+        named = named or offer.model in self.models or not self.tags.isdisjoint(offer.tags)
+        return named and (not self.regions or offer.region in self.regions)
+
+    @property
+    def value(self) -> dict[str, list[str]]:
+        """As JSON: what is not empty, in order."""
+        fields = {"models": self.models, "tags": self.tags, "regions": self.regions}
+        return {name: sorted(words) for name, words in fields.items() if words}
+
+
+def scope_of(value: Mapping[str, Any] | None) -> Scope | None:
+    return Scope(**{name: frozenset(words) for name, words in value.items()}) if value else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dearest:
+    """The most that a unit takes: uc per input token, per output token, and per call."""
+
+    input: int
+    output: int
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A target as the ledger sees it: rates in uc per unit, by card and usage bucket."""
+
+    model: str
+    backend: str
+    region: str
+    tags: frozenset[str]
+    rates: Mapping[str, Mapping[str, int]]
+    dearest: Mapping[str, Dearest] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dearest", {card: _dearest(rates) for card, rates in self.rates.items()})
+
+
+def offered(model: str, backend: str, region: str, tags: frozenset[str], rates: Mapping[str, int]) -> Offer:
+    """`rates` are those of the card standard."""
+    return Offer(model, backend, region, tags, {STANDARD: rates, RAW: {**dict.fromkeys(rates, 0), **RAW_RATES}})
+
+
+def _dearest(rates: Mapping[str, int]) -> Dearest:
+    input_, output = (max(rate for bucket, rate in rates.items() if bucket.startswith(kind)) for kind in KINDS)
+    return Dearest(input_, output, rates.get("calls", 0))
