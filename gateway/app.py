@@ -27,6 +27,7 @@ from gateway.config.model import Config
 from gateway.config.secrets import secrets_of
 from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
+from gateway.draining import Drains
 from gateway.edge import SWEEP_S, Edge
 from gateway.errors import StoreUnavailable
 from gateway.explain.asked import explained
@@ -116,6 +117,7 @@ class App:
         """
         self._draining = True
         drain_s = 0.0 if self._hurried else self._front.generation.config.server.drain_s
+        _log.info("shutting down: calls under way (%d) have %g s", self.ledger.open_holds, drain_s)
         if self._inherits:
             self._edge.stop_listening()
             await self._last_calls(drain_s)
@@ -192,6 +194,7 @@ class App:
             tokenizer=Tokenizer(),
             recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
             next_charge_id=ids("ch"),
+            drains=Drains(),
         )
 
     def _made_reloader(self, parts: Parts) -> Reloader:
@@ -292,6 +295,7 @@ class App:
                 minutes=traffic.minutes(),
                 caches=parts.caches.states(),
                 reloaded=bool(reloader.status["last_reload_successful"]),
+                waiting={"tenants": parts.tenant_waiting.count, "backends": parts.backend_waiting.count},
             )
 
         return view

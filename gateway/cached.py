@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway.backends.failures import public
 from gateway.cache.caches import Caches
 from gateway.cache.control import Control, parse_control
-from gateway.cache.flight import Facts, Flight, Reader
+from gateway.cache.flight import Budget, Facts, Flight, Reader
 from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
@@ -27,6 +27,7 @@ from gateway.clock import Clock
 from gateway.config.model import Cache, Config
 from gateway.deadline import Deadline
 from gateway.dispatch import Delivery
+from gateway.draining import Drains
 from gateway.errors import AttemptFailed, BackendRefusal, NotCached, ServiceError
 from gateway.recorder import Finished
 from gateway.tenants import Caller
@@ -117,7 +118,9 @@ class CachedCalls:
         ledger: Ledger,
         clock: Clock,
         next_charge_id: Callable[[], str],
+        drains: Drains,
     ) -> None:
+        self._drains = drains
         self.sites = sites_of(config)
         self._config = config
         self._card_version = card_version
@@ -185,10 +188,29 @@ class CachedCalls:
             budget=budget,
             facts=asked.facts,
         )
+        flight.drains = lambda: self._drains.take(flight, asked.delivery)
+        work = asked.lead(replace(asked.call, wants_usage=False, deadline_s=None), flight)
         reader = flight.join()
+        self._caches.fly(key, flight, self._flown(site, key, flight, work))
+        await self._read(reader, flight, deadline, sink, lambda: stream_end(flight, asked.call))
+
+    async def apart(self, asked: Asked, sink: Sink) -> None:
+        """A call that no cache keeps and nobody joins, and that may go on when its client leaves."""
+        call, facts = asked.call, asked.facts
+        flight = Flight(call, cache="", tenant=asked.caller.tenant, limit=0, budget=Budget(0), facts=facts)
+        flight.alone()
+        flight.drains = lambda: self._drains.take(flight, asked.delivery)
+        work = asked.lead(replace(call, deadline_s=None), flight)
+        reader = flight.join()
+        self._caches.fly_alone(flight, _landed(flight, work))
+        deadline = None if call.deadline_s is None else asked.deadline
+        await self._read(reader, flight, deadline, sink, lambda: flight.last)
+
+    async def _read(
+        self, reader: Reader, flight: Flight, deadline: Deadline | None, sink: Sink, end: Callable[[], bytes]
+    ) -> None:
+        """For the client whose call it is; a stream that ended well ends with `end`."""
         try:
-            work = asked.lead(replace(asked.call, wants_usage=False, deadline_s=None), flight)
-            self._caches.fly(key, flight, self._flown(site, key, flight, work))
             await _in_time(reader.answered(), deadline)
             if flight.answer is not None:
                 await sink.send(flight.answer)
@@ -198,10 +220,7 @@ class CachedCalls:
                 raise flight.error
             await sink.begin(200, flight.headers)
             await self._relay(reader, deadline, sink)
-            last = flight.last
-            if flight.error is None:
-                last = stream_end(flight, asked.call)
-            await sink.finish(last)
+            await sink.finish(end() if flight.error is None else flight.last)
         finally:
             flight.leave(reader)
 
@@ -234,7 +253,7 @@ class CachedCalls:
             if flight.error is not None or entry is None or (body := as_asked(entry, call)) is None:
                 return False
         finally:
-            asked.record.waited_s += self._clock.now() - began_at
+            asked.delivery.waited_s += self._clock.now() - began_at
             flight.leave(reader)
         self._caches.looked_up(site.cache.name, "coalesced")
         await self._give(site, asked, entry, body, sink, "coalesced")
@@ -302,11 +321,11 @@ class CachedCalls:
                 await sink.begin(200, headers)
                 await sink.finish(body)
             else:
-                overhead_s = self._clock.now() - record.started - record.waited_s
+                overhead_s = self._clock.now() - record.started - asked.delivery.waited_s
                 headers["content-type"] = JSON_TYPE
                 headers["x-moma-credits"] = credits_text(record.charged_uc)
                 headers["x-moma-overhead-ms"] = f"{max(0.0, overhead_s) * 1000:.2f}"
-                await sink.send(Answer(200, headers, body))
+                await asked.delivery.hand(Answer(200, headers, body), sink, self._clock)
             _done(record)
         finally:
             self._ledger.close(charge_id, "aborted")
@@ -358,6 +377,13 @@ class CachedCalls:
 
 def _done(record: Finished) -> None:
     record.outcome, record.status = "cache_hit", 200
+
+
+async def _landed(flight: Flight, work: Awaitable[None]) -> None:
+    try:
+        await work
+    finally:
+        flight.close()
 
 
 async def _in_time(wait: Awaitable[Any], deadline: Deadline | None) -> Any:

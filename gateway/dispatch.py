@@ -44,6 +44,14 @@ class Delivery:
     reader_s: float = 0.0  # of the last attempt: spent on waiting for the client to read
     first_token_s: float | None = None
 
+    async def hand(self, answer: Answer, sink: Sink, clock: Clock) -> None:
+        """A whole answer to its client, which may read it as slowly as it likes: that is no time of ours."""
+        offered_at = clock.now()
+        try:
+            await sink.send(answer)
+        finally:
+            self.waited_s += clock.now() - offered_at
+
 
 @dataclass(slots=True)
 class Job:
@@ -137,11 +145,13 @@ class Dispatcher:
         """The next target with room, after the wait it takes. Raises what the client hears when there is none."""
         fresh = turns.fresh(self._live, self._clock.now())
         if failure is not None:
-            await self._back_off(job, turns, failure, elsewhere=bool(fresh))
+            await self._back_off(job, turns, failure, delivery, elsewhere=bool(fresh))
         places = fresh or turns.next_round(self._live, self._clock.now())
         return self._take(job, turns, places) or await self._room(job, turns, places, delivery)
 
-    async def _back_off(self, job: Job, turns: Turns, failure: AttemptFailed, *, elsewhere: bool) -> None:
+    async def _back_off(
+        self, job: Job, turns: Turns, failure: AttemptFailed, delivery: Delivery, *, elsewhere: bool
+    ) -> None:
         """Before a try at the same targets again. Raises what the client hears when there shall be none."""
         if turns.over:
             raise public(failure)
@@ -153,7 +163,11 @@ class Dispatcher:
         if not failure.free and (turns.desperate or not self._budget.spend()):
             raise public(failure)
         if wait_s:
-            await self._clock.sleep(wait_s)
+            began = self._clock.now()
+            try:
+                await self._clock.sleep(wait_s)
+            finally:
+                delivery.waited_s += self._clock.now() - began
 
     def _take(self, job: Job, turns: Turns, places: Sequence[int]) -> tuple[Target, Permit] | None:
         """The first of these targets whose backend has room."""
@@ -326,8 +340,10 @@ class Dispatcher:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
                 offered_at = measures.heard_at = self._clock.now()
-                await sink.write(ready)
-                delivery.reader_s += self._clock.now() - offered_at
+                try:
+                    await sink.write(ready)
+                finally:
+                    delivery.reader_s += self._clock.now() - offered_at
             if reader.started:  # before that only the first token counts, no sign of life
                 job.deadline.expect(self._timeout.idle_s)
         if not (reader.done or reader.complete_at_eof()):
@@ -343,10 +359,11 @@ class Dispatcher:
         raise passed_on(failure)
 
     def _failed(self, target: Target, failure: AttemptFailed, began: float, now: float) -> None:
-        self._attempted(target.backend.name, failure.kind)
+        rejected = failure.backend_status in PASSED_ON  # the call, by a backend that is well
+        self._attempted(target.backend.name, "rejected" if rejected else failure.kind)
         if failure.backend_status:
             self._live.of(target.key).heard_at = now
-        if failure.backend_status not in PASSED_ON and failure.kind not in ("deadline", "shutdown"):
+        if not rejected and failure.kind not in ("deadline", "shutdown"):
             self._live.failed(target.key, began=began, now=now)
 
 

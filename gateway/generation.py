@@ -13,10 +13,12 @@ from gateway.cached import CachedCalls
 from gateway.charging.ledger import Ledger
 from gateway.checks import Checker
 from gateway.clock import Clock
-from gateway.config.model import Backend, Config
+from gateway.config.model import Backend, Config, Limits
 from gateway.config.secrets import Secrets
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.draining import Drains
+from gateway.errors import NotFound
 from gateway.explain.explainer import Explainer
 from gateway.limits import Gates
 from gateway.metrics import Metrics
@@ -54,6 +56,7 @@ class Parts:
     tokenizer: Tokenizer
     recorder: Recorder
     next_charge_id: Callable[[], str]
+    drains: Drains
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def made(
         ledger=parts.ledger,
         clock=parts.clock,
         next_charge_id=parts.next_charge_id,
+        drains=parts.drains,
     )
     pipeline = Pipeline(
         config=config,
@@ -164,8 +168,18 @@ def taken_over(parts: Parts, old: Generation | None, new: Generation) -> None:
     parts.tenant_waiting.follow(config.queue)
     parts.backend_waiting.follow(config.queue)
     parts.caches.configure(config.caches.values())
+    parts.tenant_gates.follow(lambda name: _limits_of_tenant(new.tenants, name))
+    parts.backend_gates.follow(lambda name: config.backends[name].limits if name in config.backends else None)
     parts.backend_gates.keep(config.backends)
     parts.client.follow(config.timeout.connect_s, [backend.base_url for backend in config.backends.values()])
+
+
+def _limits_of_tenant(tenants: Tenants, name: str) -> Limits | None:
+    """None for a key, whose limits are in the ledger."""
+    try:
+        return tenants.caller(name).plan.limits
+    except NotFound:
+        return None
 
 
 def without_plan(config: Config, ledger: Ledger) -> list[str]:

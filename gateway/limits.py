@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container
+from collections.abc import Callable, Container
 from math import inf
 from typing import Final
 
@@ -285,6 +285,13 @@ class Gates:
         elif gate.limits is not limits:  # those of another generation of routes.yaml
             gate.change(limits)
         return gate
+
+    def follow(self, limits_of: Callable[[str], Limits | None]) -> None:
+        """Limits that were edited let in who waits there, without a further call having to come."""
+        for name, gate in self._gates.items():
+            limits = None if gate.line is None else limits_of(name)
+            if limits is not None and limits is not gate.limits:
+                gate.change(limits)
 
     def keep(self, names: Container[str]) -> None:
         """Forgets all others that no call is in."""

@@ -6,12 +6,17 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
+
+# Outcomes of tries that say nothing against a backend: an answer, a call that it rejected (400, 409, 413, 422), the end
+# of a client's patience, our own end. All others are the kinds of AttemptFailed.
+NO_FAILURE: Final = frozenset({"ok", "rejected", "deadline", "shutdown"})
 
 _MODEL = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
 # OpenTelemetry's GenAI conventions.

@@ -107,12 +107,12 @@ class Pipeline:
             life.entry = self._admission.entry(caller)
             life.delivery.waited_s = await self._admission.admit(life.entry, caller, estimated_input(call), deadline)
             site = self._sites.get(call.model)
-            if site is None and not call.cache_control:
+            if site is None and not call.cache_control and not self._router.drains(call.model):
                 await self._serve(life, caller, call, deadline, sink)
             else:
                 await self._from_cache(life, caller, call, deadline, site, sink)
         except errors.GatewayError as error:
-            await self._fail(life, error, sink)
+            await self._fail(life, call, error, sink)
         except ConnectionError:  # the client has left
             raise
         except Exception:  # ours, not the client's leaving: it is told by the edge, and pays for what was passed on
@@ -150,6 +150,8 @@ class Pipeline:
         self._router.check(call.model, caller.plan)
 
         def serve() -> Awaitable[None]:
+            if self._router.drains(call.model):
+                return self._cached.apart(asked, sink)
             return self._serve(life, caller, call, deadline, sink)
 
         def lead(call: Call, flight: Flight) -> Coroutine[Any, Any, None]:
@@ -166,11 +168,11 @@ class Pipeline:
             await self._serve(life, caller, call, self._deadline(call), flight)
         except errors.GatewayError as error:
             flight.error = error
-            await self._fail(life, error, flight)
+            await self._fail(life, call, error, flight)
         except Exception:
             _log.exception("a call failed unexpectedly (%s)", call.request_id)
             flight.error = errors.GatewayError(errors.UNFORESEEN)
-            await self._fail(life, flight.error, flight)
+            await self._fail(life, call, flight.error, flight)
         finally:
             self._end(life, call)
 
@@ -230,7 +232,7 @@ class Pipeline:
                 "x-moma-route": decision.route,
                 "x-moma-reason": decision.reason,
                 "x-moma-attempts": str(delivery.attempts),
-                "x-moma-cache": "bypass" if life.flight is None else "miss",
+                "x-moma-cache": "miss" if life.flight is not None and life.flight.cache else "bypass",
                 **life.limits(),
             }
             if life.lowered_to is not None:
@@ -265,12 +267,12 @@ class Pipeline:
         headers |= delivery.answer.headers
         headers["x-moma-credits"] = credits_text(receipt.charged_uc)
         headers["x-moma-overhead-ms"] = f"{overhead_s * 1000:.2f}" if overhead_s > 0 else "0.00"
-        await sink.send(Answer(200, headers, delivery.answer.body))
+        await delivery.hand(Answer(200, headers, delivery.answer.body), sink, self._clock)
 
-    async def _fail(self, life: _Life, error: errors.GatewayError, sink: Sink) -> None:
+    async def _fail(self, life: _Life, call: Call | None, error: errors.GatewayError, sink: Sink) -> None:
         """Before the first byte an error is a status; after it, an event in the stream and no [DONE]."""
         record = life.record
-        record.outcome = "refused" if isinstance(error, errors.CallRejected) else "failed"
+        record.outcome = self._outcome(life, call, error)
         record.status = error.status
         if isinstance(error, errors.BackendRefusal):
             record.usage = life.delivery.usage  # a filter may have used something all the same
@@ -280,6 +282,17 @@ class Pipeline:
             await sink.finish(error_event(answer))
         else:
             await sink.send(answer)
+
+    def _outcome(self, life: _Life, call: Call | None, error: errors.GatewayError) -> str:
+        """No failure of ours is a call whose client gave it too little time, or took most of that to read."""
+        if isinstance(error, errors.CallRejected):
+            return "refused"
+        if not isinstance(error, errors.DeadlineExceeded):
+            return "failed"
+        took_s = self._clock.now() - life.record.started
+        given_s = None if call is None else call.deadline_s
+        over = given_s is not None and took_s >= given_s
+        return "aborted" if over or life.delivery.reader_s > took_s / 2 else "failed"
 
     def _end(self, life: _Life, call: Call | None) -> None:
         """No await may stand here: a cancelled call must end exactly like a finished one."""
@@ -322,7 +335,8 @@ class Pipeline:
         delivery = life.delivery
         assert delivery.target is not None
         started = delivery.reader is not None and delivery.reader.started
-        if life.record.outcome == "aborted" and not delivery.failed:
+        left = not life.record.status  # without an answer, not even an error
+        if left and not delivery.failed:
             return delivery.target.backend.on_disconnect != "free"
         return started
 

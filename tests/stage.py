@@ -19,6 +19,7 @@ from gateway.charging.ledger import Ledger
 from gateway.config.model import Config, Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.draining import Drains
 from gateway.limits import Gates
 from gateway.metrics import Metrics
 from gateway.pipeline import Pipeline
@@ -109,6 +110,7 @@ class Stage:
                 ledger=self.ledger,
                 clock=self.clock,
                 next_charge_id=ids("hit"),
+                drains=Drains(),
             ),
         )
 

@@ -27,6 +27,7 @@ LAYERS = (
     ("generation",),
     ("pipeline", "explain"),
     ("cached", "unreported"),
+    ("draining",),
     ("admission",),
     ("dispatch",),
     ("recorder", "quote", "checks"),

@@ -32,6 +32,8 @@ models:
 aliases: {{gpt: small}}
 routes:
   auto: {{pick: [small, large], policy: ordered}}
+cache:
+  short: {{ttl: 2m, charge: 50%}}
 plans:
   pro: {{grants: [{{credits: 1M, every: month}}], rpm: 60}}
   tiny: {{allow: [small], rpm: 5}}
@@ -96,7 +98,7 @@ EDITS = {
     ),
     "a limit that is lifted": (
         [(",\n    limits: {rpm: 100}", "")],
-        ["backend a: rpm 100 -> none (models small)"],
+        ["backend a: limits.rpm 100 -> none (models small)"],
     ),
     "a backend that nothing uses": (
         [("  b: {", '  c: {kind: openai, base_url: "http://c/v1"}\n  b: {')],
@@ -168,6 +170,33 @@ EDITS = {
     "defaults": (
         [("version: 1", "version: 1\ndefaults: {timeout: {total: 60s}, retry: {attempts: 5}}")],
         ["defaults.timeout.total 300s -> 60s", "defaults.retry.attempts 3 -> 5 (+66.67 %)"],
+    ),
+    "the queue": (
+        [("version: 1", "version: 1\ndefaults: {queue: {length: 5, wait: 1s}}")],
+        ["defaults.queue.length 100 -> 5 (-95 %)", "defaults.queue.wait 5s -> 1s"],
+    ),
+    "a fallback": (
+        [("[small, large], policy: ordered", "[small], policy: ordered, fallback: {error: [large]}")],
+        ["route auto: pick drops large (plans pro)", "route auto: fallback.error adds large (plans pro)"],
+    ),
+    "a cache": (
+        [("charge: 50%", "charge: 12.5%, scope: account")],
+        [
+            "cache short: scope tenant -> account (no route names it)",
+            "cache short: charge 50% -> 12.5% (no route names it)",
+        ],
+    ),
+    "a cache that is named": (
+        [("policy: ordered", "policy: ordered, cache: short"), ("ttl: 2m", "ttl: 1h")],
+        ["route auto: cache none -> short (plans pro)", "cache short: ttl 120s -> 3600s (routes auto)"],
+    ),
+    "another cache": (
+        [("  short: {", "  long: {charge: 1%}\n  short: {")],
+        ["cache long is new: answers live 600s, a hit is charged 1% (no route names it)"],
+    ),
+    "a cache that is gone": (
+        [("  short: {ttl: 2m, charge: 50%}\n", "")],
+        ["cache short is gone: its answers go (no route names it)"],
     ),
     "comments and spaces": ([("version: 1", "# a comment\nversion:    1")], []),
 }

@@ -412,3 +412,16 @@ async def test_what_answers_may_not_be_a_gateway(shell: Shell, monkeypatch: pyte
     assert len(seen) == 3
     server.close()
     await server.wait_closed()
+
+
+def test_who_reads_only_the_first_lines_of_an_output_sees_no_traceback(tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"model": "auto", "messages": [{"role": "user", "content": "hi"}]}')
+    command = [sys.executable, "-m", "gateway", "explain", str(body), "-c", "routes.yaml", "--offline", "--json"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -451,6 +451,13 @@ async def test_other_statuses_do_not_change_the_key(status: int) -> None:
     assert set(used(bench)) == {"k0"}
 
 
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+async def test_a_call_that_a_backend_rejects_counts_apart_from_failures(status: int) -> None:
+    bench = Bench(lambda _: refused(status))
+    await bench.fail()
+    assert bench.attempts == {("a", "rejected"): 1}
+
+
 async def test_all_keys_refused_is_one_failed_attempt() -> None:
     bench = Bench(lambda s: refused(401) if s.backend == "a" else OK, keys={"a": ("k0", "k1")})
     delivery = await bench.run(model="two")

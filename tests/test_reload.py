@@ -473,6 +473,25 @@ async def test_what_a_tenant_has_used_of_its_rate_stays_used(world: World) -> No
     assert (await world.chat())[0] == 429
 
 
+@pytest.mark.parametrize(
+    ("whose", "limited"),
+    [("tenant", ("  pro: {", "  pro: {concurrency: 1, ")), ("backend", ("  a: {", "  a: {limits: {concurrency: 1}, "))],
+)
+async def test_who_waits_at_a_limit_is_let_in_when_it_is_raised(
+    world: World, whose: str, limited: tuple[str, str]
+) -> None:
+    await reloaded(world, limited)
+    go = asyncio.Event()
+    world.a.script([Reply(400, before=[go], body={})])
+    calls = [asyncio.create_task(world.chat()) for _ in range(2)]
+    await until(lambda: metric(world, "moma_queued_calls", {"limit": whose}) == 1)
+    await reloaded(world, ("concurrency: 1", "concurrency: 2"))
+    done, _ = await asyncio.wait(calls, timeout=2, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result()[0] for task in done] == [200]
+    go.set()
+    await asyncio.gather(*calls)
+
+
 async def test_connections_to_a_backend_are_kept_and_those_to_one_that_is_gone_are_closed(world: World) -> None:
     client = world.app._parts.client
     await world.chat()

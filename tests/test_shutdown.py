@@ -39,6 +39,15 @@ async def begun(http: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse
     return answer
 
 
+async def test_the_log_says_that_it_ends_and_what_is_under_way(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gateway.app")
+    world.a.script([Reply(stream=[WORD, 0.2, STOP])])
+    stream = await begun(world.http, world.url)
+    await draining_in(world, 2.5)
+    assert "shutting down: calls under way (1) have 2.5 s" in caplog.text
+    stream.close()
+
+
 async def test_a_stream_drains_while_new_calls_are_refused_and_readiness_is_red(world: World) -> None:
     go = asyncio.Event()
     world.a.script([Reply(stream=[WORD, go, WORD, STOP])])
@@ -98,9 +107,10 @@ async def test_a_call_that_waits_for_nothing_known_is_cut_and_its_hold_given_bac
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever does not end by itself: its `finally` runs before the ledger closes."""
-    ended = []
+    ended, began = [], asyncio.Event()
 
     async def stuck(*_: object) -> None:
+        began.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -108,7 +118,7 @@ async def test_a_call_that_waits_for_nothing_known_is_cut_and_its_hold_given_bac
 
     monkeypatch.setattr(world.app._front.generation.pipeline, "handle", stuck)
     call = asyncio.create_task(world.chat())
-    await asyncio.sleep(0.05)
+    await began.wait()
     monkeypatch.setattr("gateway.app.FAREWELL_S", 0.1)
     await draining_in(world, 0.1)
     assert ended == [True]

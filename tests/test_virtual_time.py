@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from gateway.call import Answer
 from gateway.config.model import Limits, Plan
 from gateway.tokens import Tokenizer
 from tests.stage import Open
@@ -28,6 +29,7 @@ from tests.virtual import (
     ListSink,
     Piece,
     Said,
+    VirtualClock,
     drive,
     refused,
     request,
@@ -93,6 +95,73 @@ async def test_the_clients_own_deadline_only_shortens(opened: Open, wish: str, e
     assert (sink.status, sink.json["error"]["code"]) == (504, "deadline_exceeded")
     assert ends <= stage.clock.at <= ends + 2  # three attempts of 30 s, and the waits between them
     assert all(record["charged"] == "0" for record in await stage.durable())
+
+
+async def test_what_is_waited_before_a_backend_is_asked_again_is_not_our_own_time(opened: Open) -> None:
+    stage = opened([refused(503), OK])
+    sink = await stage.ask()
+    assert (sink.headers["x-moma-attempts"], stage.clock.at > 0.05) == ("2", True)
+    assert float(sink.headers["x-moma-overhead-ms"]) == 0
+    assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
+async def test_nor_when_the_client_leaves_meanwhile(opened: Open) -> None:
+    stage = opened([refused(503), OK])
+    call = asyncio.ensure_future(stage.handle(ListSink()))
+    stage.clock.call_at(0.05, call.cancel)
+    await drive(stage.clock, asyncio.gather(call, return_exceptions=True), busy=stage.busy)
+    assert (stage.clock.at, len(stage.client.sent)) == (0.05, 1)
+    assert stage.metric("moma_overhead_seconds_count", stream="false") == 1
+    assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
+class SlowReader(ListSink):
+    """Takes an answer, or a piece of one, in 20 s."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def send(self, answer: Answer) -> None:
+        await super().send(answer)
+        await self._clock.sleep(20.0)
+
+    async def write(self, chunk: bytes) -> None:
+        await super().write(chunk)
+        await self._clock.sleep(20.0)
+
+
+async def test_what_a_client_takes_to_read_a_whole_answer_is_not_our_own_time(opened: Open) -> None:
+    stage = opened([OK])
+    sink = SlowReader(stage.clock)
+    await drive(stage.clock, stage.handle(sink), busy=stage.busy)
+    assert (sink.status, stage.clock.at) == (200, 20.0)
+    assert stage.metric("moma_overhead_seconds_count", stream="false") == 1
+    assert stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("pause_s", "outcome"), [(1.0, "aborted"), (25.0, "failed")])
+async def test_a_client_that_takes_all_the_time_to_read_is_no_failure(
+    opened: Open, pause_s: float, outcome: str
+) -> None:
+    pieces: list[Piece] = [ROLE]
+    for _ in range(100):
+        pieces += [pause_s, WORD]
+    stage = opened([Said(pieces=[*pieces, STOP, USAGE, DONE])])
+    await drive(stage.clock, stage.handle(SlowReader(stage.clock), stream=True), busy=stage.busy)
+    await stage.durable()
+    [line] = stage.lines
+    assert (line["outcome"], line["status"]) == (outcome, 504)
+
+
+@pytest.mark.parametrize(("wish", "outcome"), [("2.5", "aborted"), ("30", "aborted"), ("600", "failed")])
+async def test_a_client_that_gives_too_little_time_has_left_and_nobody_has_failed(
+    opened: Open, wish: str, outcome: str
+) -> None:
+    stage = opened(lambda _: Said(before=FOREVER))
+    await stage.ask({"x-stainless-read-timeout": wish}, stream=True)
+    [line] = stage.lines
+    assert (line["outcome"], line["status"]) == (outcome, 504)
 
 
 @pytest.mark.parametrize("fault", [BROKEN, CONNECT, refused(500), refused(429), Said(before=FOREVER)])

@@ -121,6 +121,10 @@ class Caches:
         if at not in self._flights:
             self._flights[at] = flight
             flight.on_alone = lambda: self._landed(at, flight)
+        self.fly_alone(flight, work)
+
+    def fly_alone(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        """One that nobody joins."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = flight
         task.add_done_callback(self._ended)

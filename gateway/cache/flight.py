@@ -71,6 +71,8 @@ class Flight:
         self.private = False  # alone before it began: what it answers is for its own client only
         self.whole = True
         self.on_alone: Callable[[], None] = lambda: None  # nobody may join any more
+        self.on_closed: Callable[[], None] = lambda: None
+        self.drains: Callable[[], bool] = lambda: False  # whether it goes on when nobody reads
         self._limit = limit
         self._budget = budget
         self._task: asyncio.Task[Any] | None = None
@@ -114,6 +116,7 @@ class Flight:
         self.closed = True
         self.shared = False
         self.on_alone()
+        self.on_closed()
         self._wake()
         self._forget()
 
@@ -193,7 +196,7 @@ class Flight:
             return
         del self._readers[reader]
         self.moved()
-        if not self._readers and not self.over:
+        if not self._readers and not self.over and not self.drains():
             self.abandon()
 
     def log_from(self, place: int) -> tuple[bytes, int]:

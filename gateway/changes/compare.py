@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from gateway.changes.flat import Hidden, KeyHashes, Path, Value, Values, compact, flat, item_text
+from gateway.changes.flat import Hidden, KeyHashes, Path, Value, Values, compact, flat, item_text, share_text
 from gateway.config.model import Config
 from gateway.config.secrets import Secrets
 from gateway.routing.live import Live
@@ -28,11 +28,11 @@ _LATER: Final[Mapping[Path, str]] = {
 _SAID: Final = {NOW: "", NEXT_PERIOD: ", from each tenant's next period", RESTART: ", takes effect after a restart"}
 _NOUNS: Final = {
     "backends": "backend", "models": "model", "aliases": "alias", "routes": "route", "plans": "plan",
-    "tenants": "tenant",
+    "tenants": "tenant", "caches": "cache",
 }  # fmt: skip
 _SECTIONS: Final = {  # where they stand in routes.yaml, if not under their own name
     "ledger": "storage.ledger", "tenant_label_top": "observability.tenant_label", "timeout": "defaults.timeout",
-    "retry": "defaults.retry", "breaker": "defaults.breaker",
+    "retry": "defaults.retry", "breaker": "defaults.breaker", "queue": "defaults.queue",
 }  # fmt: skip
 _NOT_COMPARED: Final = frozenset({"warnings", "sources"})  # they follow from the rest, or say where it stands
 _TOLD: Final = 12  # names in one line
@@ -103,6 +103,8 @@ def _gone(section: str) -> str:
         return " from routes.yaml: its keys there stop working; its account, grants and other keys stay in the ledger"
     if section == "plans":
         return ": tenants that still have it may call nothing"
+    if section == "caches":
+        return ": its answers go"
     return ": calls that name it are refused" if section in ("models", "aliases", "routes") else ""
 
 
@@ -113,6 +115,8 @@ def _begins(section: str, value: Any) -> str:
         return f": served by {_words([item_text(via) for via in value.via])}"
     if section == "routes":
         return f": {value.policy} over {_words(value.pick)}"
+    if section == "caches":
+        return f": answers live {value.ttl_s:g}s, a hit is charged {share_text(value.charge_ppm)}"
     return f" with plan {value.plan}" if section == "tenants" else ""
 
 
@@ -193,7 +197,7 @@ def _words(words: Sequence[str]) -> str:
 
 
 class _Concerned:
-    """For whom a name matters: those who may call it, the models behind it, its tenants."""
+    """For whom a name matters: those who may call it, the models behind it, its tenants, the routes that name it."""
 
     def __init__(self, old: Config, new: Config) -> None:
         self._old = old
@@ -212,6 +216,9 @@ class _Concerned:
             return f"{mine}those of the ledger that have it"
         if section == "tenants":
             return ""
+        if section == "caches":
+            routes = {r.name: None for c in (self._new, self._old) for r in c.routes.values() if r.cache == name}
+            return f"routes {_words(list(routes))}" if routes else "no route names it"
         plans = {plan: None for names in self._names for plan, allowed in names.items() if name in allowed}
         if not plans:
             return "no plan allows it"

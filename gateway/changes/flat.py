@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from gateway.charging.rating import credits_text
-from gateway.config.model import Fallback, PlanGrant, Secret, Via
+from gateway.config.model import Fallback, Plan, PlanGrant, Secret, Via
 
 Path: TypeAlias = tuple[str, ...]
+_WRITTEN: Mapping[str, Path] = {  # fields whose key in routes.yaml is another
+    "fallback_error": ("fallback", "error"), "fallback_context": ("fallback", "context"), "charge_ppm": ("charge",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ Values: TypeAlias = dict[Path, Value]
 def flat(value: Any, path: Path = ()) -> Values:
     """Works for parts that it has never heard of: what is new in the configuration is compared all the same."""
     key = path[-1] if path else ""
+    if key == "charge":
+        return {path: share_text(value)}
     if key in ("price", "rates"):
         return {(*path, bucket): credits_text(uc) for bucket, uc in value.items()}
     if key == "headers":
@@ -56,13 +61,17 @@ def _fields(value: Any, path: Path) -> Values:
         item = getattr(value, one.name)
         if one.name == "name":
             continue
-        if one.name == "limits":  # of a plan they stand beside the rest
+        if one.name == "limits" and isinstance(value, Plan):  # they stand beside the rest
             out |= flat(item, path)
         elif one.name.endswith("_s"):
             out[*path, one.name.removesuffix("_s")] = f"{item:g}s"
         else:
-            out |= flat(item, (*path, one.name))
+            out |= flat(item, (*path, *_WRITTEN.get(one.name, (one.name,))))
     return out
+
+
+def share_text(ppm: int) -> str:
+    return f"{ppm / 10_000:.4f}".rstrip("0").rstrip(".") + "%"
 
 
 def compact(number: int) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from typing import Final
 
 from gateway import __version__
 from gateway.cli import (
@@ -22,6 +25,8 @@ from gateway.cli import (
     why,
 )
 
+SIGPIPE_CODE: Final = 128 + 13  # as a shell says it of a program that a broken pipe ends
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
@@ -30,5 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache, verify, why, export, reconcile):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
-    code: int = args.func(args)
+    try:
+        code: int = args.func(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads our output (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the flush at the end complain
+        return SIGPIPE_CODE
     return code

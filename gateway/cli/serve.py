@@ -145,6 +145,7 @@ async def _serve(config: Config, args: argparse.Namespace, listener: socket.sock
         logging.getLogger("gateway").info("serving on http://%s:%d/v1", host, app.port)
         await stop.wait()
         await app.aclose()
+        logging.getLogger("gateway").info("ended")
     return 0
 
 

@@ -53,7 +53,7 @@ def _duration(value: Any) -> float:
     match = re.fullmatch(_DURATION, str(value))
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if not seconds:
-        raise ValueError("is a duration such as 200ms, 30s or 10m")
+        raise ValueError("is a duration above 0, such as 200ms, 30s or 10m")
     return seconds
 
 
@@ -106,7 +106,7 @@ def _micro(value: Any) -> int:
 def _share(value: Any) -> float:
     text = str(value)
     if not re.fullmatch(_SHARE, text):
-        raise ValueError("is a share such as 50% or 0.5")
+        raise ValueError("is a share from 0% to 100%, such as 50% or 0.5")
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
@@ -114,7 +114,7 @@ def _exact_share(value: Any) -> int:
     """In millionths."""
     text = str(value)
     if not re.fullmatch(_EXACT_SHARE, text):
-        raise ValueError("is a share such as 25% or 0.25, exact to a millionth")
+        raise ValueError("is a share from 0% to 100%, such as 25% or 0.25, exact to a millionth")
     return int(Decimal(text[:-1]) * 10_000 if text.endswith("%") else Decimal(text) * 1_000_000)
 
 

@@ -228,8 +228,6 @@ def _warnings(values: Values) -> Iterable[str]:
     for name, backend in values.get("backends", {}).items():
         if backend["kind"] != "openai":
             yield f"kind {backend['kind']} of backend {name} is spoken to as openai in this version"
-        if backend.get("on_disconnect") == "drain":
-            yield f"on_disconnect drain of backend {name} runs as estimate in this version"
     for name, plan in values.get("plans", {}).items():
         if plan.get("exhausted", "block") != "block":
             yield f"exhausted {plan['exhausted']} of plan {name} runs as block in this version"

@@ -194,8 +194,11 @@ def _read_file(source: Source, path: Path, room: _Room, wanted_at: Place, source
         text = data.decode("utf-8")
         _refuse_tricks(text, room)
         node = yaml.compose(text, Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(*place, "", f"cannot be read: {type(error).__name__}")]) from error
+    except OSError as error:
+        problem = Problem(*place, "", f"cannot be read: {error.strerror}", f"looked for {path.absolute()}")
+        raise ConfigError([problem]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(*place, "", "cannot be read: it is not UTF-8")]) from error
     except _Refused as error:
         raise ConfigError([Problem(str(path), error.line, "", str(error))]) from error
     except yaml.MarkedYAMLError as error:

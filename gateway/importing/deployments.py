@@ -20,6 +20,7 @@ ENDPOINTS: Final = {"chat": (), "completion": ("completions",), "embedding": ("e
 PRICES: Final = {
     "input_cost_per_token": "input",
     "output_cost_per_token": "output",
+    "input_cost_per_token_cache_hit": "input_cached",
     "cache_read_input_token_cost": "input_cached",
     "cache_creation_input_token_cost": "input_cache_write",
     "cache_creation_input_token_cost_above_1hr": "input_cache_write_1h",
@@ -127,6 +128,10 @@ def _reached(name: str, params: Values, path: KeyPath, report: Report) -> Deploy
             (*at, "model"), why, "if it speaks the OpenAI dialect, write openai/ before the name and an api_base"
         )
         return None
+    if not as_name:
+        why = f"names no model of {provider}; {name} loses this deployment"
+        report.lost((*at, "model"), why, "write the provider's name for it behind the slash")
+        return None
     base_url = _base_url(params, at, report, PROVIDERS[provider])
     return Deployment(path, name, provider, base_url, as_name)
 
@@ -214,10 +219,10 @@ def _facts(found: Deployment, params: Values, info: Values, path: KeyPath, repor
         for key in (*PRICES, *CAN, "max_input_tokens", "max_output_tokens", "max_tokens", "mode", "base_model"):
             if place == "model_info" or key in PRICES:
                 report.see((*path, place, key))
-                if key.endswith(("_cost", "_tokens", "_token", "_1hr")):
+                if key in PRICES or key.endswith("_tokens"):
                     read_number((info if place == "model_info" else params).get(key), (*path, place, key), report)
     known = {**_entry_of(table, params, info), **{k: v for k, v in params.items() if k in PRICES}, **info}
-    found.mode = str(known.get("mode") or "chat")
+    found.mode = str(known.get("mode") or ("completion" if found.provider.startswith("text-completion") else "chat"))
     found.price = {bucket: per_million(known[key], (*path, "model_info", key), report) for key, bucket in PRICES.items()
                    if number(known.get(key)) is not None}  # fmt: skip
     context, output = (
@@ -294,7 +299,13 @@ def _leftovers(params: Values, info: Values, path: KeyPath, report: Report) -> N
                 "routing by tags of a request is not done here",
                 "give such deployments a route of their own",
             )
-        elif key in ("api_version", "drop_params", "additional_drop_params", "region_name"):
+        elif key == "region_name":
+            report.lost(
+                (*at, key),
+                "the region of a deployment is not carried over",
+                "write region: at its backend, and require: {region: [...]} at the routes that must not leave it",
+            )
+        elif key in ("api_version", "drop_params", "additional_drop_params"):
             report.changed((*at, key), "is not needed, or not used")
     report.rest(at, params)
     report.rest((*path, "model_info"), info)

@@ -116,7 +116,7 @@ def _group(
     tiers: dict[Any, list[Deployment]] = {}
     for entry in sorted(entries, key=lambda entry: entry.order):
         tiers.setdefault((entry.order, entry.path if policy == "cheapest" else ()), []).append(entry)
-    error, context = settings.fallbacks_of(group), settings.context_fallbacks.get(group, [])
+    error, context = settings.fallbacks_of(group), settings.context_fallbacks_of(group)
     if len(tiers) == 1 and policy == "weighted" and not error and not context:
         _model(group, group, entries, draft, report, names)
         return
@@ -223,7 +223,10 @@ def _whole(values: Sequence[Decimal]) -> list[int]:
 
 
 def _fallbacks_exist(settings: Settings, draft: Draft, report: Report) -> None:
-    """Names that were lost on the way would be errors of routes.yaml."""
+    """Names that were lost on the way would be errors of routes.yaml; and what is said of names that are not there."""
+    for (_, name), path in settings.said_at.items():
+        if name != "*" and name not in draft.models and name not in draft.routes:
+            report.lost(path, f"{name} is no model here, so that nothing falls back", "name one that is")
     for name, route in draft.routes.items():
         for kind, wanted in list(route.get("fallback", {}).items()):
             known = [

@@ -69,6 +69,10 @@ class Settings:
         wanted = self.fallbacks.get(group, self.fallbacks.get("*", self.default_fallbacks))
         return [name for name in wanted if name != group]
 
+    def context_fallbacks_of(self, group: str) -> list[str]:
+        wanted = self.context_fallbacks.get(group, self.context_fallbacks.get("*", []))
+        return [name for name in wanted if name != group]
+
 
 class _Section:
     """One section as it is read: what nobody has asked for is reported at the end."""

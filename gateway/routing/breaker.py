@@ -80,8 +80,11 @@ class Breaker:
             self._probing = False
 
     def succeeded(self, began: float, now: float) -> bool:
-        """True when this closes it. While it is open that may be a call which had no other target."""
-        if began < self.since:
+        """True when this closes it. While it is open that may be a call which had no other target.
+
+        What a check found, the next check takes back: a backend that is being drained answers well.
+        """
+        if began < self.since or (self.cause == CHECK and self.state(now) == OPEN):
             return False
         if self._until is None:
             # Even if it began before the row: failures are quick and answers slow, so that with many calls at once a

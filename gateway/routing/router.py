@@ -72,6 +72,7 @@ class Router:
         self._routes |= config.routes
         self._policies = {name: policy_of(route, live, rng) for name, route in self._routes.items()}
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
+        self._drained = {name for name, route in self._routes.items() if _drains(config, route)}
         self._shortlists: dict[tuple[str, str, frozenset[str]], Shortlist] = {}
 
     def names(self, plan: Plan) -> list[str]:
@@ -85,6 +86,10 @@ class Router:
         if not contexts or tokens * 2 < contexts[0]:
             return False
         return any([tokens <= context * 2 and context <= tokens * 2 for context in contexts])
+
+    def drains(self, model: str) -> bool:
+        """Whether a target of it is read on when the client has left."""
+        return bool(self._drained) and self._config.aliases.get(model, model) in self._drained
 
     def check(self, model: str, plan: Plan) -> None:
         """Raises ModelNotFound for a name that this plan may not put in `model`."""
@@ -192,6 +197,12 @@ def _contexts_of(config: Config, route: Route) -> list[int]:
     fallbacks = (*route.fallback_error, *route.fallback_context)
     names = {*route.pick, *(fallback.model for fallback in fallbacks)}
     return sorted({config.models[name].context for name in names})
+
+
+def _drains(config: Config, route: Route) -> bool:
+    names = (*route.pick, *(fallback.model for fallback in (*route.fallback_error, *route.fallback_context)))
+    backends = {via.backend for name in names for via in config.models[name].via}
+    return any(config.backends[name].on_disconnect == "drain" for name in backends)
 
 
 def _filled_up(short: Shortlist) -> tuple[Sequence[Target], ...] | None:

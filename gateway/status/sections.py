@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
@@ -41,7 +41,7 @@ class CacheShown(Protocol):
 class View:
     """What a page shows. `tenants`: (label, micro-credits left); `minutes`: (calls, errors) of each of the last 60.
 
-    `reloaded`: whether the last edit of routes.yaml is in force.
+    `reloaded`: whether the last edit of routes.yaml is in force; `waiting`: calls, by the limit at which they wait.
     """
 
     config: Config
@@ -58,6 +58,7 @@ class View:
     minutes: Sequence[tuple[int, int]]
     caches: Sequence[CacheShown] = ()
     reloaded: bool = True
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
     def since_start(self, what: str, of: str = "") -> float:
         return self.so_far.count.get((what, of), 0.0)
@@ -73,7 +74,14 @@ def banner(view: View) -> Html:
         el("h1", "MoMA gateway ", state),
         el("p", f"{__version__} · up {span(view.up_s)} · {at:%Y-%m-%d %H:%M:%S %Z}", class_="quiet"),
         reasons,
+        _queue(view.waiting),
     )
+
+
+def _queue(waiting: Mapping[str, int]) -> Html:
+    """Nothing while nobody waits."""
+    words = [f"{count:,} at the limits of {limit}" for limit, count in waiting.items() if count]
+    return el("p", f"Calls that wait: {', '.join(words)}", class_="bad") if words else Html("")
 
 
 def tiles(view: View) -> Html:

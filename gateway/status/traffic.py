@@ -10,7 +10,8 @@ from operator import add
 from typing import Final
 
 from gateway.clock import Clock
-from gateway.metrics import Distributions, Metrics
+from gateway.errors import NotCached
+from gateway.metrics import NO_FAILURE, Distributions, Metrics
 
 LOOK_EVERY_S: Final = 10.0
 _LOOKS: Final = 31  # five minutes between the first and the last
@@ -100,7 +101,7 @@ class Traffic:
             _count_calls(count, (str(route), str(model)), str(outcome), int(status), value)
         for (backend, outcome), value in metrics.attempts.values():
             count["attempts", str(backend)] += value
-            if outcome != "ok":
+            if outcome not in NO_FAILURE:
                 count["failures", str(backend)] += value
         for (_, model, _, kind), tokens in metrics.tokens.values():
             count["tokens", ""] += tokens.total
@@ -128,9 +129,10 @@ class Traffic:
 
 
 def _count_calls(count: dict[Series, float], names: tuple[str, str], outcome: str, status: int, value: float) -> None:
-    """An error is ours to answer for; a refusal is the client's; who leaves is neither."""
+    """An error is ours to answer for; a refusal is the client's, and so is the 504 of only-if-cached; who leaves is
+    neither."""
     route, model = names
-    if outcome == "failed" or (outcome == "refused" and status >= 500):
+    if outcome == "failed" or (outcome == "refused" and status >= 500 and status != NotCached.status):
         kind = "errors"
     elif outcome == "refused":
         kind = "refusals"

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.call import Answer
 from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
@@ -463,6 +464,37 @@ async def test_followers_get_what_was_sent_and_then_the_rest_as_it_comes(play: P
     assert theatre.asked == 1
     assert await theatre.charged() == [("10", [])] + [("1", ["cache_hit", "charge:10%"])] * 2
     assert theatre.counted() == {"miss": 1, "coalesced": 2}
+
+
+async def test_what_a_follower_waits_is_not_our_own_time(play: Play) -> None:
+    theatre = play([SLOW])
+    await theatre.all(theatre.start(stream=True), theatre.start(0.1, stream=True), theatre.start(0.2))
+    for stream in ("true", "false"):
+        assert theatre.stage.metric("moma_overhead_seconds_sum", stream=stream) == pytest.approx(0)
+
+
+async def test_what_a_hit_waits_in_the_queue_is_not_our_own_time(play: Play) -> None:
+    theatre = play([OK, Said(pieces=[whole()], before=2.0)], plan=replace(PLAN, limits=Limits(concurrency=1)))
+    await theatre.ask()
+    _, hit = await theatre.all(theatre.start(model="m"), theatre.start(0.5))
+    assert (hit.headers["x-moma-cache"], float(hit.headers["x-moma-overhead-ms"])) == ("hit", 0)
+    assert theatre.stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
+
+
+async def test_what_a_client_takes_to_read_a_hit_is_not_our_own_time(play: Play) -> None:
+    theatre = play([OK])
+    await theatre.ask()
+    sink, clock = ListSink(), theatre.stage.clock
+    given = sink.send
+
+    async def slowly(answer: Answer) -> None:
+        await given(answer)
+        await clock.sleep(20.0)
+
+    sink.send = slowly  # type: ignore[method-assign]
+    await drive(clock, theatre.stage.handle(sink, **COLD), busy=theatre.stage.busy)
+    assert (sink.headers["x-moma-cache"], clock.at) == ("hit", 20.0)
+    assert theatre.stage.metric("moma_overhead_seconds_sum", stream="false") == pytest.approx(0)
 
 
 async def test_json_and_streams_follow_each_other(play: Play) -> None:

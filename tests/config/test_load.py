@@ -82,7 +82,7 @@ def test_a_cache_has_defaults_and_bounds_that_fit(tmp_path: Path) -> None:
     ("cache", "key_path", "said"),
     [
         ("{charge: 33.33333%}", "cache.c.charge", "exact to a millionth"),
-        ("{charge: 101%}", "cache.c.charge", "share such as 25%"),
+        ("{charge: 101%}", "cache.c.charge", "share from 0% to 100%"),
         ("{scope: world}", "cache.c.scope", "one of tenant, account"),
         ("{max_bytes: 1MB, max_entry: 2MB}", "cache.c.max_entry", "larger than max_bytes"),
         ("{max_entry: 65MB}", "cache.c.max_entry", "larger than max_bytes"),
@@ -134,7 +134,7 @@ def test_the_example_at_the_root_loads() -> None:
         ("version: 1", "version: 1\nstorage: {ledger: redis://x}", 2, "storage.ledger", "sqlite:PATH"),
         ("version: 1", "version: 1\ndefaults: {retry: {attempts: 0}}", 2, "defaults.retry.attempts", "from 1"),
         ("version: 1", "version: 1\ndefaults: {retry: {backoff: 5s..1s}}", 2, "defaults.retry.backoff", "range"),
-        ("version: 1", "version: 1\ndefaults: {timeout: {total: 0s}}", 2, "defaults.timeout.total", "duration"),
+        ("version: 1", "version: 1\ndefaults: {timeout: {total: 0s}}", 2, "defaults.timeout.total", "duration above 0"),
         ("version: 1", "version: 1\ndefaults: {breaker: {errors: 150%}}", 2, "defaults.breaker.errors", "share"),
         ("version: 1", "version: 1\naliases: {x: n}", 2, "aliases.x", "there is no n (known: auto, m)"),
         ("version: 1", "version: 1\naliases: {m: auto}", 2, "aliases.m", "already"),
@@ -311,6 +311,19 @@ def test_tricks_are_refused(tmp_path: Path, text: str, says: str) -> None:
     assert says in problems(tmp_path, text)[0][2]
 
 
+def test_a_file_that_cannot_be_read_says_why_and_where_it_was_looked_for(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"version: 1 # \xe9")
+    for path, says in (
+        (tmp_path / "none.yaml", f"No such file or directory (looked for {tmp_path / 'none.yaml'})"),
+        (tmp_path, f"Is a directory (looked for {tmp_path})"),
+        (latin, "it is not UTF-8"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            load(path)
+        assert str(refused.value) == f"{path}:1 .: cannot be read: {says}"
+
+
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "routes.yaml"
     with path.open("wb") as file:
@@ -351,7 +364,6 @@ plans:
             "mode semantic of cache d runs as exact in this version",
             "weigh of route r decides nothing, as its policy is cheapest",
             "kind anthropic of backend a is spoken to as openai in this version",
-            "on_disconnect drain of backend a runs as estimate in this version",
             "exhausted payg of plan p runs as block in this version",
         ]
     )

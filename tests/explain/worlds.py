@@ -17,6 +17,7 @@ from gateway.charging.ledger import Ledger
 from gateway.config.model import Config, Limits, Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
+from gateway.draining import Drains
 from gateway.explain.explainer import Explainer
 from gateway.limits import Gate, Gates
 from gateway.metrics import Metrics
@@ -112,6 +113,7 @@ class Gateway:
                 ledger=ledger,
                 clock=clock,
                 next_charge_id=ids("ch"),
+                drains=Drains(),
             ),
         )
         self.explainer = Explainer(

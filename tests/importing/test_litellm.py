@@ -233,6 +233,31 @@ def test_orders_are_asked_one_after_the_other(importer: Importer) -> None:
     assert (route.pick, [fallback.model for fallback in route.fallback_error]) == (("m-1",), ["m-2"])
 
 
+def test_what_keeps_calls_in_a_region_is_not_dropped_in_silence(importer: Importer) -> None:
+    value = importer.text(model_list(entry("m", "model: openai/x, region_name: eu")))
+    assert "model_list.0.litellm_params.region_name" in remarks(value, LOST)
+
+
+def test_a_deployment_without_a_name_is_lost_and_text_completions_stay_what_they_are(importer: Importer) -> None:
+    value = importer.text(model_list(entry("image", "model: azure/"), entry("m", "model: text-completion-openai/x")))
+    assert "model_list.0.litellm_params.model" in remarks(value, LOST)
+    assert {name: set(model.endpoints) for name, model in importer.config(value).models.items()} == {
+        "m": {"completions"}
+    }
+
+
+def test_a_fallback_of_all_names_is_one_of_each_but_itself(importer: Importer) -> None:
+    settings = "\nlitellm_settings: {context_window_fallbacks: [{'*': [long]}]}"
+    config = importer.config(importer.text(model_list(entry("m"), entry("long")) + settings))
+    assert [fallback.model for fallback in config.routes["m"].fallback_context] == ["long"]
+    assert "long" not in config.routes
+
+
+def test_a_cached_input_has_its_price_by_either_name(importer: Importer) -> None:
+    info = ", input_cost_per_token_cache_hit: 7e-08"
+    assert importer.config(importer.text(model_list(entry("m", info=info)))).models["m"].price["input_cached"] == 70_000
+
+
 @pytest.mark.parametrize(
     ("params", "base_url", "as_name"),
     [
@@ -298,6 +323,8 @@ def test_unknown_keys_are_reported(importer: Importer) -> None:
         ("router_settings: {num_retries: many}", "router_settings.num_retries"),
         ("router_settings: {timeout: soon}", "router_settings.timeout"),
         ("router_settings: {fallbacks: 7}", "router_settings.fallbacks"),
+        ("router_settings: {fallbacks: [{nowhere: [m]}]}", "router_settings.fallbacks"),
+        ("litellm_settings: {context_window_fallbacks: [{nowhere: [m]}]}", "litellm_settings.context_window_fallbacks"),
         ("router_settings: {model_group_alias: [1]}", "router_settings.model_group_alias"),
         ("litellm_settings: {default_fallbacks: m}", "litellm_settings.default_fallbacks"),
         ("litellm_settings: {cache: true, cache_params: 5}", "litellm_settings.cache_params"),

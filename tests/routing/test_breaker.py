@@ -200,3 +200,14 @@ def test_what_was_measured_in_distress_is_forgotten() -> None:
     live.succeeded(A, began=20.0, now=21.0, first_token_s=0.5, took_s=1.0, output=11)
     assert live.of(A).first_token_s == 0.5
     assert live.of(A).per_token_s == 0.05
+
+
+def test_an_answer_does_not_contradict_a_check() -> None:
+    """A backend that is being drained says no to checks and answers calls all the same."""
+    breaker = Breaker(SETTINGS)
+    breaker.hold(0.0, 10.0)
+    assert not breaker.succeeded(1.0, 2.0)
+    assert breaker.state(2.0) == OPEN
+    assert breaker.began(10.0)  # no further check came: a probe decides
+    assert breaker.succeeded(10.0, 11.0)
+    assert breaker.state(11.0) == CLOSED

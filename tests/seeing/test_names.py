@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from dashboards import BOARDS, PROMETHEUS
 from dashboards.grafana import JOBS
-from gateway.metrics import Distributions, LiveGauges, Metrics
+from gateway.metrics import NO_FAILURE, Distributions, LiveGauges, Metrics
 from tests.conftest import World
 from tests.seeing.promql import Names, names
 
@@ -22,9 +22,10 @@ OF_PROMETHEUS = {"up": TARGET, "ALERTS": TARGET | {"alertname", "alertstate", "s
 OUTCOMES = {"completed", "cache_hit", "refused", "failed", "aborted"}
 VALUES = {
     ("moma_requests_total", "outcome"): OUTCOMES,
-    ("moma_attempts_total", "outcome"): {"ok", "connect", "timeout", "deadline", "shutdown", "status", "broken"},
+    ("moma_attempts_total", "outcome"): NO_FAILURE | {"connect", "timeout", "status", "broken"},
     ("moma_credits_total", "kind"): {"reserved", "settled", "overage", "expired"},
     ("moma_limit_refusals_total", "kind"): {"rpm", "tpm", "concurrency", "quota", "queue", "queue_timeout"},
+    ("moma_queued_calls", "limit"): {"tenant", "backend"},
     ("moma_cache_lookups_total", "result"): {"hit", "miss", "bypass", "coalesced"},
     ("moma_config_reloads_total", "outcome"): {"applied", "unchanged", "refused", "failed"},
 }

@@ -235,6 +235,16 @@ class Cache:
     lookups: dict[str, int]
 
 
+def test_calls_that_wait_are_shown_while_there_are_any() -> None:
+    seen = view()
+    seen.waiting = {"tenants": 0, "backends": 0}
+    assert "wait" not in document(seen)
+    seen.waiting = {"tenants": 2, "backends": 0}
+    assert "Calls that wait: 2 at the limits of tenants<" in document(seen)
+    seen.waiting = {"tenants": 2, "backends": 1_000}
+    assert "Calls that wait: 2 at the limits of tenants, 1,000 at the limits of backends<" in document(seen)
+
+
 def test_caches_and_a_refused_reload_are_shown() -> None:
     seen = view()
     assert "Caches" not in document(seen)

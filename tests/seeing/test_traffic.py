@@ -53,6 +53,7 @@ def test_before_the_first_look_rates_are_of_what_there_was() -> None:
         ("failed", 502, "errors"),
         ("refused", 503, "errors"),
         ("refused", 429, "refusals"),
+        ("refused", 504, "refusals"),  # only-if-cached
         ("aborted", 0, "aborted"),
     ],
 )
@@ -63,6 +64,15 @@ def test_an_error_is_ours_and_a_refusal_the_clients(outcome: str, status: int, k
     recent = traffic.recent(traffic.now())
     assert {what: recent.total(what) for what in ("calls", kind)} == {"calls": 1, kind: 1}
     assert sum(recent.total(what) for what in ("completed", "errors", "refusals", "aborted")) == 1
+
+
+def test_what_a_client_can_bring_about_alone_is_no_failure_of_a_backend() -> None:
+    traffic, metrics, clock = watched()
+    for outcome in ("ok", "rejected", "deadline", "shutdown", "status", "connect", "timeout", "broken"):
+        metrics.attempted("a", outcome)
+    clock.at += 60
+    recent = traffic.recent(traffic.now())
+    assert (recent.total("failures", "a"), recent.total("attempts", "a")) == (4, 8)
 
 
 def test_an_hour_of_minutes_is_kept() -> None:
