@@ -129,7 +129,7 @@ _GRANT = ("g1", "t", 10**15, 5, 0, 0, 0, None, 20, "standard", None, 0, "2026-11
 _ACCOUNT = ("t", "p", None, '["t"]', "[]", 0, None, 0, 5, 0, "active", "{}")
 _AFTER_IDS = (
     "t", '["t"]', "chat", "m", "m", "a", "standard", 1, 1, "settled", '{"input":100,"output":50}', "reported",
-    456, 150, 0, 0, 0, '{"g1":150}', 150, "[]", 1_700_000_000_000, 1_700_000_000_001, "[]", "5e" * 32,
+    456, 150, 0, 0, 0, '{"g1":150}', 150, "[]", 1_700_000_000_000, 1_700_000_000_001, None, "5e" * 32,
 )  # fmt: skip
 assert len(RECORD_COLUMNS) == len(_AFTER_IDS) + 3  # seq, charge_id, request_id come before
 

@@ -74,14 +74,14 @@ async def test_limits_survive_a_restart_and_a_revocation(tmp_path: Path) -> None
 def as_version_1(folder: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{folder}/l.db", isolation_level=None)
     connection.execute("ALTER TABLE keys DROP COLUMN limits")
-    connection.execute("ALTER TABLE records DROP COLUMN hash")
-    connection.execute("DROP TABLE chain_head")
     connection.execute("ALTER TABLE accounts DROP COLUMN status")
     connection.execute("ALTER TABLE accounts DROP COLUMN caps")
     connection.execute("ALTER TABLE records DROP COLUMN split")
     connection.execute("ALTER TABLE grants DROP COLUMN scope")
     connection.execute("DROP TABLE cap_use")
     connection.execute("DROP TABLE once")
+    connection.execute("ALTER TABLE records DROP COLUMN hash")
+    connection.execute("DROP TABLE chain_head")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection
 

@@ -13,7 +13,7 @@ from gateway.charging.audit import MOST
 from gateway.charging.ledger import open_ledger
 from gateway.cli import main
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
-from tests.charging.test_chain import as_version_3
+from tests.charging.test_chain import as_version_2
 from tests.conftest import World
 from tests.test_cli import Shell, shell
 
@@ -49,7 +49,7 @@ async def test_books_that_are_right(shell: Shell) -> None:
 
 async def test_a_ledger_without_a_chain(shell: Shell) -> None:
     await fill(shell.ledger, 3)
-    as_version_3(str(shell.ledger))
+    as_version_2(str(shell.ledger))
     assert shell.run("verify") == 0
     assert shell.out.startswith("3 records: prices and balances are right.\nlast hash none: there is a chain when")
 

@@ -198,9 +198,9 @@ class _Books:
 
     def _check_caps(self, connection: sqlite3.Connection) -> None:
         try:
-            for account, says in caps_contradicted(connection):
-                self._differ("I7", f"account {account}", "caps", says)
-        except (ValueError, TypeError):  # of a record that has been told already
+            for name, window, says in caps_contradicted(connection):
+                self._differ("I7", f"account {name}", f"cap {window}", says)
+        except (ValueError, TypeError):  # a path or flags that are no JSON, which the chain tells of by record
             self._differ("I7", "all records", "account_path", "cannot be counted for caps")
 
     def _grant(self, name: str) -> Counter[str]:

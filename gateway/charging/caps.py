@@ -190,8 +190,8 @@ def used_before(
     return [(by_id[which], start_ms, n) for (which, start_ms), n in sorted(used.items(), key=lambda item: item[0][1])]
 
 
-def caps_contradicted(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Of I7, by account: caps whose slots, from their first on, have not what the records since then say."""
+def caps_contradicted(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
+    """Of I7: account, window and what is wrong of caps whose slots, from their first on, are not the records since."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cap_use'").fetchone():
         return
     sql = (
@@ -205,7 +205,7 @@ def caps_contradicted(connection: sqlite3.Connection) -> Iterator[tuple[str, str
             if account in orjson.loads(path)
         )
         if counted != used:
-            yield account, f"has used {used} {unit} of its cap {window}, not {counted}"
+            yield account, window, f"has used {used} {unit}, not {counted}"
 
 
 def _first_ms(meter: Meter, now_ms: int) -> int:

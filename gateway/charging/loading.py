@@ -63,10 +63,6 @@ def accounts(connection: sqlite3.Connection) -> dict[str, Account]:
     return found
 
 
-def grants(connection: sqlite3.Connection) -> list[Grant]:
-    return [_grant(*row) for row in _rows(connection, "grants", scope="NULL")]
-
-
 def _rows(connection: sqlite3.Connection, table: str, **later: str) -> list[Row]:
     """With a value for columns that came `later`: nobody may have opened the file for writing since."""
     known = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
@@ -98,6 +94,10 @@ def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
         else:
             meter.restore(slot_ms, used)
     image.uncounted = [meter for meter in image.uncounted if meter.counted_to]
+
+
+def grants(connection: sqlite3.Connection) -> list[Grant]:
+    return [_grant(*row) for row in sorted(_rows(connection, "grants", scope="NULL"), key=lambda row: row[0])]
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.call import TOKEN_BUCKETS
+from gateway.call import BUCKETS, TOKEN_BUCKETS
 from gateway.charging.units import UC_PER_CREDIT
 
 STANDARD: Final = "standard"
@@ -66,7 +66,12 @@ class Offer:
 
 def offered(model: str, backend: str, region: str, tags: frozenset[str], rates: Mapping[str, int]) -> Offer:
     """`rates` are those of the card standard."""
-    return Offer(model, backend, region, tags, {STANDARD: rates, RAW: {**dict.fromkeys(rates, 0), **RAW_RATES}})
+    return Offer(model, backend, region, tags, card_rates(rates))
+
+
+def card_rates(standard: Mapping[str, int]) -> dict[str, Mapping[str, int]]:
+    """By card: a model's rates in uc per unit."""
+    return {STANDARD: standard, RAW: {**dict.fromkeys(BUCKETS, 0), **RAW_RATES}}
 
 
 def _dearest(rates: Mapping[str, int]) -> Dearest:

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.call import BUCKETS
-from gateway.charging.offers import RAW, RAW_RATES, STANDARD
+from gateway.charging.offers import card_rates
 from gateway.charging.rating import cost_uc, shared_uc
 from gateway.charging.splitting import splits
 
@@ -20,7 +19,7 @@ NOT_REPORTED: Final = frozenset({"bad_usage", "estimated"})  # with one of these
 class Price:
     """`cost_uc` by the rates, `shared_uc` what a cache hit pays of it, `charged_uc` that within what was held."""
 
-    lines: list[tuple[str, str, int, int]]  # card, bucket, quantity, micro-credits a unit
+    lines: list[tuple[str, int, int]]  # bucket, quantity, micro-credits a unit
     cost_uc: int
     shared_uc: int
     charged_uc: int
@@ -32,8 +31,8 @@ def recomputed(record: Mapping[str, Any], rates: Mapping[str, Mapping[str, int]]
     if record["status"] != "settled":
         return Price([], 0, 0, 0)
     of_model = rates.get(record["model_served"], {})
-    if split := orjson.loads(record["split"] or "[]"):
-        return _by_share(record, split, of_model)
+    if record["split"]:
+        return _split(record, orjson.loads(record["split"]), of_model)
     try:
         cost = cost_uc(usage, of_model)
         shared = charged = shared_uc(cost, flags)
@@ -41,21 +40,17 @@ def recomputed(record: Mapping[str, Any], rates: Mapping[str, Mapping[str, int]]
         return None
     if NOT_REPORTED.intersection(flags):
         charged = max(0, min(shared, record["reserved"]))
-    lines = [(STANDARD, bucket, n, of_model.get(bucket, 0)) for bucket, n in usage.items()]
-    return Price(lines, cost, shared, charged)
+    return Price([(bucket, n, of_model.get(bucket, 0)) for bucket, n in usage.items()], cost, shared, charged)
 
 
-def _by_share(
-    record: Mapping[str, Any], split: Sequence[Mapping[str, Any]], standard: Mapping[str, int]
-) -> Price | None:
-    """Each grant has paid units at the rates of its own card."""
-    if not splits(record, split, standard):
+def _split(record: Mapping[str, Any], shares: Sequence[Mapping[str, Any]], standard: Mapping[str, int]) -> Price | None:
+    """Where grants of several cards paid: each share at its own."""
+    try:
+        if not splits(record, shares, standard):
+            return None
+        rates = card_rates(standard)
+        lines = [(bucket, n, rates[share["card"]][bucket]) for share in shares for bucket, n in share["units"].items()]
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    rates = {STANDARD: standard, RAW: {**dict.fromkeys(BUCKETS, 0), **RAW_RATES}}
-    lines = [
-        (share["card"], bucket, n, rates[share["card"]][bucket])
-        for share in split
-        for bucket, n in share["units"].items()
-    ]
-    cost = sum(n * rate for _, _, n, rate in lines)
-    return Price(lines, cost, cost, cost)
+    total_uc = sum(n * rate for _, n, rate in lines)
+    return Price(lines, total_uc, total_uc, total_uc)

@@ -148,7 +148,7 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
         quote.model_requested, end.model_served, end.backend, quote.card, quote.card_version, quote.card_version,
         end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
         end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
-        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else "[]",
+        _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else None,
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def public_record(row: Row) -> dict[str, Any]:
     """A record as GET .../charges shows it: credits as decimal strings, cost in micro-units of currency."""
     record = dict(zip(RECORD_COLUMNS, row, strict=True))
     for name in JSON_COLUMNS:
-        record[name] = orjson.loads(record[name])
+        record[name] = orjson.loads(record[name] or "[]")  # a record without a split has none
     for name in ("reserved", "charged", "overage", "debt", "loss"):
         record[name] = credits_text(record[name])
     record["parts"] = [{"grant": grant, "credits": credits_text(uc)} for grant, uc in record["parts"].items()]

@@ -54,8 +54,7 @@ CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT 
   card_version INTEGER NOT NULL, price_version INTEGER NOT NULL, status TEXT NOT NULL, usage TEXT NOT NULL,
   usage_source TEXT NOT NULL, reserved INTEGER NOT NULL, charged INTEGER NOT NULL, overage INTEGER NOT NULL,
   debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
-  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT NOT NULL DEFAULT '[]',
-  hash TEXT NOT NULL DEFAULT '');
+  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT, hash TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS chain_head (seq INTEGER NOT NULL, hash TEXT NOT NULL, covered INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (tenant);
 CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
@@ -74,7 +73,7 @@ MIGRATIONS: Final = {
     3: (
         "ALTER TABLE accounts ADD COLUMN status TEXT NOT NULL DEFAULT 'active'",
         "ALTER TABLE accounts ADD COLUMN caps TEXT NOT NULL DEFAULT '{}'",
-        "ALTER TABLE records ADD COLUMN split TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE records ADD COLUMN split TEXT",
         "ALTER TABLE grants ADD COLUMN scope TEXT",
     ),
     4: ("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",),

@@ -15,7 +15,7 @@ import orjson
 
 from gateway.call import BUCKETS
 from gateway.charging.grants import Grant
-from gateway.charging.offers import RAW, RAW_RATES, STANDARD, Offer
+from gateway.charging.offers import STANDARD, Offer, card_rates
 from gateway.charging.rating import Quote, cost_uc
 
 
@@ -152,7 +152,7 @@ def splits(record: Any, split: Sequence[Mapping[str, Any]], standard: Mapping[st
 
     What nobody reported may be forgiven in part: then the shares are less than the usage.
     """
-    rates = {STANDARD: standard, RAW: {**dict.fromkeys(BUCKETS, 0), **RAW_RATES}}
+    rates = card_rates(standard)
     used, paid = Counter[str](orjson.loads(record["usage"])), Counter[str]()
     for share in split:
         used.subtract(share["units"])

@@ -69,8 +69,8 @@ def _price(connection: sqlite3.Connection, record: Record) -> dict[str, Any] | N
     sql = "SELECT effective_ms FROM rate_cards WHERE card = ? AND version = ?"
     ((effective_ms,),) = connection.execute(sql, (name, version)).fetchall()
     lines = [
-        {"card": card, "bucket": bucket, "quantity": n, "rate": credits_text(rate), "credits": credits_text(n * rate)}
-        for card, bucket, n, rate in price.lines
+        {"bucket": bucket, "quantity": n, "rate": credits_text(rate), "credits": credits_text(n * rate)}
+        for bucket, n, rate in price.lines
     ]
     return {
         "card": name, "version": version, "effective_at": iso(effective_ms), "lines": lines,
@@ -120,13 +120,14 @@ def _paid(
 ) -> str:
     """Why the first of `order` paid, or did not: each pays what it can before the next one does."""
     grant, *later = order
+    if grant.id not in parts and grant.scope is not None:
+        words = ", ".join(f"{kind} {' or '.join(names)}" for kind, names in grant.scope.value.items())
+        return f"it is only for {words}"
     if grant.id in parts:
         return "it comes first" if first else "what comes before it did not cover the charge"
     if not any(other.id in parts for other in later):
         return "it was not needed"
     left_uc = _left_uc(connection, grant, record)
-    if left_uc > 0 and grant.special:
-        return "it does not pay for this model, or was held by others"
     return f"others held all that was left of it, {credits_text(left_uc)}" if left_uc > 0 else "nothing was left of it"
 
 

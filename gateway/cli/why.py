@@ -65,7 +65,7 @@ def _show_price(price: Value | None, record: Value) -> None:
         return
     title = f"Price by card {price['card']}, version {price['version']} since {price['effective_at']}"
     rows = [
-        (line["card"], line["bucket"], f"{line['quantity']:,}", f"x {line['rate']}", f"= {line['credits']}")
+        (line["bucket"], f"{line['quantity']:,}", f"x {line['rate']}", f"= {line['credits']}")
         for line in price["lines"]
     ]  # fmt: skip
     sums = [("sum", price["sum"])]
@@ -73,11 +73,7 @@ def _show_price(price: Value | None, record: Value) -> None:
         sums.append(("the cache's share, rounded down", price["share"]))
     if price["charged"] != price["share"]:
         sums.append(("at most what was held", price["charged"]))
-    table(
-        title,
-        ("card", "bucket", "used", "rate", "credits"),
-        [*rows, *((what, "", "", "", f"= {n}") for what, n in sums)],
-    )
+    table(title, ("bucket", "used", "rate", "credits"), [*rows, *((what, "", "", f"= {n}") for what, n in sums)])
 
 
 def _grants(value: Value) -> list[tuple[str, str, str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import RAW, RAW_RATES, STANDARD, Offer, Scope, offered
 from gateway.charging.rating import Quote, cost_uc
+from gateway.charging.why import why
 from gateway.config.model import Plan
 from gateway.errors import QuotaExhausted
 from tests.charging.fakes import FakeClock
@@ -109,6 +112,47 @@ async def test_one_charge_is_split_over_cards_at_whole_tokens(desk: Desk) -> Non
     ]
     assert desk.left() == [0, 6, 1000 - 144]
     await desk.end()
+
+
+async def test_a_split_charge_is_explained_at_the_rates_of_its_cards(desk: Desk) -> None:
+    manage.add_grant(desk.ledger, "t", 15 * CREDIT, card=RAW, priority=10)
+    manage.add_grant(desk.ledger, "t", 500 * CREDIT, priority=5, scope=ONLY_SMALL)
+    manage.add_grant(desk.ledger, "t", 1000 * CREDIT)
+    name, _ = await desk.begin(LARGE)
+    await desk.settle(name, LARGE, input=10, output=10)
+    await desk.end()
+    told = why(desk.path, name)
+    assert [(line["bucket"], line["quantity"], line["rate"]) for line in told["price"]["lines"]] == [
+        ("input", 10, "1"), ("output", 5, "1"), ("output", 5, "12"),
+    ]  # fmt: skip
+    assert told["price"]["charged"] == told["record"]["charged"] == "75"
+    assert [(grant["paid"], grant["why"]) for grant in told["grants"]] == [
+        ("0", "it is only for models small"),
+        ("15", "what comes before it did not cover the charge"),
+        ("60", "what comes before it did not cover the charge"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '[{"grant":"g00000001","card":"raw","units":{"input":10,"output":9}}]',
+        '[{"grant":"g00000001","card":"standard","units":{"input":10,"output":10}}]',
+        '[{"grant":"g00000002","card":"raw","units":{"input":10,"output":10}}]',
+        '[{"grant":null,"card":"raw","units":{"input":10,"output":10}}]',
+        '[{"grant":"g00000001","card":"gold","units":{"input":10,"output":10}}]',
+        "[1]",
+    ],
+)
+async def test_a_split_that_does_not_add_up_is_found(desk: Desk, wrong: str) -> None:
+    manage.add_grant(desk.ledger, "t", 500 * CREDIT, card=RAW)
+    name, _ = await desk.begin(LARGE)
+    await desk.settle(name, LARGE, input=10, output=10)
+    await desk.end()
+    with closing(sqlite3.connect(desk.path)) as connection:
+        connection.execute("UPDATE records SET split = ?", (wrong,))
+        connection.commit()
+    assert [line for line in audit(desk.path) if line.startswith("I8: record 1")]
 
 
 async def test_a_scoped_pack_pays_for_nothing_else(desk: Desk) -> None:

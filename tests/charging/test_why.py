@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,10 @@ from gateway.call import Usage
 from gateway.charging import manage
 from gateway.charging.flags import FLAGS
 from gateway.charging.ledger import Ledger
-from gateway.charging.offers import RAW
 from gateway.charging.rating import hit_flags
 from gateway.charging.why import why
 from gateway.errors import NotFound, StoreUnavailable
 from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, opened, quote, settle
-from tests.charging.test_splitting import CREDIT, LARGE, ONLY_SMALL, Desk
 
 
 async def charged(ledger: Ledger, charge_id: str, tokens: int, *flags: str, held: int = 100) -> None:
@@ -70,7 +68,7 @@ async def test_a_hit_pays_its_share_and_nobody_served_it(tmp_path: Path) -> None
 async def test_grants_are_told_in_burn_order_with_the_reason(tmp_path: Path) -> None:
     clock = FakeClock()
     ledger = await opened(tmp_path, clock, credits_uc=0)
-    add = partial(manage.add_grant, ledger)
+    add = functools.partial(manage.add_grant, ledger)
     late, _ = add("t", 500, priority=30)
     soon, _ = add("t", 30, priority=30, expires_ms=START_MS + 10_000)
     first, _ = add("t", 50, priority=10)
@@ -132,26 +130,3 @@ async def test_a_void_costs_nothing_and_says_how_it_ended(tmp_path: Path) -> Non
     value = told(tmp_path, "a")
     assert (value["record"]["status"], value["price"]["charged"]) == ("voided", "0")
     assert [each["flag"] for each in value["flags"]] == ["aborted"]
-
-
-async def test_a_charge_that_was_split_is_priced_by_each_grants_own_card(tmp_path: Path) -> None:
-    desk = Desk(f"{tmp_path}/l.db")
-    await desk.open()
-    manage.add_grant(desk.ledger, "t", 50 * CREDIT, priority=5, scope=ONLY_SMALL)
-    manage.add_grant(desk.ledger, "t", 101 * CREDIT, card=RAW, priority=10)
-    manage.add_grant(desk.ledger, "t", 1000 * CREDIT, priority=30)
-    name, _ = await desk.begin(LARGE, input_=100, output=50)
-    await desk.settle(name, LARGE, input=95, output=20)
-    await desk.end()
-    value = told(tmp_path, name)
-    assert [tuple(line.values()) for line in value["price"]["lines"]] == [
-        ("raw", "input", 95, "1", "95"),
-        ("raw", "output", 6, "1", "6"),
-        ("standard", "output", 14, "12", "168"),
-    ]
-    assert value["price"]["charged"] == value["record"]["charged"] == "269"
-    assert [(each["paid"], each["why"]) for each in value["grants"]] == [
-        ("0", "it does not pay for this model, or was held by others"),
-        ("101", "what comes before it did not cover the charge"),
-        ("168", "what comes before it did not cover the charge"),
-    ]
