@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.export import export
 from gateway.charging.ledger import open_ledger
+from gateway.charging.offers import RAW
 from gateway.charging.records import RECORD_COLUMNS
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
+from tests.charging.test_splitting import CREDIT, LARGE, Desk
 
 DOC = (Path(__file__).parents[1] / "docs" / "records.md").read_text(encoding="utf-8")
 ODD = 'm"\\\n\x1f\x7f模型\u2028é'
@@ -49,6 +52,22 @@ def checked(tmp_path: Path, file: Path) -> tuple[int, str]:
 def test_the_program_of_the_documentation_verifies_an_exported_file(tmp_path: Path, exported: Path) -> None:
     assert json.loads(exported.read_bytes().splitlines()[0])["model_requested"] == ODD
     assert checked(tmp_path, exported) == (0, "all records are as they were written\n")
+
+
+async def test_it_verifies_a_charge_that_was_split(tmp_path: Path) -> None:
+    desk = Desk(f"{tmp_path}/l.db")
+    await desk.open()
+    manage.add_grant(desk.ledger, "t", 101 * CREDIT, card=RAW, priority=10)
+    manage.add_grant(desk.ledger, "t", 5000 * CREDIT)
+    for _ in range(2):  # the second is of the card standard alone
+        name, _ = await desk.begin(LARGE, input_=100, output=50)
+        await desk.settle(name, LARGE, input=95, output=20)
+    await desk.end()
+    export(desk.path, tmp_path / "out", "jsonl", 2, whole=False)
+    file = tmp_path / "out" / "records-000000000001-000000000002.jsonl"
+    split = [json.loads(line)["split"] for line in file.read_bytes().splitlines()]
+    assert split[0][0] == {"grant": "g00000001", "card": "raw", "units": {"input": 95, "output": 6}}
+    assert checked(tmp_path, file) == (0, "all records are as they were written\n")
 
 
 def test_it_finds_a_change_and_what_is_missing(tmp_path: Path, exported: Path) -> None:

@@ -84,8 +84,7 @@ class _Books:
         self._check_grants(connection)
         self._check_accounts(connection)
         self._check_holds(connection)
-        for name, window, says in caps_contradicted(connection):
-            self._differ("I7", f"account {name}", f"cap {window}", says)
+        self._check_caps(connection)
 
     def _differ(self, check: str, subject: str, field: str, says: str) -> None:
         self.found += 1
@@ -196,6 +195,13 @@ class _Books:
             self._expect("I6", what, "charge_id", "is open, and has a record", charge_id not in self._charges)
             held = sum(orjson.loads(parts).values())
             self._expect("I3", what, "parts", f"holds {held}, not {reserved}", held == reserved)
+
+    def _check_caps(self, connection: sqlite3.Connection) -> None:
+        try:
+            for name, window, says in caps_contradicted(connection):
+                self._differ("I7", f"account {name}", f"cap {window}", says)
+        except (ValueError, TypeError):  # a path or flags that are no JSON, which the chain tells of by record
+            self._differ("I7", "all records", "account_path", "cannot be counted for caps")
 
     def _grant(self, name: str) -> Counter[str]:
         return self._by_grant.setdefault(name, Counter())

@@ -213,7 +213,8 @@ def _linked(row: Row, manifest: Manifest, head: chain.Head) -> str:
 def _json_line(row: Row) -> bytes:
     record = dict(zip(RECORD_COLUMNS, row, strict=True))
     for name in JSON_COLUMNS:
-        record[name] = orjson.Fragment(record[name])
+        if record[name] is not None:
+            record[name] = orjson.Fragment(record[name])
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.charging import cards
+from gateway.charging.offers import RAW_RATES
 from gateway.charging.rating import CACHE_HIT
 from gateway.charging.store import read_only
 from gateway.charging.usage_file import Buckets, Usages
@@ -116,11 +117,16 @@ class _Sums:
             if not reasons:
                 ours.sure += quantity
             elif ours.most is not None:
-                most = _most(reserved, [rates.get(bucket, 0) for bucket in of])
+                most = _most(reserved, [_least(bucket, rates) for bucket in of])
                 ours.most = None if most is None else ours.most + most
 
     def _day(self, closed_ms: int) -> str:
         return datetime.fromtimestamp(closed_ms / 1000, self._zone).date().isoformat()
+
+
+def _least(bucket: str, rates: Mapping[str, int]) -> int:
+    """What a unit was held at, at least: a grant of card `raw` may have held it."""
+    return min(rates.get(bucket, 0), RAW_RATES.get(bucket, 0))
 
 
 def _most(reserved: int, rates: Iterable[int]) -> int | None:

@@ -21,7 +21,7 @@ RECORD_COLUMNS: Final = (
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",
     "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split", "hash",
 )  # fmt: skip
-JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags")
+JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags", "split")
 Row = tuple[Any, ...]
 CRASH: Final = "crash"  # the flag of what was open when the process died
 
@@ -156,10 +156,9 @@ def public_record(row: Row) -> dict[str, Any]:
     """A record as GET .../charges shows it: credits as decimal strings, cost in micro-units of currency."""
     record = dict(zip(RECORD_COLUMNS, row, strict=True))
     for name in JSON_COLUMNS:
-        record[name] = orjson.loads(record[name])
+        record[name] = orjson.loads(record[name] or "[]")  # a record without a split has none
     for name in ("reserved", "charged", "overage", "debt", "loss"):
         record[name] = credits_text(record[name])
-    record["split"] = orjson.loads(record["split"]) if record["split"] else []
     record["parts"] = [{"grant": grant, "credits": credits_text(uc)} for grant, uc in record["parts"].items()]
     return record
 

@@ -356,3 +356,18 @@ def test_the_clock_set_back_counts_where_it_was(tmp_path: Path) -> None:
 
 
 assert START_MS % (5 * MINUTE_MS) == 200_000  # in the middle of a slot
+
+
+async def test_the_audit_counts_caps_and_says_when_it_cannot(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, {"month": {"credits": 1000}})
+    await tree.grow()
+    await tree.call("ann")
+    await tree.ledger.aclose()
+    assert audit(tree.path) == []
+    with closing(sqlite3.connect(tree.path)) as connection:
+        connection.execute("UPDATE cap_use SET used = used + 1 WHERE used > 0")
+        connection.commit()
+        assert [line for line in audit(tree.path) if line.startswith("I7: account team")]
+        connection.execute("UPDATE records SET account_path = '{'")
+        connection.commit()
+    assert "I7: all records cannot be counted for caps" in audit(tree.path)

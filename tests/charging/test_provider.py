@@ -7,10 +7,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
+from gateway.charging import manage
 from gateway.charging.ledger import Ledger
+from gateway.charging.offers import RAW
 from gateway.charging.provider import Compared, compared, served, totals
 from gateway.charging.rating import hit_flags
 from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, opened, quote
+from tests.charging.test_splitting import CREDIT, LARGE, Desk
 
 DAY = "2023-11-15"  # START_MS is 06:13 of it in Shanghai
 BUCKETS = {"input": ("input",), "output": ("output",)}
@@ -124,3 +127,16 @@ async def test_a_day_is_one_of_the_configured_timezone(tmp_path: Path) -> None:
     await ours.ledger.aclose()
     rows = ours.rows({(DAY, "their-m"): Counter(input=1), ("2023-11-16", "their-m"): Counter(input=2)})
     assert [row.unexplained for row in rows] == [0, 0, 0, 0]
+
+
+async def test_what_was_held_may_have_been_held_at_the_card_raw(tmp_path: Path) -> None:
+    desk = Desk(f"{tmp_path}/l.db")
+    await desk.open()
+    manage.add_grant(desk.ledger, "t", 1000 * CREDIT, card=RAW)
+    name, hold = await desk.begin(LARGE, input_=100, output=50)
+    desk.ledger.close(name, "aborted")
+    await desk.end()
+    assert hold.reserved_uc == 150 * CREDIT
+    theirs = {("2023-11-14", "large"): Counter(input=150, output=151)}
+    rows = compared(desk.path, "b", {}, theirs, BUCKETS, ZoneInfo("UTC"))
+    assert [(row.bucket, row.unexplained) for row in rows] == [("input", 0), ("output", 1)]
