@@ -28,7 +28,7 @@ _LATER: Final[Mapping[Path, str]] = {
 _SAID: Final = {NOW: "", NEXT_PERIOD: ", from each tenant's next period", RESTART: ", takes effect after a restart"}
 _NOUNS: Final = {
     "backends": "backend", "models": "model", "aliases": "alias", "routes": "route", "plans": "plan",
-    "tenants": "tenant",
+    "tenants": "tenant", "packages": "package",
 }  # fmt: skip
 _SECTIONS: Final = {  # where they stand in routes.yaml, if not under their own name
     "ledger": "storage.ledger", "tenant_label_top": "observability.tenant_label", "timeout": "defaults.timeout",
@@ -103,6 +103,8 @@ def _gone(section: str) -> str:
         return " from routes.yaml: its keys there stop working; its account, grants and other keys stay in the ledger"
     if section == "plans":
         return ": tenants that still have it may call nothing"
+    if section == "packages":
+        return ": it is sold no more; what was sold of it goes on"
     return ": calls that name it are refused" if section in ("models", "aliases", "routes") else ""
 
 
@@ -127,7 +129,7 @@ def _of_values(section: str, name: str, old: Values, new: Values, whom: str) -> 
         when = _LATER.get((section, *path), NOW)
         what = f"{about}{named} " if named else about
         percent = "" if path == ("port",) else _percent(before, after)
-        text = f"{what}{_difference(before, after)}{percent}{_unit(path)}{_for(whom)}{_SAID[when]}"
+        text = f"{what}{_difference(before, after)}{percent}{_unit(section, path)}{_for(whom)}{_SAID[when]}"
         yield Change(section, name, key, _shown(before), _shown(after), when, whom, text)
 
 
@@ -139,9 +141,9 @@ def _covered(path: Path, old: Values, new: Values) -> bool:
     return path != family and family in old and old[path] == old[family] and new.get(path) == new.get(family)
 
 
-def _unit(path: Path) -> str:
+def _unit(section: str, path: Path) -> str:
     if path[:1] == ("price",):
-        return " per 1M"
+        return "" if section == "packages" else " per 1M"
     return " credits per token" if path[:1] == ("rates",) else ""
 
 
@@ -210,6 +212,8 @@ class _Concerned:
             tenants = {t.name: None for c in (self._new, self._old) for t in c.tenants.values() if t.plan == name}
             mine = f"tenants {_words(list(tenants))} and " if tenants else ""
             return f"{mine}those of the ledger that have it"
+        if section == "packages":
+            return "orders from now on" if name in self._old.packages and name in self._new.packages else ""
         if section == "tenants":
             return ""
         plans = {plan: None for names in self._names for plan, allowed in names.items() if name in allowed}

@@ -34,6 +34,8 @@ def flat(value: Any, path: Path = ()) -> Values:
     """Works for parts that it has never heard of: what is new in the configuration is compared all the same."""
     key = path[-1] if path else ""
     if key in ("price", "rates"):
+        if isinstance(value, int):  # of a package
+            return {path: credits_text(value)}
         return {(*path, bucket): credits_text(uc) for bucket, uc in value.items()}
     if key == "headers":
         return {(*path, name): Hidden(text) for name, text in value.items()}
@@ -59,7 +61,9 @@ def _fields(value: Any, path: Path) -> Values:
         if one.name == "limits":  # of a plan they stand beside the rest
             out |= flat(item, path)
         elif one.name.endswith("_s"):
-            out[*path, one.name.removesuffix("_s")] = f"{item:g}s"
+            out[*path, one.name.removesuffix("_s")] = None if item is None else f"{item:g}s"
+        elif one.name.endswith("_uc"):
+            out[*path, one.name.removesuffix("_uc")] = credits_text(item)
         else:
             out |= flat(item, (*path, one.name))
     return out

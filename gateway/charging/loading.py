@@ -14,6 +14,7 @@ from gateway.call import Usage
 from gateway.charging.caps import COUNTED
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
+from gateway.charging.packages import Batch, Code, Order, Subscription, terms_of
 from gateway.charging.rating import Quote
 from gateway.charging.records import CRASH, Account, Hold, Key, Receipt, Row
 from gateway.charging.schema import select_sql
@@ -31,6 +32,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
     for row in connection.execute(f"{select_sql('grants')} ORDER BY id"):
         image.keep_grant(_grant(*row))
+    _load_sold(connection, image)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
         end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
@@ -39,6 +41,29 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.next_seq = seq + 1
     _load_meters(connection, image)
     return image
+
+
+def _load_sold(connection: sqlite3.Connection, image: Image) -> None:
+    """Nothing where nobody has opened the file for writing since packages are sold."""
+    if not _has(connection, "orders"):
+        return
+    sold = image.sold
+    for row in connection.execute(f"{select_sql('orders')} ORDER BY created_ms, id"):
+        sold.keep(Order(*row))
+    for name, account, order, terms, *others in connection.execute(f"{select_sql('subscriptions')} ORDER BY id"):
+        one = sold.subscriptions[name] = Subscription(name, account, order, terms_of(terms), *others)
+        one.closed = bool(one.closed)
+        if not one.closed:
+            image.accounts[account].subscriptions.append(one)
+    for name, terms, created_ms, expires_ms in connection.execute(select_sql("code_batches")):
+        sold.batches[name] = Batch(name, terms_of(terms), created_ms, expires_ms)
+    for hashed, batch, number, order in connection.execute(select_sql("codes")):
+        sold.codes[hashed] = Code(hashed, sold.batches[batch], number, order)
+
+
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    return found is not None
 
 
 def keys(connection: sqlite3.Connection) -> list[Key]:
@@ -74,7 +99,7 @@ def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
     """What the caps of plans and accounts have used; those without a word in the file are counted from the records."""
     for account in image.accounts.values():
         image.fit(account, 0)  # there are no holds yet
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cap_use'").fetchone():
+    if not _has(connection, "cap_use"):
         return
     for name, window, unit, slot_ms, used in connection.execute(f"{select_sql('cap_use')} ORDER BY slot_ms").fetchall():
         meters = image.accounts[name].meters if name in image.accounts else []

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from zoneinfo import ZoneInfo
 
-from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, bounds, merged, meters
+from gateway.charging.caps import COUNTED, CREDITS, Meter, Slot, amount, bounds, meters
 from gateway.charging.changes import Changes
 from gateway.charging.records import Account, Hold, Receipt
-from gateway.config.model import Plan
+from gateway.config.model import Caps
 
 
 def fit(
     changes: Changes,
     account: Account,
-    plan: Plan | None,
+    caps: Caps,
     zone: ZoneInfo,
     next_seq: int,
     holds: Iterable[Hold],
     now_ms: int,
 ) -> list[Meter]:
-    """Meters for the caps of the plan and the account's own; returns those that have yet to be counted.
+    """Meters for the caps; returns those that have yet to be counted.
 
     Those of the same window and unit go on counting. A new one also counts the calls that are in flight: `holds`, in
     the order in which they were opened; and those that have ended and wait for their commit.
     """
     before = account.meters
-    account.meters = meters(account.id, merged(plan.caps if plan else {}, account.caps), before, zone, next_seq)
+    account.meters = meters(account.id, caps, before, zone, next_seq)
     kept = {meter.key for meter in account.meters}
     for meter in before:
         if meter.key not in kept:

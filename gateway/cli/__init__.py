@@ -6,14 +6,29 @@ import argparse
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import accounts, cache, check, diff, explain, imports, reload, serve, test
+from gateway.cli import (
+    accounts,
+    cache,
+    check,
+    codes,
+    diff,
+    explain,
+    imports,
+    orders,
+    packages,
+    reload,
+    serve,
+    subscriptions,
+    test,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
     parser.add_argument("--version", action="version", version=f"moma {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache):
+    sold = (packages, orders, subscriptions, codes)
+    for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, cache):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     code: int = args.func(args)

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from gateway.admin.api import Admin
-from gateway.admin.shown import listed, shown, shown_key
+from gateway.admin.shown import listed, order, orders, packages, shown, shown_key, subscription, subscriptions
 from gateway.app import open_config_ledger
 from gateway.charging import statements, views
 from gateway.charging.preview import read_image
@@ -28,6 +28,7 @@ from gateway.errors import GatewayError, NotFound, StoreUnavailable
 
 ANSWER_S = 10.0
 NO, WRONG_USE = 1, 2
+SOLD = {"orders": (orders, order), "subscriptions": (subscriptions, subscription)}  # all of them, and one
 
 
 class CommandFailed(Exception):
@@ -145,7 +146,7 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
     clock = LoopClock(asyncio.get_running_loop())
     ledger = await open_config_ledger(config, clock)
     try:
-        admin = Admin(ledger=ledger, plans=lambda: config.plans, clock=clock)
+        admin = Admin(ledger=ledger, plans=lambda: config.plans, packages=lambda: config.packages, clock=clock)
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
         return value
@@ -155,6 +156,8 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
 
 def _by_reading(config: Config, asked: Asked) -> Any:
     """From the file as it is, without a lock; tenants of routes.yaml are there before the first start."""
+    if asked.parts == ("packages",):
+        return packages(config.packages)
     path = real_path(config.ledger.removeprefix("sqlite:"))
     if not os.path.exists(path):
         raise StoreUnavailable(f"There is no ledger at {path} yet, and no gateway was reached.")
@@ -171,6 +174,11 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             from_, to = asked.query.get("from"), asked.query.get("to")
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
             return statements.statement(path, tenant, *span)
+    if asked.parts[0] in SOLD:
+        image = read_image(path, config.plans, ZoneInfo(config.timezone))
+        every, one = SOLD[asked.parts[0]]
+        now_ms = time.time_ns() // 1_000_000
+        return one(image, asked.parts[1], now_ms) if asked.parts[1:] else every(image, asked.query, now_ms)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
 
 
