@@ -135,7 +135,7 @@ def _of_values(section: str, name: str, old: Values, new: Values, whom: str) -> 
 
 def _covered(path: Path, old: Values, new: Values) -> bool:
     """A bucket that costs what its family does, before and after: the change of the family says it."""
-    if path[0:1] not in (("price",), ("rates",)):
+    if len(path) < 2 or path[0] not in ("price", "rates"):
         return False
     family = (path[0], path[1].partition("_")[0])
     return path != family and family in old and old[path] == old[family] and new.get(path) == new.get(family)

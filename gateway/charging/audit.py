@@ -12,6 +12,7 @@ import orjson
 from gateway.charging import cards
 from gateway.charging.caps import caps_contradicted
 from gateway.charging.rating import cost_uc, shared_uc
+from gateway.charging.sales_audit import sales_contradicted
 from gateway.charging.store import read_only
 from gateway.errors import StoreUnavailable
 
@@ -25,7 +26,8 @@ def audit(db_path: str) -> list[str]:
         with contextlib.closing(read_only(db_path)) as connection:
             connection.row_factory = sqlite3.Row
             connection.execute("BEGIN")
-            return _Books(connection).problems + list(caps_contradicted(connection))
+            books = _Books(connection).problems
+            return [*books, *caps_contradicted(connection), *sales_contradicted(connection)]
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
 

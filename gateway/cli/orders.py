@@ -19,7 +19,7 @@ def add_parser(subparsers: Subparsers) -> None:
     finish(parser, _add, tables.one)
     parser = order.add_parser("list", help="orders, changes, refunds and compensations")
     parser.add_argument("--tenant", metavar="ID")
-    finish(parser, lambda args: Asked("GET", ("orders",), query=given(tenant=args.tenant)), tables.many)
+    finish(parser, lambda args: Asked("GET", ("orders",), query=given(tenant=args.tenant)), tables.orders)
     parser = order.add_parser("show", help="one order, and what is left of it")
     parser.add_argument("id", metavar="ORDER")
     finish(parser, lambda args: Asked("GET", ("orders", args.id)), tables.one)
