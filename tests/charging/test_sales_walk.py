@@ -5,6 +5,7 @@ An id that is sent again gets what it got at first.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from contextlib import closing, suppress
@@ -102,6 +103,10 @@ class Walk:
             await self.shop.redeem(code, self.rng.choice("tu"))
 
     async def wait(self) -> None:
+        """Not while records are counted for a new cap: that takes milliseconds, no month begins in them."""
+        while self.shop.ledger._image.uncounted:
+            await self.shop.ledger.change(lambda image, now_ms: None)[1]  # counting begins after a commit
+            await asyncio.sleep(0.001)
         self.shop.clock.ms += self.rng.choice((1, HOUR_MS, 30 * HOUR_MS, 20 * 24 * HOUR_MS, 70 * 24 * HOUR_MS))
 
     async def restart(self) -> None:
