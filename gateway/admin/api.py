@@ -15,8 +15,7 @@ from gateway.admin.fields import credits_uc, edit, id_of, is_text, key_limits, o
 from gateway.admin.sales import Packages, Sales
 from gateway.admin.shown import listed, seconds, shown, shown_key, shown_limits
 from gateway.cache.caches import Caches
-from gateway.charging import manage
-from gateway.charging.directory import grant_of
+from gateway.charging import directory, manage, views
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
 from gateway.clock import Clock
@@ -132,7 +131,7 @@ class Admin:
                 return await self._charges(tenant, query)
             case ["statement"]:
                 self._expect(method, "GET")
-                self._tenant(tenant)
+                await self._ledger.change(views.usage, tenant)[1]  # what was due by the clock is booked now
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
         raise NotFound("There is no such admin path.")
@@ -221,7 +220,7 @@ class Admin:
         source_ref = asked.get("source_ref")
         if source_ref is not None and (not source_ref or not is_text(source_ref, 200)):
             raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
-        known = source_ref is not None and self._ledger.look(grant_of, tenant, source_ref) is not None
+        known = source_ref is not None and self._ledger.look(directory.grant_of, tenant, source_ref) is not None
         expires_ms = time_ms(asked, "expires_at")
         if not known:  # whoever asks again gets the first grant, also after it has ended
             self._expect_to_come(expires_ms)

@@ -151,10 +151,11 @@ class Image:
     ) -> None:
         """What is left of the last period expires; up to the rollover it is granted anew, in the same commit."""
         terms, left_uc = subscription.terms, 0
-        for grant in account.grants:
-            if grant.offer == subscription.id and grant.over(start_ms):
-                left_uc += grant.available
-                self.expire(grant, now_ms)
+        ended = [grant for grant in account.grants if grant.offer == subscription.id and grant.over(start_ms)]
+        for grant in ended:
+            left_uc += grant.available
+            self.expire(grant, now_ms)
+            account.grants.remove(grant)
         kinds = (
             (f"{subscription.id}:{number}", f"package:{terms.name}", terms.priority, subscription.credits_uc),
             (f"{subscription.id}:{number}:rolled", f"rollover:{terms.name}", ROLLED_PRIORITY,

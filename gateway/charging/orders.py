@@ -152,6 +152,8 @@ def compensate(
         return first, False
     if node.status == CLOSED:
         raise Conflict(f"{node.id} is closed")
+    if expires_ms is not None and expires_ms <= now_ms:
+        raise InvalidValue("expires_at has passed already.", param="expires_at")
     image.add_grant(
         node, credits_uc, now_ms, starts_ms=now_ms, expires_ms=expires_ms, priority=COMPENSATION_PRIORITY,
         source_ref="compensation", period=grant_period(order_id),

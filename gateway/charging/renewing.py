@@ -24,15 +24,15 @@ class Due:
 
 def of_plan(account: Account, plan: Plan | None, zone: ZoneInfo, now_ms: int) -> tuple[list[Due], int]:
     """What is due of the plan's offers, and when the next will be."""
-    known = {grant.period for grant in account.owned}
     due: list[Due] = []
     next_ms = NEVER_MS
     for index, offer in enumerate(plan.grants if plan else ()):
         one, at_ms = _of_offer(account, index, offer, zone, now_ms)
-        if one is not None and one.period not in known and offer.credits_uc > 0:
+        if one is not None and offer.credits_uc > 0:
             due.append(one)
         next_ms = min(next_ms, at_ms)
-    return due, next_ms
+    known = {grant.period for grant in account.owned} if due else ()
+    return [one for one in due if one.period not in known], next_ms
 
 
 def _of_offer(account: Account, index: int, offer: PlanGrant, zone: ZoneInfo, now_ms: int) -> tuple[Due | None, int]:
