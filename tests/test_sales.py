@@ -149,7 +149,7 @@ async def test_a_statement_has_the_renewals_that_nobody_looked_at(desk: Desk) ->
         ("POST", "orders", {"order_id": "A", "tenant": "ann", "package": "pack", "quantity": 10**9}, 400, "quantity"),
         ("POST", "orders", {"order_id": "A", "tenant": "ann", "package": "pack", "price": 1}, 400, "price"),
         ("PUT", "orders", None, 405, None),
-        ("GET", "codes", None, 405, None),
+        ("PUT", "codes", None, 405, None),
         ("GET", "orders/none", None, 404, None),
         ("POST", "orders/none/refund", None, 404, None),
         ("GET", "subscriptions/none", None, 404, None),
@@ -180,6 +180,8 @@ async def test_codes_are_shown_once_and_redeemed_once(desk: Desk) -> None:
     assert await desk.ask("POST", "tenants/ann/redeem", code) == (200, order)
     assert (await desk.ask("POST", "tenants/ben/redeem", code))[0] == 409
     assert (await desk.ask("GET", f"orders/{order['id']}"))[1]["left"] == "1000000"
+    [batch] = (await desk.ask("GET", "codes"))[1]["data"]
+    assert [batch[name] for name in ("id", "package", "codes", "redeemed")] == [made["id"], "pack", 20, 1]
 
 
 async def test_guesses_at_codes_are_limited_for_each_tenant(desk: Desk) -> None:
@@ -270,6 +272,8 @@ def test_selling_on_the_command_line(shell: Shell) -> None:
     code = shell.run("code", "add", "pack").strip()
     redeemed = shell.json("code", "redeem", "ann", code)
     assert shell.json("order", "show", redeemed["id"])["left"] == "1000000"
+    [batch] = shell.json("code", "list")["data"]
+    assert (batch["package"], batch["codes"], batch["redeemed"]) == ("pack", 1, 1)
     assert shell.json("order", "compensate", "C-1", "ann", "7.5")["credits"] == "7.5"
     assert len(shell.run("code", "add", "pack", "--count", "12", "--expires-at", "2099-01-31").split()) == 12
 

@@ -39,21 +39,13 @@ class Sales:
 
     async def handle(self, method: str, parts: list[str], query: Mapping[str, str], body: bytes) -> Answer:
         """As `Admin.handle`."""
+        if method == "GET":
+            return 200, self._read(parts, query)
         match method, *parts:
-            case "GET", "packages":
-                return 200, shown.packages(self._packages())
-            case "GET", "orders":
-                return 200, self._ledger.look(shown.orders, query)
             case "POST", "orders":
                 return await self._place(object_of(body, "order_id", "tenant", "package", "quantity"))
-            case "GET", "orders", order_id:
-                return 200, self._ledger.look(shown.order, order_id)
             case "POST", "orders", order_id, "refund":
                 return await self._refund(order_id, object_of(body, "credits", "refund_id"))
-            case "GET", "subscriptions":
-                return 200, self._ledger.look(shown.subscriptions, query)
-            case "GET", "subscriptions", name:
-                return 200, self._ledger.look(shown.subscription, name)
             case "POST", "subscriptions", name, "cancel":
                 return await self._cancel(name, object_of(body, "now"))
             case "POST", "subscriptions", name, "change":
@@ -62,6 +54,22 @@ class Sales:
                 return await self._make_codes(object_of(body, "package", "count", "expires_at"))
             case _, "packages" | "codes" | "orders" | "subscriptions":
                 raise MethodNotAllowed("This path takes another method.")
+        raise NotFound("There is no such admin path.")
+
+    def _read(self, parts: list[str], query: Mapping[str, str]) -> Any:
+        match parts:
+            case ["packages"]:
+                return shown.packages(self._packages())
+            case ["orders"]:
+                return self._ledger.look(shown.orders, query)
+            case ["orders", order_id]:
+                return self._ledger.look(shown.order, order_id)
+            case ["subscriptions"]:
+                return self._ledger.look(shown.subscriptions, query)
+            case ["subscriptions", name]:
+                return self._ledger.look(shown.subscription, name)
+            case ["codes"]:
+                return self._ledger.look(shown.code_batches, query)
         raise NotFound("There is no such admin path.")
 
     async def _place(self, asked: dict[str, Any]) -> Answer:

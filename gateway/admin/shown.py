@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from gateway.admin.fields import query_int
 from gateway.charging.image import Image
-from gateway.charging.packages import Order, Subscription, of_order
+from gateway.charging.packages import Batch, Order, Subscription, of_order
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
 from gateway.config.model import Caps, Limits, Package
 from gateway.errors import NotFound
 
 MAX_LISTED: Final = 1000
-Listed = TypeVar("Listed", Account, Key, Order, Subscription)
+Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch)
 
 
 def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
@@ -137,6 +138,25 @@ def subscription(image: Image, subscription_id: str, now_ms: int) -> dict[str, A
     if found is None:
         raise NotFound(f"no subscription {subscription_id[:64]!r}")
     return shown_subscription(found, now_ms)
+
+
+def code_batches(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    """How many codes were made, and redeemed: never one of them."""
+    codes = image.sold.codes.values()
+    made = Counter(code.batch.id for code in codes)
+    redeemed = Counter(code.batch.id for code in codes if code.order)
+
+    def show(batch: Batch) -> dict[str, Any]:
+        return {
+            "id": batch.id,
+            "package": batch.terms.name,
+            "codes": made[batch.id],
+            "redeemed": redeemed[batch.id],
+            "created_at": seconds(batch.created_ms),
+            "expires_at": seconds(batch.expires_ms),
+        }
+
+    return listed(image.sold.batches.values(), query, show)
 
 
 def packages(on_sale: Mapping[str, Package]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--count", type=int, metavar="N", default=1)
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
     finish(parser, _add, _new)
+    parser = code.add_parser("list", help="batches of codes, and how many of each are redeemed; never the codes")
+    finish(parser, lambda args: Asked("GET", ("codes",)), tables.many)
     parser = code.add_parser("redeem", help="for a tenant, who may do it with its own key at /v1/redeem")
     parser.add_argument("tenant", metavar="TENANT")
     parser.add_argument("code", metavar="CODE")

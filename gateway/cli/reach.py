@@ -8,14 +8,24 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from gateway.admin.api import Admin
-from gateway.admin.shown import listed, order, orders, packages, shown, shown_key, subscription, subscriptions
+from gateway.admin.shown import (
+    code_batches,
+    listed,
+    order,
+    orders,
+    packages,
+    shown,
+    shown_key,
+    subscription,
+    subscriptions,
+)
 from gateway.app import open_config_ledger
 from gateway.charging import statements, views
 from gateway.charging.preview import read_image
@@ -28,7 +38,9 @@ from gateway.errors import GatewayError, NotFound, StoreUnavailable
 
 ANSWER_S = 10.0
 NO, WRONG_USE = 1, 2
-SOLD = {"orders": (orders, order), "subscriptions": (subscriptions, subscription)}  # all of them, and one
+SOLD: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {  # all of them, and one
+    "orders": (orders, order), "subscriptions": (subscriptions, subscription), "codes": (code_batches, None),
+}  # fmt: skip
 
 
 class CommandFailed(Exception):
@@ -175,10 +187,9 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
             return statements.statement(path, tenant, *span)
     if asked.parts[0] in SOLD:
-        image = read_image(path, config.plans, ZoneInfo(config.timezone))
         every, one = SOLD[asked.parts[0]]
-        now_ms = time.time_ns() // 1_000_000
-        return one(image, asked.parts[1], now_ms) if asked.parts[1:] else every(image, asked.query, now_ms)
+        image, now_ms = read_image(path, config.plans, ZoneInfo(config.timezone)), time.time_ns() // 1_000_000
+        return one(image, asked.parts[1], now_ms) if asked.parts[1:] and one else every(image, asked.query, now_ms)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
 
 
