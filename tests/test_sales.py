@@ -95,6 +95,8 @@ async def test_a_refund_and_a_compensation(desk: Desk) -> None:
     status, taken = await desk.ask("POST", "orders/A-1/refund", {"credits": "400k"})
     assert (status, taken["kind"], taken["of"], taken["credits"]) == (201, "refund", "A-1", "400000")
     assert await desk.ask("POST", "orders/A-1/refund", {"credits": "400k"}) == (200, taken)
+    status, error = await desk.ask("POST", "orders/A-1/refund", {"credits": "300k"})
+    assert (status, error["message"]) == (409, "order moma:refund:A-1 is there already, with another credits")
     status, rest = await desk.ask("POST", "orders/A-1/refund", {"refund_id": "R-2"})
     assert (status, rest["credits"]) == (201, "600000")
     assert (await desk.ask("GET", "orders/A-1"))[1]["revoked"] == "1000000"

@@ -26,6 +26,7 @@ from gateway.config.model import Package
 from gateway.errors import Conflict, InvalidValue, NotFound
 
 MAX_PRICE: Final = 10**18  # in 64 bits
+SAID: Final = {"account": "tenant", "asked_uc": "credits", "of": "order"}  # as they are called outside
 Placed = tuple[Order, bool]
 
 
@@ -168,7 +169,7 @@ def known(image: Image, order_id: str, **content: object) -> Order | None:
     """The order with this id. Raises Conflict when it is of something else."""
     first = image.sold.orders.get(order_id)
     if first is not None:
-        other = [name for name, value in content.items() if getattr(first, name) != value]
+        other = [SAID.get(name, name) for name, value in content.items() if getattr(first, name) != value]
         if other:
             raise Conflict(f"order {order_id} is there already, with another {', '.join(other)}")
     return first
