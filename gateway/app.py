@@ -218,6 +218,7 @@ class App:
         admin = Admin(
             ledger=self.ledger,
             plans=lambda: self._front.generation.config.plans,
+            packages=lambda: self._front.generation.config.packages,
             clock=parts.clock,
             reload=reload,
             explain=explain,

@@ -152,6 +152,7 @@ class Gateway:
             **{path: ("POST", self._call) for path in _ENDPOINTS},
             "/v1/models": ("GET", self._models),
             "/v1/usage": ("GET", self._usage),
+            "/v1/redeem": ("POST", self._redeem),
             "/": ("GET", self._page),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
@@ -233,6 +234,11 @@ class Gateway:
     async def _usage(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
         await sink.send(_json(pipeline.usage(pipeline.authenticate(http.headers)), request_id))
+
+    async def _redeem(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        caller, body = await self._admitted(http, self.generation)
+        status, value = await self._admin.sales.redeem(caller.tenant, body)
+        await sink.send(_json(value, request_id, status))
 
     async def _administer(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation

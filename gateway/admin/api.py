@@ -1,4 +1,7 @@
-"""`/admin/v1`: tenants, keys, grants, usage, charges, statements, explain, reload. Guesses at its key are limited."""
+"""`/admin/v1`: tenants, keys, grants, sales, usage, charges, statements, explain, reload.
+
+Guesses at its key are limited.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ from gateway.admin.fields import (
     scope_of,
     time_ms,
 )
+from gateway.admin.sales import Packages, Sales
 from gateway.admin.shown import listed, seconds, shown, shown_key, shown_limits
 from gateway.cache.caches import Caches
-from gateway.charging import manage
+from gateway.charging import directory, manage, views
 from gateway.charging.ledger import Ledger
 from gateway.charging.offers import STANDARD
 from gateway.charging.rating import credits_text
@@ -57,6 +61,7 @@ class Admin:
         ledger: Ledger,
         plans: Plans,
         clock: Clock,
+        packages: Packages = dict,
         reload: Reload | None = None,
         explain: Explain | None = None,
         why: Why | None = None,
@@ -64,6 +69,7 @@ class Admin:
     ) -> None:
         self._ledger = ledger
         self._plans = plans
+        self.sales = Sales(ledger, packages, clock)
         self._reload = reload
         self._clock = clock
         self._explain = explain
@@ -99,35 +105,10 @@ class Admin:
         match parts:
             case ["tenants"]:
                 return await self._tenants_of(method, query, body)
-            case ["tenants", tenant]:
-                return 200, await self._one_tenant(method, tenant, body)
-            case ["tenants", tenant, "keys"]:
-                return await self._keys_of(method, tenant, query, body)
-            case ["tenants", tenant, "keys", key_id]:
-                self._expect(method, "DELETE")
-                return await self._drop_key(tenant, key_id)
-            case ["tenants", tenant, "grants"]:
-                self._expect(method, "POST")
-                return await self._add_grant(tenant, body)
-            case ["tenants", tenant, "usage"]:
-                self._expect(method, "GET")
-                self._tenant(tenant)
-                return 200, self._ledger.usage(tenant)
-            case ["tenants", tenant, "charges"]:
-                self._expect(method, "GET")
-                return await self._charges(tenant, query)
-            case ["tenants", tenant, "statement"]:
-                self._expect(method, "GET")
-                self._tenant(tenant)
-                span = query.get("from"), query.get("to")
-                return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
-        return await self._of_the_gateway(method, parts, query, body)
-
-    async def _of_the_gateway(
-        self, method: str, parts: list[str], query: Mapping[str, str], body: bytes
-    ) -> tuple[int, Any]:
-        """What belongs to no tenant."""
-        match parts:
+            case ["tenants", tenant, *of]:
+                return await self._of_tenant(method, tenant, of, query, body)
+            case ["packages" | "orders" | "subscriptions" | "codes", *_]:
+                return await self.sales.handle(method, parts, query, body)
             case ["reload"] if self._reload is not None:
                 self._expect(method, "POST")
                 object_of(body)
@@ -140,6 +121,40 @@ class Admin:
                 return 200, await asyncio.to_thread(self._why, unquote(charge_id))
             case ["cache"] if self._caches is not None:
                 return 200, self._cache_of(self._caches, method, query)
+        raise NotFound("There is no such admin path.")
+
+    async def _of_tenant(
+        self, method: str, tenant: str, of: list[str], query: Mapping[str, str], body: bytes
+    ) -> tuple[int, Any]:
+        match of:
+            case []:
+                return 200, await self._one_tenant(method, tenant, body)
+            case ["keys"]:
+                return await self._keys_of(method, tenant, query, body)
+            case ["keys", key_id]:
+                self._expect(method, "DELETE")
+                return await self._drop_key(tenant, key_id)
+            case ["grants"]:
+                self._expect(method, "POST")
+                return await self._add_grant(tenant, body)
+            case ["redeem"]:
+                self._expect(method, "POST")
+                return await self.sales.redeem(tenant, body)
+            case ["compensations"]:
+                self._expect(method, "POST")
+                return await self.sales.compensate(tenant, body)
+            case ["usage"]:
+                self._expect(method, "GET")
+                self._tenant(tenant)
+                return 200, self._ledger.usage(tenant)
+            case ["charges"]:
+                self._expect(method, "GET")
+                return await self._charges(tenant, query)
+            case ["statement"]:
+                self._expect(method, "GET")
+                await self._ledger.change(views.usage, tenant)[1]  # what was due by the clock is booked now
+                span = query.get("from"), query.get("to")
+                return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
         raise NotFound("There is no such admin path.")
 
     @staticmethod
@@ -227,7 +242,7 @@ class Admin:
         source_ref = asked.get("source_ref")
         if source_ref is not None and (not source_ref or not is_text(source_ref, 200)):
             raise InvalidValue("source_ref is a string of at most 200 characters.", param="source_ref")
-        known = source_ref is not None and self._ledger.grant_of(tenant, source_ref) is not None
+        known = source_ref is not None and self._ledger.look(directory.grant_of, tenant, source_ref) is not None
         expires_ms = time_ms(asked, "expires_at")
         if not known:  # whoever asks again gets the first grant, also after it has ended
             self._expect_to_come(expires_ms)

@@ -1,16 +1,21 @@
-"""What the admin API shows of tenants and keys."""
+"""What the admin API shows of tenants, keys and what was sold to them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from gateway.admin.fields import query_int
+from gateway.charging.image import Image
+from gateway.charging.packages import Batch, Order, Subscription, of_order
+from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
-from gateway.config.model import Limits
+from gateway.config.model import Caps, Limits, Package
+from gateway.errors import NotFound
 
 MAX_LISTED: Final = 1000
-Listed = TypeVar("Listed", Account, Key)
+Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch)
 
 
 def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
@@ -47,6 +52,115 @@ def shown_key(key: Key) -> dict[str, Any]:
 
 def shown_limits(limits: Limits | None) -> dict[str, int] | None:
     return None if limits is None else limits.given
+
+
+def shown_package(package: Package) -> dict[str, Any]:
+    """Credits and money as decimal strings, of one of an order's quantity."""
+    return {
+        "id": package.name,
+        "credits": credits_text(package.credits_uc),
+        "every": package.every,
+        "periods": package.periods,
+        "valid_s": package.valid_s,
+        "price": credits_text(package.price),
+        "rollover": credits_text(package.rollover_uc),
+        "priority": package.priority,
+        "once": package.once,
+        "caps": shown_caps(package.caps),
+    }
+
+
+def shown_caps(caps: Caps) -> dict[str, dict[str, str]]:
+    return {
+        window: {unit: credits_text(limit) if unit == "credits" else str(limit) for unit, limit in limits.items()}
+        for window, limits in caps.items()
+    }
+
+
+def shown_order(order: Order) -> dict[str, Any]:
+    """`credits` are what it granted (of a subscription in each period), or of a refund what it revoked."""
+    return {
+        "id": order.id,
+        "kind": order.kind,
+        "tenant": order.account,
+        "package": order.package or None,
+        "quantity": order.quantity,
+        "price": credits_text(order.price),
+        "credits": credits_text(order.credits_uc),
+        "of": order.of or None,
+        "subscription": order.subscription or None,
+        "created_at": seconds(order.created_ms),
+    }
+
+
+def shown_subscription(subscription: Subscription, now_ms: int) -> dict[str, Any]:
+    """`ends_at` is null while it goes on until it is cancelled."""
+    waits = subscription.started_ms > now_ms
+    status = "ended" if subscription.over(now_ms) else "waiting" if waits else "active"
+    return {
+        "id": subscription.id,
+        "tenant": subscription.account,
+        "package": subscription.terms.name,
+        "quantity": subscription.quantity,
+        "order": subscription.order,
+        "started_at": seconds(subscription.started_ms),
+        "ends_at": seconds(subscription.ended_ms),
+        "status": status,
+    }
+
+
+def orders(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    """Of all tenants, or those of `tenant`."""
+    tenant = query.get("tenant")
+    return listed((o for o in image.sold.orders.values() if tenant in (None, o.account)), query, shown_order)
+
+
+def order(image: Image, order_id: str, now_ms: int) -> dict[str, Any]:
+    """With what is left of what it granted. Raises NotFound."""
+    found = image.sold.orders.get(order_id)
+    if found is None:
+        raise NotFound(f"no order {order_id[:64]!r}")
+    grants = [] if found.kind == "refund" else of_order(found, image.accounts[found.account].owned)
+    left_uc = sum(grant.available for grant in grants if grant.live(now_ms))
+    revoked_uc = sum(grant.revoked for grant in grants)
+    return {**shown_order(found), "left": credits_text(left_uc), "revoked": credits_text(revoked_uc)}
+
+
+def subscriptions(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    """Of all tenants, or those of `tenant`."""
+    tenant = query.get("tenant")
+    found = (one for one in image.sold.subscriptions.values() if tenant in (None, one.account))
+    return listed(found, query, lambda one: shown_subscription(one, now_ms))
+
+
+def subscription(image: Image, subscription_id: str, now_ms: int) -> dict[str, Any]:
+    found = image.sold.subscriptions.get(subscription_id)
+    if found is None:
+        raise NotFound(f"no subscription {subscription_id[:64]!r}")
+    return shown_subscription(found, now_ms)
+
+
+def code_batches(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    """How many codes were made, and redeemed: never one of them."""
+    codes = image.sold.codes.values()
+    made = Counter(code.batch.id for code in codes)
+    redeemed = Counter(code.batch.id for code in codes if code.order)
+
+    def show(batch: Batch) -> dict[str, Any]:
+        return {
+            "id": batch.id,
+            "package": batch.terms.name,
+            "codes": made[batch.id],
+            "redeemed": redeemed[batch.id],
+            "created_at": seconds(batch.created_ms),
+            "expires_at": seconds(batch.expires_ms),
+        }
+
+    return listed(image.sold.batches.values(), query, show)
+
+
+def packages(on_sale: Mapping[str, Package]) -> dict[str, Any]:
+    return {"data": [shown_package(package) for package in on_sale.values()], "next": None}
 
 
 def seconds(ms: int | None) -> int | None:

@@ -28,7 +28,7 @@ _LATER: Final[Mapping[Path, str]] = {
 _SAID: Final = {NOW: "", NEXT_PERIOD: ", from each tenant's next period", RESTART: ", takes effect after a restart"}
 _NOUNS: Final = {
     "backends": "backend", "models": "model", "aliases": "alias", "routes": "route", "plans": "plan",
-    "tenants": "tenant", "caches": "cache",
+    "tenants": "tenant", "caches": "cache", "packages": "package",
 }  # fmt: skip
 _SECTIONS: Final = {  # where they stand in routes.yaml, if not under their own name
     "ledger": "storage.ledger", "tenant_label_top": "observability.tenant_label", "timeout": "defaults.timeout",
@@ -105,6 +105,8 @@ def _gone(section: str) -> str:
         return ": tenants that still have it may call nothing"
     if section == "caches":
         return ": its answers go"
+    if section == "packages":
+        return ": it is sold no more; what was sold of it goes on"
     return ": calls that name it are refused" if section in ("models", "aliases", "routes") else ""
 
 
@@ -131,21 +133,21 @@ def _of_values(section: str, name: str, old: Values, new: Values, whom: str) -> 
         when = _LATER.get((section, *path), NOW)
         what = f"{about}{named} " if named else about
         percent = "" if path == ("port",) else _percent(before, after)
-        text = f"{what}{_difference(before, after)}{percent}{_unit(path)}{_for(whom)}{_SAID[when]}"
+        text = f"{what}{_difference(before, after)}{percent}{_unit(section, path)}{_for(whom)}{_SAID[when]}"
         yield Change(section, name, key, _shown(before), _shown(after), when, whom, text)
 
 
 def _covered(path: Path, old: Values, new: Values) -> bool:
     """A bucket that costs what its family does, before and after: the change of the family says it."""
-    if path[0:1] not in (("price",), ("rates",)):
+    if len(path) < 2 or path[0] not in ("price", "rates"):
         return False
     family = (path[0], path[1].partition("_")[0])
     return path != family and family in old and old[path] == old[family] and new.get(path) == new.get(family)
 
 
-def _unit(path: Path) -> str:
+def _unit(section: str, path: Path) -> str:
     if path[:1] == ("price",):
-        return " per 1M"
+        return "" if section == "packages" else " per 1M"
     return " credits per token" if path[:1] == ("rates",) else ""
 
 
@@ -214,6 +216,8 @@ class _Concerned:
             tenants = {t.name: None for c in (self._new, self._old) for t in c.tenants.values() if t.plan == name}
             mine = f"tenants {_words(list(tenants))} and " if tenants else ""
             return f"{mine}those of the ledger that have it"
+        if section == "packages":
+            return "orders from now on" if name in self._old.packages and name in self._new.packages else ""
         if section == "tenants":
             return ""
         if section == "caches":

@@ -39,6 +39,8 @@ def flat(value: Any, path: Path = ()) -> Values:
     if key == "charge":
         return {path: share_text(value)}
     if key in ("price", "rates"):
+        if isinstance(value, int):  # of a package
+            return {path: credits_text(value)}
         return {(*path, bucket): credits_text(uc) for bucket, uc in value.items()}
     if key == "headers":
         return {(*path, name): Hidden(text) for name, text in value.items()}
@@ -64,7 +66,9 @@ def _fields(value: Any, path: Path) -> Values:
         if one.name == "limits" and isinstance(value, Plan):  # they stand beside the rest
             out |= flat(item, path)
         elif one.name.endswith("_s"):
-            out[*path, one.name.removesuffix("_s")] = f"{item:g}s"
+            out[*path, one.name.removesuffix("_s")] = None if item is None else f"{item:g}s"
+        elif one.name.endswith("_uc"):
+            out[*path, one.name.removesuffix("_uc")] = credits_text(item)
         else:
             out |= flat(item, (*path, *_WRITTEN.get(one.name, (one.name,))))
     return out

@@ -14,6 +14,7 @@ import orjson
 from gateway.charging import cards, chain
 from gateway.charging.caps import caps_contradicted
 from gateway.charging.recomputed import recomputed
+from gateway.charging.sales_audit import sales_contradicted
 from gateway.charging.store import read_only
 from gateway.errors import StoreUnavailable
 
@@ -85,6 +86,9 @@ class _Books:
         self._check_accounts(connection)
         self._check_holds(connection)
         self._check_caps(connection)
+        for line in sales_contradicted(connection):
+            check, _, says = line.partition(": ")
+            self._differ(check, "sales", "", says)
 
     def _differ(self, check: str, subject: str, field: str, says: str) -> None:
         self.found += 1

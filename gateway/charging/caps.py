@@ -156,9 +156,13 @@ def meters(account: str, caps: Caps, known: Sequence[Meter], zone: ZoneInfo, nex
     return found
 
 
-def merged(of_plan: Caps, own: Caps) -> Caps:
-    """An account's own cap of a window and unit takes the place of that of its plan."""
-    return {window: {**of_plan.get(window, {}), **own.get(window, {})} for window in {**of_plan, **own}}
+def merged(*of: Caps) -> Caps:
+    """The last one of each window and unit: an account's own takes the place of that of its plan."""
+    out: dict[str, dict[str, int]] = {}
+    for caps in of:
+        for window, limits in caps.items():
+            out[window] = {**out.get(window, {}), **limits}
+    return out
 
 
 def amount(unit: str, charged_uc: int, status: str, flags: Sequence[str]) -> int:

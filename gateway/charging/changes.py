@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from gateway.charging.grants import Grant
+from gateway.charging.packages import Batch, Code, Order, Subscription
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row
 
 
@@ -21,8 +22,16 @@ class Changes:
     entries: list[Row] = field(default_factory=list)  # (ms, account, grant, kind, uc)
     waiters: list[tuple[asyncio.Future[Receipt], Receipt]] = field(default_factory=list)
     cards: list[CardVersion] = field(default_factory=list)  # somebody waits for each
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    orders: list[Order] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    codes: dict[str, Code] = field(default_factory=dict)
     meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
     once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
+
+    @property
+    def sold(self) -> bool:
+        return bool(self.subscriptions or self.orders or self.batches or self.codes)
 
     @property
     def any(self) -> bool:
@@ -36,4 +45,5 @@ class Changes:
             or self.entries
             or self.meters
             or self.once
+            or self.sold
         )

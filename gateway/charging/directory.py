@@ -160,6 +160,11 @@ def revoke_key(image: Image, tenant: str, key_id: str, now_ms: int) -> Key:
     return key
 
 
+def grant_of(image: Image, tenant: str, source_ref: str, now_ms: int) -> Grant | None:
+    """The grant that was added by hand with this reference."""
+    return image.grant_refs.get((tenant, "ref", source_ref))
+
+
 def add_grant(
     image: Image, tenant: str, credits_uc: int, expires_ms: int | None, priority: int, source_ref: str | None,
     starts_ms: int | None, card: str, scope: Scope | None, now_ms: int,

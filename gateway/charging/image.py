@@ -12,23 +12,17 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import metering
+from gateway.charging import metering, renewing
 from gateway.charging.caps import Meter, merged
 from gateway.charging.changes import Changes
-from gateway.charging.grants import (
-    NEVER_MS,
-    PLAN_PRIORITY,
-    Grant,
-    burn_key,
-    period_bounds,
-    period_number,
-    prorated,
-)
+from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key
 from gateway.charging.metering import Counting
 from gateway.charging.offers import STANDARD
+from gateway.charging.packages import ROLLED_PRIORITY, Sold, Subscription, caps_sold
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
+from gateway.charging.renewing import Due
 from gateway.charging.splitting import shares
-from gateway.config.model import Plan, PlanGrant
+from gateway.config.model import Plan
 from gateway.errors import NotFound
 
 CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
@@ -62,6 +56,7 @@ class Image:
         self.grant_refs: dict[tuple[str, str, str], Grant] = {}  # (account, "ref" or "period", key)
         self.keys: dict[str, Key] = {}
         self.keys_by_hash: dict[str, Key] = {}
+        self.sold = Sold()
         self.holds: dict[str, Hold] = {}
         self.young: dict[str, Hold] = {}  # those that have no row yet, the oldest first
         self.closed: dict[str, Receipt] = {}  # the last CLOSED_KEPT and up to FORGOTTEN_AT_ONCE more, the oldest first
@@ -109,9 +104,12 @@ class Image:
         self._standing.clear()
 
     def fit(self, account: Account, now_ms: int, counting: Mapping[str, Counting] | None = None) -> None:
-        """Its caps are those of its plan and its own. Who fits many finds out once what there is to count."""
+        """Its caps are those of its plan, of its packages and its own; the later take the place of the first.
+
+        Who fits many finds out once what there is to count.
+        """
         plan = self.plans.get(account.plan)
-        wanted = merged(plan.caps if plan else {}, account.caps)
+        wanted = merged(plan.caps if plan else {}, caps_sold(account.subscriptions), account.caps)
         if new := metering.fit(self.changes, account, wanted, self.zone, self.next_seq):
             found = self.counting() if counting is None else counting
             metering.count_present(new, found.get(account.id) or Counting(), now_ms)
@@ -123,7 +121,11 @@ class Image:
 
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
-        next_event_ms = account.renews_ms = self._renew(account, now_ms)
+        due, next_event_ms = renewing.of_plan(account, self.plans.get(account.plan), self.zone, now_ms)
+        self._grant_due(account, due, now_ms)
+        next_event_ms = account.renews_ms = min(next_event_ms, self._renew_subscriptions(account, now_ms))
+        for subscription in account.subscriptions:
+            next_event_ms = min(next_event_ms, subscription.ended_ms or NEVER_MS)
         for grant in account.grants:
             if grant.over(now_ms):
                 self.expire(grant, now_ms)
@@ -134,62 +136,57 @@ class Image:
         account.next_event_ms = next_event_ms
         self._standing.clear()
 
-    def _renew(self, account: Account, now_ms: int) -> int:
-        """Grant what is due of the plan's offers; returns when the next is."""
-        plan = self.plans.get(account.plan)
-        due_ms = (self._renew_offer(account, *offer, now_ms) for offer in enumerate(plan.grants if plan else ()))
-        return min(due_ms, default=NEVER_MS)
-
-    def _renew_offer(self, account: Account, index: int, offer: PlanGrant, now_ms: int) -> int:
-        """Nothing is due while a grant of the offer runs, whatever became of the offer: an edit waits for its end."""
-        last = self._last(account, index, now_ms)
-        ended_ms = last.expires_ms if last is not None and last.expires_ms is not None else 0
-        if ended_ms > now_ms:
-            return ended_ms
-        start_ms, end_ms, key = self._period(account, index, offer, now_ms)
-        if last is not None and last.expires_ms is None and end_ms is not None:
-            # It was granted once and for all: its period has no end to wait for, that of the new offer has.
-            start_ms, end_ms, key = self._period(account, index, offer, end_ms)
-        if (account.id, "period", key) not in self.grant_refs and offer.credits_uc > 0:
-            credits_uc = offer.credits_uc
-            if end_ms is not None and ended_ms > start_ms:
-                credits_uc = prorated(credits_uc, end_ms - ended_ms, end_ms - start_ms)
-            self._grant_offer(account, credits_uc, now_ms, max(start_ms, ended_ms), end_ms, key)
-        return start_ms if start_ms > now_ms else end_ms or NEVER_MS
-
     def upgrade(self, account: Account, now_ms: int) -> None:
-        """Another plan in mid-period: what its offers have more than was granted, by the days that are left."""
-        for index, offer in enumerate(self.plans[account.plan].grants):
-            last = self._last(account, index, now_ms)
-            start_ms, end_ms, _ = self._period(account, index, offer, now_ms)
-            if last is None or last.expires_ms not in (None, end_ms):  # what differs waits for the end of what runs
-                continue
-            mine = [grant for grant in account.owned if grant.offer == str(index)]
-            more_uc = offer.credits_uc - sum(grant.granted for grant in mine if grant.expires_ms == end_ms)
-            if end_ms is not None:
-                more_uc = prorated(more_uc, end_ms - now_ms, end_ms - start_ms)
-            if more_uc > 0:
-                self._grant_offer(account, more_uc, now_ms, now_ms, end_ms, f"{index}:change:{len(mine)}")
+        """Another plan in mid-period."""
+        due = renewing.upgrade(account, self.plans[account.plan].grants, self.zone, now_ms)
+        self._grant_due(account, due, now_ms)
 
-    def _grant_offer(
-        self, account: Account, credits_uc: int, now_ms: int, starts_ms: int, expires_ms: int | None, period: str
+    def _grant_due(self, account: Account, due: list[Due], now_ms: int) -> None:
+        for one in due:
+            self.add_grant(
+                account, one.credits_uc, now_ms, starts_ms=one.starts_ms, expires_ms=one.expires_ms,
+                priority=PLAN_PRIORITY, source_ref=f"plan:{account.plan}", period=one.period,
+            )  # fmt: skip
+
+    def _renew_subscriptions(self, account: Account, now_ms: int) -> int:
+        """Begin the periods that are due and book the ends; returns when the next one begins."""
+        refit = False
+        for subscription in account.subscriptions:
+            for number, start_ms, end_ms in renewing.periods_due(subscription, self.zone, now_ms):
+                self._begin_period(account, subscription, number, start_ms, end_ms, now_ms)
+                refit |= not number
+            if subscription.over(now_ms):
+                subscription.closed = refit = True
+                self.changes.subscriptions[subscription.id] = subscription
+        account.subscriptions = [one for one in account.subscriptions if not one.closed]
+        if refit:
+            self.fit(account, now_ms)
+        return min((renewing.renews_ms(one, self.zone) for one in account.subscriptions), default=NEVER_MS)
+
+    def _begin_period(
+        self, account: Account, subscription: Subscription, number: int, start_ms: int, end_ms: int, now_ms: int
     ) -> None:
-        self.add_grant(
-            account, credits_uc, now_ms, starts_ms=starts_ms, expires_ms=expires_ms, priority=PLAN_PRIORITY,
-            source_ref=f"plan:{account.plan}", period=period,
+        """What is left of the last period expires; up to the rollover it is granted anew, in the same commit."""
+        terms, left_uc = subscription.terms, 0
+        ended = [grant for grant in account.grants if grant.offer == subscription.id and grant.over(start_ms)]
+        for grant in ended:
+            left_uc += grant.available
+            self.expire(grant, now_ms)
+            account.grants.remove(grant)
+        kinds = (
+            (f"{subscription.id}:{number}", f"package:{terms.name}", terms.priority, subscription.credits_uc),
+            (f"{subscription.id}:{number}:rolled", f"rollover:{terms.name}", ROLLED_PRIORITY,
+             min(left_uc, terms.rollover_uc * subscription.quantity)),
         )  # fmt: skip
-
-    def _last(self, account: Account, index: int, now_ms: int) -> Grant | None:
-        """The grant of the offer that began last; not one that has yet to begin: the clock may have been set back."""
-        begun = (grant for grant in account.owned if grant.offer == str(index) and grant.starts_ms <= now_ms)
-        return max(begun, key=lambda grant: grant.starts_ms, default=None)
-
-    def _period(self, account: Account, index: int, offer: PlanGrant, now_ms: int) -> tuple[int, int | None, str]:
-        if offer.every is None:
-            return account.activated_ms, None, f"{index}:once:0"
-        number = period_number(account.activated_ms, offer.every, now_ms, self.zone)
-        start_ms, end_ms = period_bounds(account.activated_ms, offer.every, number, self.zone)
-        return start_ms, end_ms, f"{index}:{offer.every}:{number}"
+        for key, source_ref, priority, credits_uc in kinds:
+            if credits_uc and (account.id, "period", key) not in self.grant_refs:
+                self.add_grant(
+                    account, credits_uc, now_ms, starts_ms=start_ms, expires_ms=end_ms, priority=priority,
+                    source_ref=source_ref, period=key,
+                )  # fmt: skip
+        subscription.period = number
+        subscription.peak_uc, subscription.paid = subscription.credits_uc, subscription.price
+        self.changes.subscriptions[subscription.id] = subscription
 
     def next_reset_ms(self, path: tuple[str, ...], now_ms: int) -> int | None:
         """The next renewal of any node on the path; None when nothing renews."""
@@ -223,6 +220,12 @@ class Image:
             uc, grant.available = grant.available, 0
             grant.expired += uc
             self.note(now_ms, grant, "expired", uc)
+
+    def revoke(self, grant: Grant, uc: int, now_ms: int) -> None:
+        """Takes back `uc`, which the grant must have."""
+        grant.available -= uc
+        grant.revoked += uc
+        self.note(now_ms, grant, "revoked", uc)
 
     def note(self, now_ms: int, grant: Grant, kind: str, uc: int, account: str | None = None) -> None:
         self.changes.grants[grant.id] = grant

@@ -15,7 +15,6 @@ from gateway.charging import directory, preview, statements, views
 from gateway.charging.affording import active, afforded, known, standing
 from gateway.charging.cards import CARD, Rates
 from gateway.charging.counting import count_back
-from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
 from gateway.charging.preview import Terms
@@ -272,9 +271,9 @@ class Ledger:
         span = statements.span(from_, to, self._clock.wall_ms(), self._image.zone)
         return statements.statement(self._store.path, tenant, *span)
 
-    def grant_of(self, tenant: str, source_ref: str) -> Grant | None:
-        """The grant that was added by hand with this reference."""
-        return self._image.grant_refs.get((tenant, "ref", source_ref))
+    def look(self, read: Callable[..., T], *terms: Any) -> T:
+        """What a function says of the image, which it gets with the time as its last argument."""
+        return read(self._usable(), *terms, self._clock.wall_ms())
 
     @property
     def healthy(self) -> bool:

@@ -15,6 +15,7 @@ from gateway.charging.caps import COUNTED
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
 from gateway.charging.offers import scope_of
+from gateway.charging.packages import Batch, Code, Order, Subscription, terms_of
 from gateway.charging.rating import Quote
 from gateway.charging.records import CRASH, Account, Hold, Key, Receipt, Row
 from gateway.charging.schema import select_sql
@@ -32,6 +33,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
     for grant in grants(connection):
         image.keep_grant(grant)
+    _load_sold(connection, image)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
         end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
@@ -42,6 +44,24 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     if _has(connection, "once"):
         image.once.update(connection.execute("SELECT digest, ms FROM once ORDER BY ms").fetchall())
     return image
+
+
+def _load_sold(connection: sqlite3.Connection, image: Image) -> None:
+    """Nothing where nobody has opened the file for writing since packages are sold."""
+    if not _has(connection, "orders"):
+        return
+    sold = image.sold
+    for row in connection.execute(f"{select_sql('orders')} ORDER BY created_ms, id"):
+        sold.keep(Order(*row))
+    for name, account, order, terms, *others in connection.execute(f"{select_sql('subscriptions')} ORDER BY id"):
+        one = sold.subscriptions[name] = Subscription(name, account, order, terms_of(terms), *others)
+        one.closed = bool(one.closed)
+        if not one.closed:
+            image.accounts[account].subscriptions.append(one)
+    for name, terms, created_ms, expires_ms in connection.execute(select_sql("code_batches")):
+        sold.batches[name] = Batch(name, terms_of(terms), created_ms, expires_ms)
+    for hashed, batch, number, order in connection.execute(select_sql("codes")):
+        sold.codes[hashed] = Code(hashed, sold.batches[batch], number, order)
 
 
 def keys(connection: sqlite3.Connection) -> list[Key]:

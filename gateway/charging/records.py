@@ -12,6 +12,7 @@ import orjson
 from gateway.call import Usage
 from gateway.charging.caps import Meter, Slot
 from gateway.charging.grants import NEVER_MS, Grant
+from gateway.charging.packages import Subscription
 from gateway.charging.rating import Quote, credits_text
 from gateway.config.model import Caps, Limits
 
@@ -50,6 +51,7 @@ class Account:
     next_event_ms: int = 0  # the next start, expiry or renewal: nothing to refresh before it
     renews_ms: int = NEVER_MS  # the next renewal
     meters: list[Meter] = field(default_factory=list)  # of the caps of its plan and its own
+    subscriptions: list[Subscription] = field(default_factory=list)  # those whose end is not booked
 
 
 @dataclass(slots=True)

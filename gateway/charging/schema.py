@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
 
 from gateway.charging.changes import Changes
 from gateway.charging.grants import Grant
+from gateway.charging.packages import Order, Subscription, terms_text
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
                  "loss_uc", "status", "caps"),
@@ -22,6 +24,12 @@ COLUMNS: Final = {
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
     "cap_use": ("account", "span", "unit", "slot_ms", "used"),
     "once": ("digest", "ms", "charge_id"),
+    "subscriptions": ("id", "account", "order_id", "terms", "quantity", "started_ms", "ended_ms", "period", "peak",
+                      "paid", "closed"),
+    "orders": ("id", "kind", "account", "package", "quantity", "price", "credits", "created_ms", "subscription",
+               "of_order", "asked"),
+    "code_batches": ("id", "terms", "created_ms", "expires_ms"),
+    "codes": ("hash", "batch", "number", "order_id"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
     "rate_cards": ("card", "version", "effective_ms", "rates"),
     "records": RECORD_COLUMNS,
@@ -64,6 +72,17 @@ CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, ms INTEGER NOT N
   grant_id TEXT NOT NULL, kind TEXT NOT NULL, uc INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS entries_grant ON entries (grant_id);
 CREATE INDEX IF NOT EXISTS entries_account ON entries (account, ms);
+CREATE TABLE IF NOT EXISTS subscriptions (id TEXT PRIMARY KEY, account TEXT NOT NULL, order_id TEXT NOT NULL,
+  terms TEXT NOT NULL, quantity INTEGER NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER,
+  period INTEGER NOT NULL, peak INTEGER NOT NULL, paid INTEGER NOT NULL, closed INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, kind TEXT NOT NULL, account TEXT NOT NULL,
+  package TEXT NOT NULL, quantity INTEGER NOT NULL, price INTEGER NOT NULL, credits INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL, subscription TEXT NOT NULL, of_order TEXT NOT NULL, asked INTEGER NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS code_batches (id TEXT PRIMARY KEY, terms TEXT NOT NULL, created_ms INTEGER NOT NULL,
+  expires_ms INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS codes (hash TEXT PRIMARY KEY, batch TEXT NOT NULL, number INTEGER NOT NULL,
+  order_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT NULL, effective_ms INTEGER NOT NULL,
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 """
@@ -77,6 +96,7 @@ MIGRATIONS: Final = {
         "ALTER TABLE grants ADD COLUMN scope TEXT",
     ),
     4: ("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",),
+    5: (),  # subscriptions, orders and codes: new tables alone, which DDL makes
 }
 
 
@@ -91,13 +111,14 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
-_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once")
-WRITES: Final = {table: insert_sql(table, "REPLACE") for table in _REPLACED} | {
+_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes")
+_APPENDED: Final = ("entries", "rate_cards", "orders", "code_batches")
+WRITES: Final = {
+    **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
+    **{table: insert_sql(table, "INSERT") for table in _APPENDED},
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
     "once_gone": "DELETE FROM once WHERE digest = ?",
     "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
-    "entries": insert_sql("entries", "INSERT"),
-    "rate_cards": insert_sql("rate_cards", "INSERT"),
     "chain_head": "UPDATE chain_head SET seq = ?, hash = ?",
 }
 # By the number of rows, less one. Each run of a statement gives the interpreter's lock away and waits for it again,
@@ -127,9 +148,35 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
     if changes.once:
         rows.append((WRITES["once"], [(digest, *value) for digest, value in changes.once.items() if value is not None]))
         rows.append((WRITES["once_gone"], [(digest,) for digest, value in changes.once.items() if value is None]))
+    if changes.sold:
+        rows += _rows_sold(changes)
     if changes.cards:
         rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
     return rows
+
+
+def _rows_sold(changes: Changes) -> Iterable[tuple[str, list[Row]]]:
+    yield WRITES["orders"], [_order_row(order) for order in changes.orders]
+    yield WRITES["subscriptions"], [_subscription_row(one) for one in changes.subscriptions.values()]
+    batches: list[Row] = [(b.id, terms_text(b.terms), b.created_ms, b.expires_ms) for b in changes.batches]
+    yield WRITES["code_batches"], batches
+    yield WRITES["codes"], [(code.hash, code.batch.id, code.number, code.order) for code in changes.codes.values()]
+
+
+def _subscription_row(subscription: Subscription) -> Row:
+    s = subscription
+    return (
+        s.id, s.account, s.order, terms_text(s.terms), s.quantity, s.started_ms, s.ended_ms, s.period, s.peak_uc,
+        s.paid, int(s.closed),
+    )  # fmt: skip
+
+
+def _order_row(order: Order) -> Row:
+    o = order
+    return (
+        o.id, o.kind, o.account, o.package, o.quantity, o.price, o.credits_uc, o.created_ms, o.subscription, o.of,
+        o.asked_uc,
+    )  # fmt: skip
 
 
 def _account_row(account: Account) -> Row:

@@ -13,13 +13,17 @@ from gateway.cli import (
     accounts,
     cache,
     check,
+    codes,
     diff,
     explain,
     export,
     imports,
+    orders,
+    packages,
     reconcile,
     reload,
     serve,
+    subscriptions,
     test,
     verify,
     why,
@@ -32,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
     parser.add_argument("--version", action="version", version=f"moma {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, cache, verify, why, export, reconcile):
+    sold = (packages, orders, subscriptions, codes)
+    books = (verify, why, export, reconcile)
+    for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, cache, *books):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

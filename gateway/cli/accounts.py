@@ -189,7 +189,7 @@ def _run(args: argparse.Namespace, build: Build, show: Show) -> int:
 def _all_pages(config: Config, url: str | None, asked: Asked) -> Any:
     value = answer(config, url, asked)
     while asked.method == "GET" and value.get("next") is not None:
-        page = answer(config, url, Asked("GET", asked.parts, query={"after": str(value["next"])}))
+        page = answer(config, url, Asked("GET", asked.parts, query={**asked.query, "after": str(value["next"])}))
         value = {"data": value["data"] + page["data"], "next": page["next"]}
     return value
 

@@ -8,14 +8,24 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from gateway.admin.api import Admin
-from gateway.admin.shown import listed, shown, shown_key
+from gateway.admin.shown import (
+    code_batches,
+    listed,
+    order,
+    orders,
+    packages,
+    shown,
+    shown_key,
+    subscription,
+    subscriptions,
+)
 from gateway.app import ledger_path, open_config_ledger
 from gateway.charging import statements, views
 from gateway.charging.preview import read_image
@@ -29,6 +39,9 @@ from gateway.errors import GatewayError, NotFound, StoreUnavailable
 
 ANSWER_S = 10.0
 NO, WRONG_USE = 1, 2
+SOLD: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {  # all of them, and one
+    "orders": (orders, order), "subscriptions": (subscriptions, subscription), "codes": (code_batches, None),
+}  # fmt: skip
 
 
 class CommandFailed(Exception):
@@ -146,7 +159,7 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
     clock = LoopClock(asyncio.get_running_loop())
     ledger = await open_config_ledger(config, clock)
     try:
-        admin = Admin(ledger=ledger, plans=lambda: config.plans, clock=clock)
+        admin = Admin(ledger=ledger, plans=lambda: config.plans, packages=lambda: config.packages, clock=clock)
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
         return value
@@ -156,6 +169,8 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
 
 def _by_reading(config: Config, asked: Asked) -> Any:
     """From the file as it is, without a lock; tenants of routes.yaml are there before the first start."""
+    if asked.parts == ("packages",):
+        return packages(config.packages)
     path = ledger_path(config)
     if not os.path.exists(path):
         raise StoreUnavailable(f"There is no ledger at {path} yet, and no gateway was reached.")
@@ -174,6 +189,10 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             return statements.statement(path, tenant, *span)
         case ("charges", charge_id):
             return why(path, charge_id)
+    if asked.parts[0] in SOLD:
+        every, one = SOLD[asked.parts[0]]
+        image, now_ms = read_image(path, config.plans, ZoneInfo(config.timezone)), time.time_ns() // 1_000_000
+        return one(image, asked.parts[1], now_ms) if asked.parts[1:] and one else every(image, asked.query, now_ms)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
 
 

@@ -24,6 +24,7 @@ def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
     _caches(facts)
     _aliases(facts)
     _plans(facts)
+    _packages(facts)
     _tenants(facts)
     _limits(facts)
     if warnings:
@@ -139,6 +140,37 @@ def _credits(text: str) -> str:
 
 def _every(period: str | None) -> str:
     return f"each {period}" if period else "once"
+
+
+def _packages(facts: dict[str, Any]) -> None:
+    rows = [
+        (
+            package["id"],
+            _credits(package["credits"]),
+            _lasts(package),
+            package["price"],
+            str(package["priority"]),
+            "; ".join(_further_terms(package)) or NONE,
+        )
+        for package in facts["packages"]
+    ]
+    title = f"Packages: price in {facts['currency']}"
+    _table(title, ("package", "credits", "lasts", "price", "priority", "further terms"), rows)
+
+
+def _lasts(package: dict[str, Any]) -> str:
+    if package["every"]:
+        return f"each {package['every']}" + (f", {package['periods']} times" if package["periods"] else "")
+    return "for ever" if package["valid_s"] is None else f"{package['valid_s'] / 86_400:g} days"
+
+
+def _further_terms(package: dict[str, Any]) -> Iterable[str]:
+    if package["rollover"] != "0":
+        yield f"rolls over {_credits(package['rollover'])}"
+    if package["once"]:
+        yield "once for each tenant"
+    for window, limits in package["caps"].items():
+        yield f"{window}: " + ", ".join(f"{_credits(limit)} {unit}" for unit, limit in limits.items())
 
 
 def _tenants(facts: dict[str, Any]) -> None:

@@ -25,19 +25,27 @@ def one(value: Mapping[str, Any]) -> None:
     _print(table)
 
 
-def many(value: Mapping[str, Any]) -> None:
-    """A list, a line per object; what none of them has takes no column."""
-    rows: Sequence[Mapping[str, Any]] = value["data"]
+def many(value: Mapping[str, Any], *of: str) -> None:
+    """A list, a line per object; what none of them has takes no column. `of` are the only columns, in their order."""
+    rows: Sequence[Mapping[str, Any]] = [{name: row[name] for name in of or row} for row in value["data"]]
     if not rows:
         _print("none")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     columns = [column for column in rows[0] if column == "id" or any(row[column] for row in rows)]
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "id" or column.endswith("_at"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("id", "credits") or column.endswith("_at"))
     for row in rows:
         table.add_row(*(_field(column, row[column], "%Y-%m-%d %H:%MZ") for column in columns))
     _print(table)
+
+
+def packages(value: Mapping[str, Any]) -> None:
+    many(value, "id", "credits", "every", "periods", "valid_s", "rollover", "price", "once")
+
+
+def orders(value: Mapping[str, Any]) -> None:
+    many(value, "id", "kind", "tenant", "package", "credits", "created_at")
 
 
 def caches(value: Mapping[str, Any]) -> None:
@@ -109,6 +117,8 @@ def _field(name: str, value: Any, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
     """Times are Unix seconds; to be told apart from numbers they have a name that ends in _at."""
     if name.endswith("_at") and isinstance(value, int):
         return datetime.fromtimestamp(value, UTC).strftime(form)
+    if name == "valid_s" and value is not None:
+        return f"{value / 86_400:g} days"
     return _text(value)
 
 

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.admin.shown import shown_package
 from gateway.call import BUCKETS
 from gateway.charging.rating import credits_text, percent_text
 from gateway.config.model import Backend, Cache, Config, Fallback, Limits, Model, Plan, Require, Route
@@ -31,6 +32,7 @@ def understood(config: Config) -> Facts:
         "caches": [_cache(config, cache) for cache in config.caches.values()],
         "aliases": dict(config.aliases),
         "plans": [_plan(plan) for plan in config.plans.values()],
+        "packages": [shown_package(package) for package in config.packages.values()],
         "tenants": [{"name": t.name, "plan": t.plan, "keys": len(t.key_hashes)} for t in config.tenants.values()],
         "queue": {"length": config.queue.length, "wait_s": config.queue.wait_s},
         "limits": [*_limits_of_plans(config), *_limits_of_backends(config, routes)],

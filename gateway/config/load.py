@@ -17,6 +17,7 @@ from gateway.config.model import (
     Fallback,
     Limits,
     Model,
+    Package,
     Plan,
     PlanGrant,
     Queue,
@@ -38,6 +39,7 @@ from gateway.config.yaml_source import ConfigError, KeyPath, Problem, Source, re
 __all__ = ["ConfigError", "Problem", "load"]
 Values = Mapping[str, Any]
 T = TypeVar("T")
+MONTHLY_PRIORITY, PACK_PRIORITY, WALLET_PRIORITY = 20, 30, 50
 
 
 def load(path: Path) -> Config:
@@ -94,6 +96,7 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
             for name, value in values.get("tenants", {}).items()
         },
         caches={name: _cache(name, value) for name, value in values.get("cache", {}).items()},
+        packages={name: _package(name, value) for name, value in values.get("packages", {}).items()},
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
         warnings=warnings,
         sources=sources,
@@ -200,6 +203,15 @@ def _plan(name: str, value: Values) -> Plan:
         priority=value.get("priority", Plan.priority),
         weight=value.get("weight", Plan.weight),
     )
+
+
+def _package(name: str, value: Values) -> Package:
+    """A wallet, which never ends, is spent last; what ends with its month before what lives longer."""
+    priority = MONTHLY_PRIORITY if "every" in value else PACK_PRIORITY if "valid" in value else WALLET_PRIORITY
+    known = ("credits", "every", "periods", "valid", "price", "rollover", "priority", "once", "caps")
+    applied = {key: value[key] for key in known if key in value}
+    renamed = {"credits": "credits_uc", "valid": "valid_s", "rollover": "rollover_uc"}
+    return _made(Package, {"name": name, "priority": priority, **applied}, **renamed)
 
 
 def _later(structure: Structure) -> Iterable[str]:

@@ -210,6 +210,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Package:
+    """What is sold. Credits, rollover, caps and price (in micro-units of currency) are for one of an order's quantity.
+
+    With `every` it is a subscription, of `periods` or until it is cancelled; without, one grant that lives `valid_s`.
+    """
+
+    name: str
+    credits_uc: int
+    every: str | None = None  # month | week | day | None: once
+    periods: int | None = None
+    valid_s: float | None = None  # None: for ever
+    price: int = 0
+    rollover_uc: int = 0  # the most that a period leaves to the next one
+    priority: int = 30
+    once: bool = False  # for each tenant, also after it has ended
+    caps: Caps = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Tenant:
     name: str
     plan: str
@@ -235,6 +254,7 @@ class Config:
     tenants: Mapping[str, Tenant]
     queue: Queue = Queue()
     caches: Mapping[str, Cache] = field(default_factory=dict)
+    packages: Mapping[str, Package] = field(default_factory=dict)
     tenant_label_top: int = 50
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

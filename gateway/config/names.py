@@ -11,6 +11,7 @@ from gateway.config.yaml_source import ANY, Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
+MAX_VALID_S: Final = 36_500 * 86_400.0
 MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
@@ -30,6 +31,8 @@ def check(source: Source, values: Values) -> None:
             source.problem(("cache", name, "max_entry"), "is larger than max_bytes")
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
+    for name, package in values.get("packages", {}).items():
+        _package(source, ("packages", name), package)
     for name, tenant in values.get("tenants", {}).items():
         _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
@@ -152,6 +155,19 @@ def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
     known = {**_reachable(values), **values.get("aliases", {}), **dict.fromkeys(tags)}
     for index, allowed in enumerate(plan.get("allow", ())):
         _known(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
+
+
+def _package(source: Source, path: Path, package: Values) -> None:
+    """What recurs ends with its periods, what is granted once after its time."""
+    if source.doubts((*path, "every")):
+        return
+    if "every" in package and "valid" in package:
+        source.problem((*path, "valid"), "is for what is granted once", "with every, say how many periods it has")
+    for key in ("periods", "rollover", "caps") if "every" not in package else ():
+        if key in package:
+            source.problem((*path, key), "is for packages with every")
+    if package.get("valid", 0) > MAX_VALID_S:
+        source.problem((*path, "valid"), "is at most 36500d", "without it, the credits never expire")
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:

@@ -161,6 +161,25 @@ _PLAN: Final = Keys(
         "weight": _WEIGHT,
     },
 )
+_PACKAGE: Final = Keys(
+    {
+        "credits": kinds.CREDITS,
+        "every": one_of("month", "week", "day"),
+        "periods": number(1, 1000),
+        "valid": kinds.DURATION,
+        "price": kinds.MICRO,
+        "rollover": kinds.CREDITS,
+        "priority": number(0, 1000),
+        "once": kinds.FLAG,
+        "caps": CAPS,
+        "scope": kinds.ANYTHING,
+        "card": kinds.TEXT,
+        "exhausted": one_of("block", "payg", "downgrade", "throttle"),
+        "alerts": Many(kinds.SHARE),
+    },
+    required=("credits",),
+    later=("scope", "card", "exhausted", "alerts"),
+)
 
 SCHEMA: Final = Keys(
     {
@@ -177,6 +196,7 @@ SCHEMA: Final = Keys(
         "routes": Names(_ROUTE, "route"),
         "cache": Names(_CACHE, "cache"),
         "plans": Names(_PLAN, "plan"),
+        "packages": Names(_PACKAGE, "package"),
         "tenants": Names(Keys({"plan": kinds.TEXT, "keys": Many(kinds.KEY_HASH)}, required=("plan",)), "tenant"),
         "observability": Keys({"tenant_label": kinds.TOP}),
     },
