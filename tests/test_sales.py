@@ -338,12 +338,47 @@ def test_what_is_wrong_with_a_package_is_told_with_its_place(tmp_path: Path, pac
     assert says in f"{problem.message} {problem.suggestion}"
 
 
+MODELS = """
+backends:
+  a: {kind: openai, base_url: "http://h/v1", region: north}
+models:
+  m: {via: [a], context: 4k, max_output: 1k, price: {input: 1, output: 2}, tags: [chat]}
+"""
+
+
+def test_cards_and_scopes_are_read_and_scoped_packs_come_first(tmp_path: Path) -> None:
+    scope = "scope: {models: [m], tags: [chat], regions: [north]}"
+    config = loaded(tmp_path, f"{MODELS}packages: {{p: {{credits: 1, card: raw, valid: 30d, {scope}}}}}")
+    package = config.packages["p"]
+    assert (package.card, package.priority) == ("raw", 10)
+    assert {kind: tuple(words) for kind, words in package.scope.items()} == {
+        "models": ("m",), "tags": ("chat",), "regions": ("north",),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("package", "key", "says"),
+    [
+        ("{credits: 1, card: gold}", "card", "standard, raw"),
+        ("{credits: 1, scope: {models: []}}", "scope.models", ""),
+        ("{credits: 1, scope: {models: [mm]}}", "scope.models.0", "m"),
+        ("{credits: 1, scope: {tags: [chart]}}", "scope.tags.0", "chat"),
+        ("{credits: 1, scope: {regions: [south]}}", "scope.regions.0", ""),
+        ("{credits: 1, scope: {agents: [x]}}", "scope.agents", "is not a known key"),
+    ],
+)
+def test_a_scope_that_nothing_is_in_is_an_error(tmp_path: Path, package: str, key: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, f"{MODELS}packages: {{p: {package}}}")
+    [problem] = caught.value.problems
+    assert problem.key_path == f"packages.p.{key}"
+    assert says in f"{problem.message} {problem.suggestion}"
+
+
 def test_what_is_not_applied_yet_is_named(tmp_path: Path) -> None:
-    config = loaded(
-        tmp_path, "packages: {p: {credits: 1, scope: {models: [m]}, card: raw, exhausted: payg, alerts: [50%]}}"
-    )
+    config = loaded(tmp_path, "packages: {p: {credits: 1, exhausted: payg, alerts: [50%]}}")
     assert [warning for warning in config.warnings if "package" in warning] == [
-        f"{key} of package p is not applied in this version" for key in ("scope", "card", "exhausted", "alerts")
+        f"{key} of package p is not applied in this version" for key in ("exhausted", "alerts")
     ]
 
 
@@ -393,4 +428,4 @@ def test_the_examples_of_the_docs_load(tmp_path: Path) -> None:
     examples = re.findall(r"\| `(\w+: \{.*\})` \| ", DOCS)
     assert len(examples) >= 8
     for example in examples:
-        loaded(tmp_path, f"packages:\n  {example}\n")
+        loaded(tmp_path, f"{MODELS}packages:\n  {example}\n")

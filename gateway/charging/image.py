@@ -18,7 +18,7 @@ from gateway.charging.changes import Changes
 from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key
 from gateway.charging.metering import Counting
 from gateway.charging.offers import STANDARD
-from gateway.charging.packages import ROLLED_PRIORITY, Sold, Subscription, caps_sold
+from gateway.charging.packages import ROLLED_PRIORITY, Sold, Subscription, caps_sold, granted
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.charging.renewing import Due
 from gateway.charging.splitting import shares
@@ -182,7 +182,7 @@ class Image:
             if credits_uc and (account.id, "period", key) not in self.grant_refs:
                 self.add_grant(
                     account, credits_uc, now_ms, starts_ms=start_ms, expires_ms=end_ms, priority=priority,
-                    source_ref=source_ref, period=key,
+                    source_ref=source_ref, period=key, **granted(terms),
                 )  # fmt: skip
         subscription.period = number
         subscription.peak_uc, subscription.paid = subscription.credits_uc, subscription.price

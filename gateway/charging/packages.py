@@ -5,13 +5,14 @@ The terms of a package are frozen with the sale: what routes.yaml says later is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from gateway.charging.grants import Grant
+from gateway.charging.offers import scope_of
 from gateway.config.model import Caps, Package
 
 ROLLED_PRIORITY: Final = 15
@@ -107,6 +108,11 @@ class Sold:
         self.bought.add((order.account, order.package))
 
 
+def granted(terms: Package) -> dict[str, Any]:
+    """What its grants pay for, and by which card."""
+    return {"card": terms.card, "scope": scope_of(terms.scope)}
+
+
 def grant_period(order_id: str) -> str:
     """The key of the one grant of an order that does not recur; grants of subscriptions begin with their id."""
     return f"order:{order_id}"
@@ -136,5 +142,6 @@ def terms_text(terms: Package) -> str:
 
 
 def terms_of(text: str) -> Package:
-    values: Mapping[str, Any] = orjson.loads(text)
+    values: dict[str, Any] = orjson.loads(text)
+    values["scope"] = {kind: tuple(words) for kind, words in values.get("scope", {}).items()}
     return Package(**values)

@@ -8,8 +8,9 @@ from gateway.charging import renewing
 from gateway.charging.directory import MAX_GRANT_UC
 from gateway.charging.grants import NEVER_MS, prorated
 from gateway.charging.image import Image
+from gateway.charging.offers import scope_of
 from gateway.charging.orders import amounts, book, check_sale, end, known, on_sale, revoke, subscribe
-from gateway.charging.packages import OWN_IDS, Order, Subscription
+from gateway.charging.packages import OWN_IDS, Order, Subscription, granted
 from gateway.charging.records import Account
 from gateway.config.model import Package
 from gateway.errors import Conflict, InvalidValue, NotFound
@@ -38,8 +39,10 @@ def change(
 ) -> tuple[Order | None, Subscription]:  # fmt: skip
     """Another package or quantity: more is granted at once, by the days that are left; less from the next period.
 
-    A package of another recurrence follows when the period that runs has ended, as a subscription of its own, which is
-    the one that is returned. Without a difference there is no order. Raises NotFound, InvalidValue, Conflict.
+    A package of another recurrence, card or scope follows when the period that runs has ended, as a subscription of
+    its own, which is the one that is returned. Without a difference there is no order.
+
+    Raises NotFound, InvalidValue, Conflict.
     """
     one, node = _found(image, subscription_id, now_ms)
     quantity = one.quantity if quantity is None else quantity
@@ -54,7 +57,7 @@ def change(
     _check(image, node, one, terms, quantity)
     order = Order(order_id or _own_id(image, one), "change", node.id, terms.name, quantity, 0, 0, now_ms)
     order.credits_uc, order.price = amounts(terms, quantity)
-    if terms.every != one.terms.every and one.period >= 0:
+    if _kind(terms) != _kind(one.terms) and one.period >= 0:
         _, one.ended_ms = renewing.bounds(one, one.period, image.zone)
         image.changes.subscriptions[one.id] = one
         one = subscribe(image, node, order.id, terms, quantity, one.ended_ms)
@@ -100,12 +103,17 @@ def _adopt(image: Image, node: Account, one: Subscription, terms: Package, order
         mine = sum(grant.offer == one.id for grant in node.owned)
         image.add_grant(
             node, order.credits_uc, now_ms, starts_ms=now_ms, expires_ms=end_ms, priority=terms.priority,
-            source_ref=f"package:{terms.name}", period=f"{one.id}:{one.period}:change:{mine}",
+            source_ref=f"package:{terms.name}", period=f"{one.id}:{one.period}:change:{mine}", **granted(terms),
         )  # fmt: skip
     image.changes.subscriptions[one.id] = one
     image.fit(node, now_ms)
     if node.debt_uc:
         image.repay(node, now_ms)
+
+
+def _kind(terms: Package) -> tuple[object, ...]:
+    """What two packages must have in common, for the credits of one to be more or less than those of the other."""
+    return terms.every, terms.card, scope_of(terms.scope)
 
 
 def _own_id(image: Image, one: Subscription) -> str:

@@ -39,7 +39,7 @@ from gateway.config.yaml_source import ConfigError, KeyPath, Problem, Source, re
 __all__ = ["ConfigError", "Problem", "load"]
 Values = Mapping[str, Any]
 T = TypeVar("T")
-MONTHLY_PRIORITY, PACK_PRIORITY, WALLET_PRIORITY = 20, 30, 50
+SCOPED_PRIORITY, MONTHLY_PRIORITY, PACK_PRIORITY, WALLET_PRIORITY = 10, 20, 30, 50
 
 
 def load(path: Path) -> Config:
@@ -206,9 +206,12 @@ def _plan(name: str, value: Values) -> Plan:
 
 
 def _package(name: str, value: Values) -> Package:
-    """A wallet, which never ends, is spent last; what ends with its month before what lives longer."""
+    """A wallet, which never ends, is spent last; what ends with its month before what lives longer, and first of all
+    what pays for some things only."""
     priority = MONTHLY_PRIORITY if "every" in value else PACK_PRIORITY if "valid" in value else WALLET_PRIORITY
-    known = ("credits", "every", "periods", "valid", "price", "rollover", "priority", "once", "caps")
+    if value.get("scope"):
+        priority = SCOPED_PRIORITY
+    known = ("credits", "every", "periods", "valid", "price", "rollover", "priority", "once", "caps", "card", "scope")
     applied = {key: value[key] for key in known if key in value}
     renamed = {"credits": "credits_uc", "valid": "valid_s", "rollover": "rollover_uc"}
     return _made(Package, {"name": name, "priority": priority, **applied}, **renamed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.config.sources import Sources
@@ -226,6 +226,8 @@ class Package:
     priority: int = 30
     once: bool = False  # for each tenant, also after it has ended
     caps: Caps = field(default_factory=dict)
+    card: str = "standard"  # | raw: a credit per token
+    scope: Mapping[str, Sequence[str]] = field(default_factory=dict)  # models, tags, regions; empty: everything
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def check(source: Source, values: Values) -> None:
         _plan(source, values, name, plan)
     for name, package in values.get("packages", {}).items():
         _package(source, ("packages", name), package)
+        _scope(source, values, ("packages", name, "scope"), package.get("scope", {}))
     for name, tenant in values.get("tenants", {}).items():
         _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
@@ -168,6 +169,21 @@ def _package(source: Source, path: Path, package: Values) -> None:
             source.problem((*path, key), "is for packages with every")
     if package.get("valid", 0) > MAX_VALID_S:
         source.problem((*path, "valid"), "is at most 36500d", "without it, the credits never expire")
+
+
+def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
+    """What nothing has would never be paid for."""
+    models, backends = values.get("models", {}), values.get("backends", {})
+    known = {
+        "models": models,
+        "tags": {tag: None for model in models.values() for tag in model.get("tags", ())},
+        "regions": {backend["region"]: None for backend in backends.values() if "region" in backend},
+    }
+    if _unsure(source, "models", "tags") or _unsure(source, "backends", "region"):
+        return
+    for kind, words in scope.items():
+        for index, word in enumerate(words):
+            _known(source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models")
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:

@@ -172,13 +172,13 @@ _PACKAGE: Final = Keys(
         "priority": number(0, 1000),
         "once": kinds.FLAG,
         "caps": CAPS,
-        "scope": kinds.ANYTHING,
-        "card": kinds.TEXT,
+        "scope": Keys(dict.fromkeys(("models", "tags", "regions"), Many(kinds.TEXT, least=1))),
+        "card": one_of("standard", "raw"),
         "exhausted": one_of("block", "payg", "downgrade", "throttle"),
         "alerts": Many(kinds.SHARE),
     },
     required=("credits",),
-    later=("scope", "card", "exhausted", "alerts"),
+    later=("exhausted", "alerts"),
 )
 
 SCHEMA: Final = Keys(

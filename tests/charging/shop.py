@@ -24,6 +24,8 @@ PACKAGES = {
     "rolling": Package("rolling", 1000, "month", rollover_uc=300, priority=20),
     "year": Package("year", 100, "month", periods=12, priority=20),
     "daily": Package("daily", 50, "day", rollover_uc=70, priority=20),
+    "raw": Package("raw", 1000, "month", rollover_uc=300, priority=20, card="raw"),
+    "office": Package("office", 700, valid_s=30 * 86_400.0, priority=10, scope={"models": ("m",), "tags": ("chat",)}),
     "pack": Package("pack", 500, valid_s=30 * 86_400.0, price=5_990_000),
     "trial": Package("trial", 70, valid_s=7 * 86_400.0, once=True),
     "units": Package("units", 400, price=1_000_000, priority=50),

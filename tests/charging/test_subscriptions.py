@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.charging.offers import Scope
 from gateway.errors import Conflict, InvalidValue, QuotaExhausted
 from tests.charging.fakes import settle
 from tests.charging.shop import Shop
@@ -225,6 +227,36 @@ async def test_another_recurrence_follows_the_period_that_runs(shop: Shop) -> No
     await shop.reopen()
     shop.at("2024-02-01")
     assert shop.left() == [("package:large", 31_000, "2024-03-01")]
+
+
+async def test_periods_and_what_rolls_over_keep_the_card_of_the_package(shop: Shop) -> None:
+    await shop.subscribe("raw")
+    await shop.reopen()
+    shop.at("2024-02-01")
+    assert shop.left() == [("rollover:raw", 300, "2024-03-01"), ("package:raw", 1000, "2024-03-01")]
+    assert {grant.card for grant in shop.live()} == {"raw"}
+
+
+async def test_a_package_of_another_card_follows_the_period_that_runs(shop: Shop) -> None:
+    """Credits of one card are no more and no less than those of another."""
+    one = await shop.subscribe("month")
+    _, next_one = await shop.change(one, "raw")
+    assert next_one.id != one.id
+    assert [grant.card for grant in shop.live()] == ["standard"]
+    shop.at("2024-02-01")
+    assert [(grant.card, grant.granted) for grant in shop.live()] == [("raw", 1000)]
+
+
+async def test_a_pack_keeps_its_scope_and_the_same_terms_are_no_change(shop: Shop) -> None:
+    await shop.buy("o-1", "office")
+    await shop.reopen()
+    (grant,) = shop.live()
+    assert grant.scope == Scope(models=frozenset({"m"}), tags=frozenset({"chat"}))
+    assert (await shop.buy("o-1", "office"))[1] is False
+    shop.packages["scoped"] = replace(shop.packages["raw"], name="scoped", scope={"models": ("m",)})
+    one = await shop.subscribe("scoped")
+    await shop.reopen()
+    assert (await shop.change(shop.ledger._image.sold.subscriptions[one.id], "scoped"))[0] is None
 
 
 async def test_a_subscription_that_waits_is_cancelled_at_once(shop: Shop) -> None:
