@@ -14,6 +14,7 @@ from statistics import median
 import uvloop
 
 from gateway.call import BUCKETS, Usage
+from gateway.charging import chain
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import RECORD_COLUMNS
@@ -84,6 +85,7 @@ class _GroupCommit:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(DDL)
+        chain.begin(self._connection)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -112,9 +114,10 @@ class _GroupCommit:
             self._connection.execute("BEGIN IMMEDIATE")
             rows = [(written + n, *row) for n, (row, _) in enumerate(batch, 1)]
             self._connection.executemany(RECORD_INSERTS[0], rows)
-            # The grant and the account are rows of every charge's commit.
+            # The grant, the account and the head of the chain are rows of every charge's commit.
             self._connection.execute(WRITES["grants"], _GRANT)
             self._connection.execute(WRITES["accounts"], _ACCOUNT)
+            self._connection.execute(WRITES["chain_head"], (written + len(batch), _HASH))
             self._connection.execute("COMMIT")
             written += len(batch)
             self._loop.call_soon_threadsafe(self._done, batch)
@@ -127,9 +130,10 @@ class _GroupCommit:
 
 _GRANT = ("g1", "t", 10**15, 5, 0, 0, 0, None, 20, "standard", None, 0, "2026-11", None)
 _ACCOUNT = ("t", "p", None, '["t"]', "[]", 0, None, 0, 5, 0, "active", "{}")
+_HASH = "5e" * 32
 _AFTER_IDS = (
     "t", '["t"]', "chat", "m", "m", "a", "standard", 1, 1, "settled", '{"input":100,"output":50}', "reported",
-    456, 150, 0, 0, 0, '{"g1":150}', 150, "[]", 1_700_000_000_000, 1_700_000_000_001, None, "5e" * 32,
+    456, 150, 0, 0, 0, '{"g1":150}', 150, "[]", 1_700_000_000_000, 1_700_000_000_001, None, _HASH,
 )  # fmt: skip
 assert len(RECORD_COLUMNS) == len(_AFTER_IDS) + 3  # seq, charge_id, request_id come before
 
