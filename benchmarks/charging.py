@@ -16,7 +16,6 @@ import uvloop
 from benchmarks import processes
 from gateway.call import BUCKETS, Usage
 from gateway.charging import manage
-from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import RAW, offered
 from gateway.charging.rating import Quote
@@ -159,7 +158,6 @@ def overspend(calls: int, *, raw: bool) -> tuple[int, int, int]:
     async def run(path: str) -> tuple[int, int, int]:
         ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "UTC", dict(_PLANS))
         manage.add_tenant(ledger, "t", "none")
-        manage.edit(ledger, "t", Edit())
         package_uc = 5 * 456 * (1_000_000 if raw else 1)
         manage.add_grant(ledger, "t", package_uc, card=RAW if raw else "standard")
         served = sum(await asyncio.gather(*(_greedy(ledger, number) for number in range(calls))))

@@ -194,7 +194,7 @@ class App:
             tokenizer=Tokenizer(),
             recorder=Recorder(self.metrics, top=config.tenant_label_top, log=self._log_call),
             next_charge_id=ids("ch"),
-            drains=Drains(),
+            drains=Drains(clock),
         )
 
     def _made_reloader(self, parts: Parts) -> Reloader:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from gateway.cache.flight import Flight
+from gateway.clock import Clock
 from gateway.dispatch import Delivery
 
 MAX_DRAINED: Final = 100  # at once: who leaves calls behind must not hold all of a backend's slots
@@ -15,7 +15,8 @@ DRAIN_S: Final = 60.0
 class Drains:
     """State: how many calls are read on for nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.count = 0
 
     def take(self, flight: Flight, delivery: Delivery) -> bool:
@@ -24,7 +25,7 @@ class Drains:
         if target is None or target.backend.on_disconnect != "drain" or self.count >= MAX_DRAINED:
             return False
         self.count += 1
-        timer = asyncio.get_running_loop().call_later(DRAIN_S, flight.abandon)
+        timer = self._clock.call_at(self._clock.now() + DRAIN_S, flight.abandon)
 
         def ended() -> None:
             self.count -= 1

@@ -13,11 +13,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from gateway.call import Answer, Request, Sink
+from gateway.charging.image import ONCE_MS
 from gateway.clock import Clock
 from gateway.errors import Conflict, InvalidValue, KeyReused, ShuttingDown
 from gateway.tenants import Caller
 
-KEPT_S: Final = 86_400.0
+KEPT_S: Final = ONCE_MS / 1000  # as long as the ledger knows of the charge
 KEPT_BYTES: Final = 64_000_000
 MAX_ANSWER_BYTES: Final = 4_000_000  # a longer one is given once
 MAX_KEY_CHARS: Final = 255

@@ -110,7 +110,7 @@ class Stage:
                 ledger=self.ledger,
                 clock=self.clock,
                 next_charge_id=ids("hit"),
-                drains=Drains(),
+                drains=Drains(self.clock),
             ),
         )
 

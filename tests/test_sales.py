@@ -331,8 +331,12 @@ def test_packages_are_exact_and_have_a_priority_by_kind(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_a_package_is_told_with_its_place(tmp_path: Path, package: str, key: str, says: str) -> None:
+    check_problem(tmp_path, f"packages: {{p: {package}}}", key, says)
+
+
+def check_problem(path: Path, routes: str, key: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        loaded(tmp_path, f"packages: {{p: {package}}}")
+        loaded(path, routes)
     [problem] = caught.value.problems
     assert problem.key_path == ".".join(["packages", "p", *([key] if key else [])])
     assert says in f"{problem.message} {problem.suggestion}"
@@ -360,19 +364,15 @@ def test_cards_and_scopes_are_read_and_scoped_packs_come_first(tmp_path: Path) -
     ("package", "key", "says"),
     [
         ("{credits: 1, card: gold}", "card", "standard, raw"),
-        ("{credits: 1, scope: {models: []}}", "scope.models", ""),
-        ("{credits: 1, scope: {models: [mm]}}", "scope.models.0", "m"),
-        ("{credits: 1, scope: {tags: [chart]}}", "scope.tags.0", "chat"),
-        ("{credits: 1, scope: {regions: [south]}}", "scope.regions.0", ""),
+        ("{credits: 1, scope: {models: []}}", "scope.models", "has at least 1"),
+        ("{credits: 1, scope: {models: [mm]}}", "scope.models.0", "there is no mm"),
+        ("{credits: 1, scope: {tags: [chart]}}", "scope.tags.0", "there is no chart"),
+        ("{credits: 1, scope: {regions: [south]}}", "scope.regions.0", "there is no south"),
         ("{credits: 1, scope: {agents: [x]}}", "scope.agents", "is not a known key"),
     ],
 )
 def test_a_scope_that_nothing_is_in_is_an_error(tmp_path: Path, package: str, key: str, says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        loaded(tmp_path, f"{MODELS}packages: {{p: {package}}}")
-    [problem] = caught.value.problems
-    assert problem.key_path == f"packages.p.{key}"
-    assert says in f"{problem.message} {problem.suggestion}"
+    check_problem(tmp_path, f"{MODELS}packages: {{p: {package}}}", key, says)
 
 
 def test_what_is_not_applied_yet_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""`/admin/v1`: what it is asked, does and shows."""

@@ -19,6 +19,7 @@ import orjson
 
 from gateway.charging.grants import NEVER_MS
 from gateway.charging.rating import CACHE_HIT, credits_text
+from gateway.charging.tables import has_table
 from gateway.config.model import Caps
 
 CREDITS: Final = "credits"
@@ -196,7 +197,7 @@ def used_before(
 
 def caps_contradicted(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
     """Of I7: account, window and what is wrong of caps whose slots, from their first on, are not the records since."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cap_use'").fetchone():
+    if not has_table(connection, "cap_use"):
         return
     sql = (
         "SELECT account, span, unit, min(slot_ms), sum(used) FROM cap_use WHERE slot_ms <> ?"

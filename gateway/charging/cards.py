@@ -10,6 +10,7 @@ import orjson
 
 from gateway.charging.records import CardVersion, rates_text
 from gateway.charging.schema import WRITES, select_sql
+from gateway.charging.tables import has_table
 
 CARD: Final = "standard"
 UNKEPT: Final = 1  # what every record named before versions were kept, whatever its rates were
@@ -35,7 +36,7 @@ def in_force(connection: sqlite3.Connection, rates: Rates | None, now_ms: int) -
 
 def kept(connection: sqlite3.Connection) -> dict[tuple[str, int], dict[str, dict[str, int]]]:
     """All versions by card and number; none where the file is older than the table."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'rate_cards'").fetchone():
+    if not has_table(connection, "rate_cards"):
         return {}
     return {
         (card, version): orjson.loads(rates) for card, version, _, rates in connection.execute(select_sql("rate_cards"))

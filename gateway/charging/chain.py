@@ -16,6 +16,7 @@ from typing import Final
 import orjson
 
 from gateway.charging.records import RECORD_COLUMNS, Row
+from gateway.charging.tables import has_table
 
 GENESIS: Final = "0" * 64  # stands for the hash before record 1
 SINCE_VERSION: Final = 4  # of the schema
@@ -58,7 +59,7 @@ def chained(before: str, rows: Iterable[Row]) -> list[Row]:
 
 def head(connection: sqlite3.Connection) -> Head | None:
     """None of a file that is older than the chain: it is brought up to date when it is opened for writing."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chain_head'").fetchone():
+    if not has_table(connection, "chain_head"):
         return None
     row = connection.execute("SELECT seq, hash, covered FROM chain_head").fetchone()
     if row is None:

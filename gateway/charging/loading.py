@@ -19,6 +19,7 @@ from gateway.charging.packages import Batch, Code, Order, Subscription, terms_of
 from gateway.charging.rating import Quote
 from gateway.charging.records import CRASH, Account, Hold, Key, Receipt, Row
 from gateway.charging.schema import select_sql
+from gateway.charging.tables import has_table
 from gateway.config.model import Limits, Plan
 
 RECENT: Final = "SELECT seq, charge_id, charged, overage, status, flags FROM records ORDER BY seq DESC LIMIT ?"
@@ -41,14 +42,14 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.remember(charge_id, end)
         image.next_seq = seq + 1
     _load_meters(connection, image)
-    if _has(connection, "once"):
+    if has_table(connection, "once"):
         image.once.update(connection.execute("SELECT digest, ms FROM once ORDER BY ms").fetchall())
     return image
 
 
 def _load_sold(connection: sqlite3.Connection, image: Image) -> None:
     """Nothing where nobody has opened the file for writing since packages are sold."""
-    if not _has(connection, "orders"):
+    if not has_table(connection, "orders"):
         return
     sold = image.sold
     for row in connection.execute(f"{select_sql('orders')} ORDER BY created_ms, id"):
@@ -93,16 +94,11 @@ def _rows(connection: sqlite3.Connection, table: str, **later: str) -> list[Row]
     return connection.execute(sql).fetchall()
 
 
-def _has(connection: sqlite3.Connection, table: str) -> bool:
-    """Nobody may have opened the file for writing since there is such a table."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
-
-
 def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
     """What the caps of plans and accounts have used; those without a word in the file are counted from the records."""
     for account in image.accounts.values():
         image.fit(account, 0)  # there are no holds yet
-    if not _has(connection, "cap_use"):
+    if not has_table(connection, "cap_use"):
         return
     for name, window, unit, slot_ms, used in connection.execute(f"{select_sql('cap_use')} ORDER BY slot_ms").fetchall():
         meters = image.accounts[name].meters if name in image.accounts else []

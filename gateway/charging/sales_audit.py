@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from gateway.charging.packages import grant_period
+from gateway.charging.tables import has_table
 
 
 def sales_contradicted(connection: sqlite3.Connection) -> Iterator[str]:
     """One line for each contradiction; none in a file from before packages were sold."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'orders'").fetchone():
+    if not has_table(connection, "orders"):
         return
     grants = {
         (account, period): (granted, revoked)

@@ -3,9 +3,6 @@ import contextlib
 import os
 import random
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,20 +12,9 @@ from gateway.charging.ledger import open_ledger
 from gateway.clock import LoopClock
 from gateway.errors import Conflict, StoreUnavailable
 from tests.charging.fakes import plan, quote, settle
+from tests.charging.killing import killed_after
 
 ONLY_LONG = pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_LONG=1 runs it")
-
-
-def killed_after(path: str, start: int, seconds: float) -> set[str]:
-    """The ids that a child acknowledged before it was killed."""
-    command = [sys.executable, "-m", "tests.charging.crash_child", path, str(start)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        first = child.stdout.readline()
-        time.sleep(seconds)
-        child.kill()
-        lines = [first, *child.stdout.read().splitlines(keepends=True)]
-    return {line.decode().strip() for line in lines if line.endswith(b"\n")}
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.long, ONLY_LONG])])
@@ -36,7 +22,7 @@ def test_kill_9_loses_and_doubles_nothing_that_was_acknowledged(tmp_path: Path, 
     path, seed = f"{tmp_path}/l.db", random.Random(7)
     acknowledged: set[str] = set()
     for kill in range(kills):
-        acknowledged |= killed_after(path, kill * 1_000_000, seed.random() * 0.2)
+        acknowledged |= killed_after("crash_child", path, kill * 1_000_000, seed.random() * 0.2)
     before = asyncio.run(resubmit(path, acknowledged))
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT seq, charge_id, charged, flags FROM records ORDER BY seq").fetchall()

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from gateway.charging.audit import audit
+from tests.charging.killing import killed_after
 from tests.charging.sales_child import SOLD, STEP_MS
 from tests.charging.shop import Shop
 
 KILLS = 8
 
 
-def killed_after(folder: Path, start: int, seconds: float) -> set[str]:
-    command = [sys.executable, "-m", "tests.charging.sales_child", str(folder), str(start)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        first = child.stdout.readline()
-        time.sleep(seconds)
-        child.kill()
-        lines = [first, *child.stdout.read().splitlines(keepends=True)]
-    return {line.decode().strip() for line in lines if line.endswith(b"\n")}
-
-
 def test_kill_9_in_the_middle_of_sales(tmp_path: Path) -> None:
     rng, start = random.Random(5), 0
     acknowledged: set[str] = set()
     for _ in range(KILLS):
-        acknowledged |= killed_after(tmp_path, start, rng.random() * 0.15)
+        acknowledged |= killed_after("sales_child", tmp_path, start, rng.random() * 0.15)
         assert audit(f"{tmp_path}/l.db") == []
         start = 5 + max(int(name.removeprefix("A-")) for name in acknowledged)
     assert len(acknowledged) > KILLS

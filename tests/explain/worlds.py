@@ -113,7 +113,7 @@ class Gateway:
                 ledger=ledger,
                 clock=clock,
                 next_charge_id=ids("ch"),
-                drains=Drains(),
+                drains=Drains(clock),
             ),
         )
         self.explainer = Explainer(
