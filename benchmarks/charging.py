@@ -19,7 +19,7 @@ from gateway.charging import manage
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import RAW, offered
 from gateway.charging.rating import Quote
-from gateway.cli.serve import tune_gc
+from gateway.cli.serve import tune_memory
 from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import QuotaExhausted
@@ -195,7 +195,7 @@ def _in_folder(run: Callable[[str], Awaitable[T]]) -> T:
 
 
 def main() -> int:
-    tune_gc()
+    tune_memory()
     print(f"{processes.machine()}\n\n{CONCURRENT} calls at once, median of {ROUNDS} rounds of {SECONDS:g} s in turns\n")
     print("| accounts | charges/s | of the simple case | CPU a charge, us | bytes a charge |\n|---|---|---|---|---|")
     rounds = [{name: throughput(build) for name, build in CASES.items()} for _ in range(ROUNDS)]

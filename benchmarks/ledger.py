@@ -19,7 +19,7 @@ from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import RECORD_COLUMNS
 from gateway.charging.schema import DDL, RECORD_INSERTS, WRITES
-from gateway.cli.serve import tune_gc
+from gateway.cli.serve import tune_memory
 from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
 
@@ -35,7 +35,7 @@ _PLAN = Plan("p", grants=(PlanGrant(10**15, None),))
 def measure(seconds: float = SECONDS) -> list[tuple[int, float, float, float]]:
     """Per number of concurrent calls: raw loop and ledger in charges/s, and their ratio (median of the rounds)."""
     rows = []
-    tune_gc()  # as in the process that serves; for the raw loop too
+    tune_memory()  # as in the process that serves; for the raw loop too
     for concurrent in CONCURRENT:
         rounds = [(_raw(concurrent, seconds), _ledger(concurrent, seconds)) for _ in range(ROUNDS)]
         ratio = median(ours / raw for raw, ours in rounds)

@@ -27,7 +27,7 @@ import uvloop
 
 from gateway.app import App
 from gateway.charging.audit import audit
-from gateway.cli.serve import tune_gc
+from gateway.cli.serve import tune_memory
 from gateway.config.load import load
 from gateway.demo.scripted import CLOSED, HANG, RESET, Fault, Reply, ScriptedBackend, Seen, refusal
 from gateway.tenants import key_hash
@@ -269,7 +269,7 @@ async def _serve(routes: Path) -> None:
     """The gateway as `moma serve` runs it, which tells of itself for each line on standard input."""
     app = App(load(routes))
     await app.start(port=0)
-    tune_gc()
+    tune_memory()
     print(app.port, flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
