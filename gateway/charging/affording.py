@@ -60,13 +60,11 @@ def afforded(
         hold.covered = whole.covered
         return hold
     burn = [grant for grant in found.burn if not grant.special] if found.special else found.burn
-    available_uc = 0
-    for grant in burn:
-        available_uc += grant.available
-    if room_uc < available_uc:
-        available_uc = room_uc
     max_tokens = quote.max_tokens
     need_uc = quote.ceiling(max_tokens)
+    if burn and 0 < need_uc <= burn[0].available and need_uc <= room_uc:  # as nearly always
+        return Hold(charge_id, quote, max_tokens, need_uc, [(burn[0], need_uc)], now_ms, due)
+    available_uc = min(room_uc, sum(grant.available for grant in burn))
     if need_uc > available_uc:
         max_tokens = quote.lowered(available_uc) if clamp else 0
         if not max_tokens:
