@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from gateway.config.model import Cache
 from gateway.config.structure import near
 from gateway.config.yaml_source import ANY, Source
+from gateway.hours import empty, overlapping, span
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
 MAX_VALID_S: Final = 36_500 * 86_400.0
+STANDARD, RAW = OWN_CARDS = ("standard", "raw")  # rate cards that are there without a word
 MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
@@ -29,11 +32,14 @@ def check(source: Source, values: Values) -> None:
     for name, cache in values.get("cache", {}).items():
         if cache.get("max_entry", 0) > cache.get("max_bytes", Cache.max_bytes):
             source.problem(("cache", name, "max_entry"), "is larger than max_bytes")
+    for name, card in values.get("rate_cards", {}).items():
+        _card(source, values, ("rate_cards", name), card)
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
     for name, package in values.get("packages", {}).items():
         _package(source, ("packages", name), package)
         _scope(source, values, ("packages", name, "scope"), package.get("scope", {}))
+        _known(source, ("packages", name, "card"), package.get("card"), _cards(values), "rate_cards")
     for name, tenant in values.get("tenants", {}).items():
         _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
@@ -150,12 +156,97 @@ def _words(backend: Values, key: str) -> Iterable[str]:
 
 def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
     """What `allow` lists is a name, or a tag of a model."""
+    for index, grant in enumerate(plan.get("grants", ())):
+        _known(source, ("plans", name, "grants", str(index), "card"), grant.get("card"), _cards(values), "rate_cards")
     if _unsure(source, "models", "tags"):
         return
     tags = {tag for model in values.get("models", {}).values() for tag in model.get("tags", ())}
     known = {**_reachable(values), **values.get("aliases", {}), **dict.fromkeys(tags)}
     for index, allowed in enumerate(plan.get("allow", ())):
         _known(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
+
+
+def _cards(values: Values) -> Values:
+    return {**dict.fromkeys(OWN_CARDS), **values.get("rate_cards", {})}
+
+
+def _card(source: Source, values: Values, path: Path, card: Any) -> None:
+    """Each of its versions, and that no two begin on one day."""
+    if path[1] == RAW:
+        source.problem(path, "is a card already, where each token takes one credit", "give this one another name")
+        return
+    days: set[str] = set()
+    for at, terms in _versions(path, card):
+        _card_terms(source, values, at, terms)
+        day = terms.get("effective", "")
+        if day in days and not source.doubts((*at, "effective")):
+            what = f"two versions begin on {day}" if day else "two versions have no date"
+            source.problem((*at, "effective") if day else at, what, "give each its own effective: date")
+        days.add(day)
+    if path[1] in _bases(values, path[1], set()):
+        source.problem(path, "is a base of itself")
+
+
+def _versions(path: Path, card: Any) -> list[tuple[Path, Values]]:
+    """One alone, or a list."""
+    if isinstance(card, Mapping):
+        return [(path, card)]
+    return [((*path, str(index)), terms) for index, terms in enumerate(card)]
+
+
+def _bases(values: Values, name: str, found: set[str]) -> set[str]:
+    """All cards below it."""
+    for _, terms in _versions((), values.get("rate_cards", {}).get(name, ())):
+        base = terms.get("base")
+        if base is not None and base not in found:
+            found.add(base)
+            _bases(values, base, found)
+    return found
+
+
+def _card_terms(source: Source, values: Values, path: Path, terms: Values) -> None:
+    base, standard = terms.get("base"), path[1] == STANDARD
+    if standard and base is not None:
+        source.problem((*path, "base"), "is for other cards", "standard is made of the rates of the models")
+    else:
+        _known(source, (*path, "base"), base, _cards(values), "rate_cards")
+    if base is None and not standard and not source.doubts((*path, "base")):
+        if "factor" in terms:
+            source.problem((*path, "factor"), "multiplies the rates of a base", "add base: standard")
+        if not terms.get("rates") and not source.doubts((*path, "rates")):
+            source.problem(path, "has no rates", "write rates: or base:")
+    for wanted, rates in terms.get("rates", {}).items():
+        _card_rates(source, values, (*path, "rates", wanted), wanted, rates)
+    _hours(source, (*path, "hours"), terms.get("hours", ()), apart=True)
+
+
+def _card_rates(source: Source, values: Values, path: Path, wanted: str, rates: Values) -> None:
+    """By the name of a model, or a pattern that fits some."""
+    models = values.get("models", {})
+    meant = [model for name, model in models.items() if name == wanted or fnmatchcase(name, wanted)]
+    if not any(sign in wanted for sign in "*?["):
+        _known(source, path, wanted, models, "models")
+    elif not meant and not _lost(source, "models", ANY):
+        source.problem(path, "matches no model", near(wanted, models, source))
+    writes = any(set(model.get("endpoints", ("chat",))) != {"embeddings"} for model in meant)
+    for bucket in ("input", "output") if writes else ("input",):
+        if bucket not in rates and not source.doubts((*path, bucket)):
+            source.problem(path, f"has no {bucket}", "a rate of 0 must be written")
+
+
+def _hours(source: Source, path: Path, hours: Iterable[Values], *, apart: bool) -> None:
+    """Each has a minute; `apart`: no two have one in common."""
+    if source.doubts(path):
+        return
+    found = [span(f"{one['from']}-{one['to']}") for one in hours]
+    for index, one in enumerate(found):
+        if empty(one):
+            source.problem((*path, str(index)), "has no minute", "from and to differ, and from is before 24:00")
+            return
+    both = overlapping(found) if apart else None
+    if both is not None:
+        first, second = both
+        source.problem((*path, str(second)), f"has hours in common with entry {first + 1} of the list")
 
 
 def _package(source: Source, path: Path, package: Values) -> None:
@@ -173,6 +264,7 @@ def _package(source: Source, path: Path, package: Values) -> None:
 
 def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
     """What nothing has would never be paid for."""
+    _hours(source, (*path, "hours"), scope.get("hours", ()), apart=False)
     models, backends = values.get("models", {}), values.get("backends", {})
     known = {
         "models": models,
@@ -181,8 +273,8 @@ def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
     }
     if _unsure(source, "models", "tags") or _unsure(source, "backends", "region"):
         return
-    for kind, words in scope.items():
-        for index, word in enumerate(words):
+    for kind in (kind for kind in known if kind in scope):
+        for index, word in enumerate(scope[kind]):
             _known(source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models")
 
 
