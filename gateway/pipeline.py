@@ -18,7 +18,7 @@ from gateway.cached import Asked, CachedCalls, Site
 from gateway.call import Answer, Call, Request, Sink, Usage
 from gateway.charging.in_force import Cards, InForce
 from gateway.charging.ledger import Ledger
-from gateway.charging.rating import credits_text
+from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
@@ -195,15 +195,12 @@ class Pipeline:
 
     async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
-        now_ms = self._clock.wall_ms()
-        rates, ends_ms = self._cards.at(now_ms), now_ms + int(self._config.timeout.total_s * 1000)
-        life.rates = rates
-        quote = quoted(caller, call, decision, call.input_bound, rates=rates, deadline_ms=ends_ms)
+        quote = self._quoted(life, caller, call, decision, call.input_bound)
         try:
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=False)
         except errors.QuotaExhausted:
             bound = await self._tokenizer.bound(call)
-            quote = quoted(caller, call, decision, bound, rates=rates, deadline_ms=ends_ms)
+            quote = self._quoted(life, caller, call, decision, bound)
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
         decision.keep(hold.covered)
         life.record.reserved_uc = hold.reserved_uc
@@ -212,6 +209,13 @@ class Pipeline:
         if life.flight is not None and (life.lowered_to is not None or hold.max_tokens != quote.max_tokens):
             life.flight.alone()  # an answer that was cut short is for nobody else
         return hold.max_tokens
+
+    def _quoted(self, life: _Life, caller: Caller, call: Call, decision: Decision, bound: int) -> Quote:
+        """At the rates of this moment, which price the call."""
+        now_ms = self._clock.wall_ms()
+        rates = life.rates = self._cards.at(now_ms)
+        ends_ms = now_ms + int(self._config.timeout.total_s * 1000)
+        return quoted(caller, call, decision, bound, rates=rates, deadline_ms=ends_ms)
 
     def _job(
         self,

@@ -89,7 +89,7 @@ def scope_of(value: object) -> Scope | None:
     """An object with lists of models, tags, regions, hours; null or an empty one: everything. Raises InvalidValue."""
     if not value:
         return None
-    fields = [field.name for field in dataclasses.fields(Scope)]
+    fields = [field.name for field in dataclasses.fields(Scope) if field.init]
     wrong = InvalidValue(
         f'scope is an object of lists such as {{"models": ["qwen3-32b"]}}. Known: {", ".join(fields)}.', param="scope"
     )

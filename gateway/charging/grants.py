@@ -76,6 +76,11 @@ def hours_change_ms(hourly: Sequence[Grant], now_ms: int, zone: ZoneInfo) -> int
     return next_edge_ms(found, now_ms, zone)
 
 
+def hours_of(grants: Iterable[Grant]) -> list[str]:
+    """All that one of them pays at."""
+    return sorted({hours for grant in grants if grant.scope is not None for hours in grant.scope.hours})
+
+
 def burn_key(grant: Grant) -> tuple[int, int, int, str]:
     """What is drawn on first: priority, expiry (never last), creation, id."""
     expires_ms = NEVER_MS if grant.expires_ms is None else grant.expires_ms

@@ -18,13 +18,17 @@ NO_VERSION: Final = 0  # of cards that no ledger keeps: nothing is charged by th
 
 @dataclass(frozen=True, eq=False)
 class InForce:
-    """From `since_ms` to before `until_ms`. A card that has not begun is not among the `versions`."""
+    """From `since_ms` to before `until_ms`. A card that has not begun is not among the `versions`.
+
+    State: the offers that were asked for so far, which are as many as there are targets.
+    """
 
     since_ms: int
     until_ms: int
     versions: Mapping[str, CardVersion]
     standard: Mapping[str, Mapping[str, int]] = field(init=False)  # rates of that card, by model
     version: int = field(init=False)  # of that card
+    _offers: dict[tuple[str, str], Offer] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         known = self.versions.get(STANDARD)
@@ -32,7 +36,13 @@ class InForce:
         object.__setattr__(self, "version", known.version if known else NO_VERSION)
 
     def offer(self, model: str, backend: str, region: str, tags: frozenset[str]) -> Offer:
-        """With the rates of all cards that have some for the model."""
+        """A target of the generation, with the rates of all cards that have some for the model."""
+        known = self._offers.get((model, backend))
+        if known is None:
+            known = self._offers[model, backend] = self._offer(model, backend, region, tags)
+        return known
+
+    def _offer(self, model: str, backend: str, region: str, tags: frozenset[str]) -> Offer:
         found = {name: one for name, one in self.versions.items() if model in one.tariff.rates}
         rates = {RAW: RAW_CARD, **{name: one.tariff.rates[model] for name, one in found.items()}}
         return Offer(

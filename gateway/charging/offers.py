@@ -29,15 +29,15 @@ class Scope:
     tags: frozenset[str] = frozenset()
     regions: frozenset[str] = frozenset()
     hours: frozenset[str] = frozenset()
+    spans: tuple[Span, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", spans(self.hours))
 
     def covers(self, offer: Offer) -> bool:
         named = not self.models and not self.tags
         named = named or offer.model in self.models or not self.tags.isdisjoint(offer.tags)
         return named and (not self.regions or offer.region in self.regions)
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        return spans(self.hours)
 
     def open(self, minute: int) -> bool:
         """Whether this minute of the day is in it."""

@@ -16,6 +16,7 @@ from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rate_cards import put
 from gateway.charging.tariffs import Rates, plain
+from gateway.charging.why import why
 from gateway.config.load import load
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import InvalidValue, StoreUnavailable
@@ -167,6 +168,22 @@ async def test_a_file_of_before_opens_and_no_card_is_claimed_for_its_records(tmp
     await charge(ledger, "new", DEAR)
     await ledger.aclose()
     assert versions(tmp_path) == [("standard", 2, 4)]
+    assert audit(f"{tmp_path}/l.db") == []
+
+
+async def test_a_file_of_before_cards_had_terms_opens_and_goes_on_with_its_version(tmp_path: Path) -> None:
+    ledger = await with_rates(tmp_path, CHEAP)
+    await charge(ledger, "old", CHEAP)
+    await ledger.aclose()
+    rows(tmp_path, "DROP TABLE card_terms")
+    rows(tmp_path, "UPDATE meta SET schema_version = 5")
+    assert audit(f"{tmp_path}/l.db") == []
+    assert why(f"{tmp_path}/l.db", "old")["price"]["cards"][0]["hours"] == []
+    ledger = await with_rates(tmp_path, CHEAP)
+    assert ledger.card_version == 1
+    await charge(ledger, "new", CHEAP)
+    await ledger.aclose()
+    assert rows(tmp_path, "SELECT schema_version FROM meta") == [(6,)]
     assert audit(f"{tmp_path}/l.db") == []
 
 

@@ -473,7 +473,7 @@ def by_hand(config: Config, card: str, model: str, at_ms: int, zone: ZoneInfo) -
         below = config.models[model].rates if name == "standard" else exact(terms.base) if terms.base else None
         if own:
             return dict(own[0])
-        return below and {bucket: rate * terms.factor / 10**6 for bucket, rate in below.items()}
+        return None if below is None else {bucket: rate * terms.factor / 10**6 for bucket, rate in below.items()}
 
     def hours(name: str) -> Any:
         terms = terms_of(name)
