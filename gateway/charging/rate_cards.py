@@ -82,10 +82,15 @@ class _Resolver:
 
     def _days(self, name: str) -> list[str]:
         """ISO dates in order, "" first; none before its own first."""
-        own = {terms.effective for terms in self._cards[name]}
-        bases = {terms.base for terms in self._cards[name]} - {None, RAW}
-        days = own.union(*(self._days(base) for base in bases if base is not None))
-        return sorted(day for day in days if day >= min(own))
+        first = min(terms.effective for terms in self._cards[name])
+        days, waiting, seen = {first}, [name], {name, RAW}
+        while waiting:
+            for terms in self._cards[waiting.pop()]:
+                days.add(terms.effective)
+                if terms.base is not None and terms.base not in seen:
+                    seen.add(terms.base)
+                    waiting.append(terms.base)
+        return sorted(day for day in days if day >= first)
 
     def _at(self, name: str, day: str) -> CardTerms | None:
         """What it says on this day."""

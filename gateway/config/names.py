@@ -15,6 +15,10 @@ Values = Mapping[str, Any]
 Path = tuple[str, ...]
 MAX_VALID_S: Final = 36_500 * 86_400.0
 STANDARD, RAW = OWN_CARDS = ("standard", "raw")  # rate cards that are there without a word
+MILLION: Final = 1_000_000  # factors and rates are millionths
+MAX_BASES: Final = 20
+MAX_RATE: Final = 10**18  # in micro-credits, as 64 bits hold it
+MAX_RATED: Final = 100_000  # models that have rates, over all cards, dates and hours
 MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
@@ -23,7 +27,7 @@ def check(source: Source, values: Values) -> None:
 
     `values` lack what has a problem of its own, and nothing is said that may follow from that one alone.
     """
-    if _picks_too_much(source, values):
+    if _picks_too_much(source, values) or _rates_too_much(source, values):
         return
     for name, model in values.get("models", {}).items():
         _model(source, values, name, model)
@@ -39,7 +43,7 @@ def check(source: Source, values: Values) -> None:
     for name, package in values.get("packages", {}).items():
         _package(source, ("packages", name), package)
         _scope(source, values, ("packages", name, "scope"), package.get("scope", {}))
-        _known(source, ("packages", name, "card"), package.get("card"), _cards(values), "rate_cards")
+        _known_card(source, values, ("packages", name, "card"), package.get("card"))
     for name, tenant in values.get("tenants", {}).items():
         _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
@@ -73,6 +77,64 @@ def _picks_too_much(source: Source, values: Values) -> bool:
             source.problem(("routes", name), f"all routes together pick more than {MAX_PICKED:,} models")
             return True
     return False
+
+
+def _rates_too_much(source: Source, values: Values) -> bool:
+    """A card is short and stands for the rates of all models, at each date and hour: many would be a bomb."""
+    left = MAX_RATED // max(1, len(values.get("models", {})))
+    for name in values.get("rate_cards", {}):
+        below = [terms for card in {name, *_bases(values, name)} for terms in _terms(values, card)]
+        days = {terms.get("effective") for terms in below}
+        left -= len(days) * max((len(_factors(terms)) for terms in below), default=1)
+        if left < 0:
+            source.problem(("rate_cards", name), f"all cards together have rates of more than {MAX_RATED:,} models")
+            return True
+    return False
+
+
+def _card_terms(source: Source, values: Values, path: Path, terms: Values) -> None:
+    base, standard = terms.get("base"), path[1] == STANDARD
+    if standard and base is not None:
+        source.problem((*path, "base"), "is for other cards", "standard is made of the rates of the models")
+    else:
+        _known_card(source, values, (*path, "base"), base)
+    if base is None and not standard and not source.doubts((*path, "base")):
+        if "factor" in terms:
+            source.problem((*path, "factor"), "multiplies the rates of a base", "add base: standard")
+        if not terms.get("rates") and not source.doubts((*path, "rates")):
+            source.problem(path, "has no rates", "write rates: or base:")
+    for wanted, rates in terms.get("rates", {}).items():
+        _card_rates(source, values, (*path, "rates", wanted), wanted, rates)
+    _hours(source, (*path, "hours"), terms.get("hours", ()), apart=True)
+
+
+def _card_rates(source: Source, values: Values, path: Path, wanted: str, rates: Values) -> None:
+    """By the name of a model, or a pattern that fits some."""
+    models = values.get("models", {})
+    meant = [model for name, model in models.items() if name == wanted or fnmatchcase(name, wanted)]
+    if not any(sign in wanted for sign in "*?["):
+        _known(source, path, wanted, models, "models")
+    elif not meant and not _lost(source, "models", ANY):
+        source.problem(path, "matches no model", near(wanted, models, source))
+    writes = any(set(model.get("endpoints", ("chat",))) != {"embeddings"} for model in meant)
+    for bucket in ("input", "output") if writes else ("input",):
+        if bucket not in rates and not source.doubts((*path, bucket)):
+            source.problem(path, f"has no {bucket}", "a rate of 0 must be written")
+
+
+def _hours(source: Source, path: Path, hours: Iterable[Values], *, apart: bool) -> None:
+    """Each has a minute; `apart`: no two have one in common."""
+    if source.doubts(path):
+        return
+    found = [span(f"{one['from']}-{one['to']}") for one in hours]
+    for index, one in enumerate(found):
+        if empty(one):
+            source.problem((*path, str(index)), "has no minute", "from and to differ, and from is before 24:00")
+            return
+    both = overlapping(found) if apart else None
+    if both is not None:
+        first, second = both
+        source.problem((*path, str(second)), f"has hours in common with entry {first + 1} of the list")
 
 
 def _model(source: Source, values: Values, name: str, model: Values) -> None:
@@ -157,7 +219,7 @@ def _words(backend: Values, key: str) -> Iterable[str]:
 def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
     """What `allow` lists is a name, or a tag of a model."""
     for index, grant in enumerate(plan.get("grants", ())):
-        _known(source, ("plans", name, "grants", str(index), "card"), grant.get("card"), _cards(values), "rate_cards")
+        _known_card(source, values, ("plans", name, "grants", str(index), "card"), grant.get("card"))
     if _unsure(source, "models", "tags"):
         return
     tags = {tag for model in values.get("models", {}).values() for tag in model.get("tags", ())}
@@ -166,8 +228,10 @@ def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
         _known(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
 
 
-def _cards(values: Values) -> Values:
-    return {**dict.fromkeys(OWN_CARDS), **values.get("rate_cards", {})}
+def _known_card(source: Source, values: Values, path: Path, name: str | None) -> None:
+    cards = values.get("rate_cards", {})
+    if name not in OWN_CARDS and name not in cards:
+        _known(source, path, name, {**dict.fromkeys(OWN_CARDS), **cards}, "rate_cards")
 
 
 def _card(source: Source, values: Values, path: Path, card: Any) -> None:
@@ -183,8 +247,13 @@ def _card(source: Source, values: Values, path: Path, card: Any) -> None:
             what = f"two versions begin on {day}" if day else "two versions have no date"
             source.problem((*at, "effective") if day else at, what, "give each its own effective: date")
         days.add(day)
-    if path[1] in _bases(values, path[1], set()):
+    bases = _bases(values, path[1])
+    if path[1] in bases:
         source.problem(path, "is a base of itself")
+    elif len(bases) > MAX_BASES:
+        source.problem(path, f"stands on more than {MAX_BASES} other cards")
+    elif _dearest(values, path[1]) > MAX_RATE:
+        source.problem(path, "takes more than 10^12 credits a token", "make its factors smaller")
 
 
 def _versions(path: Path, card: Any) -> list[tuple[Path, Values]]:
@@ -194,59 +263,39 @@ def _versions(path: Path, card: Any) -> list[tuple[Path, Values]]:
     return [((*path, str(index)), terms) for index, terms in enumerate(card)]
 
 
-def _bases(values: Values, name: str, found: set[str]) -> set[str]:
-    """All cards below it."""
-    for _, terms in _versions((), values.get("rate_cards", {}).get(name, ())):
-        base = terms.get("base")
-        if base is not None and base not in found:
-            found.add(base)
-            _bases(values, base, found)
+def _terms(values: Values, name: str) -> list[Values]:
+    return [terms for _, terms in _versions((), values.get("rate_cards", {}).get(name, ()))]
+
+
+def _bases(values: Values, name: str) -> set[str]:
+    """All cards below it, or enough of them to be too many."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting and len(found) <= MAX_BASES:
+        below = {terms["base"] for terms in _terms(values, waiting.pop()) if terms.get("base") is not None} - found
+        found |= below
+        waiting += below
     return found
 
 
-def _card_terms(source: Source, values: Values, path: Path, terms: Values) -> None:
-    base, standard = terms.get("base"), path[1] == STANDARD
-    if standard and base is not None:
-        source.problem((*path, "base"), "is for other cards", "standard is made of the rates of the models")
-    else:
-        _known(source, (*path, "base"), base, _cards(values), "rate_cards")
-    if base is None and not standard and not source.doubts((*path, "base")):
-        if "factor" in terms:
-            source.problem((*path, "factor"), "multiplies the rates of a base", "add base: standard")
-        if not terms.get("rates") and not source.doubts((*path, "rates")):
-            source.problem(path, "has no rates", "write rates: or base:")
-    for wanted, rates in terms.get("rates", {}).items():
-        _card_rates(source, values, (*path, "rates", wanted), wanted, rates)
-    _hours(source, (*path, "hours"), terms.get("hours", ()), apart=True)
+def _dearest(values: Values, name: str) -> int:
+    """No token takes more than this many micro-credits: the dearest rate, times the largest factor of each card."""
+    cards = {name, STANDARD, *_bases(values, name)}
+    rated = [*values.get("models", {}).values(), *(r for c in cards for t in _terms(values, c) for r in _own(t))]
+    most = max((rate for one in rated for rate in one.get("rates", {}).values() if rate is not None), default=0)
+    most = max(most, MILLION)
+    for card in cards:
+        factors = [(terms.get("factor", MILLION), hours) for terms in _terms(values, card) for hours in _factors(terms)]
+        most = most * max((factor * hours for factor, hours in factors), default=MILLION**2) // MILLION**2
+    return most
 
 
-def _card_rates(source: Source, values: Values, path: Path, wanted: str, rates: Values) -> None:
-    """By the name of a model, or a pattern that fits some."""
-    models = values.get("models", {})
-    meant = [model for name, model in models.items() if name == wanted or fnmatchcase(name, wanted)]
-    if not any(sign in wanted for sign in "*?["):
-        _known(source, path, wanted, models, "models")
-    elif not meant and not _lost(source, "models", ANY):
-        source.problem(path, "matches no model", near(wanted, models, source))
-    writes = any(set(model.get("endpoints", ("chat",))) != {"embeddings"} for model in meant)
-    for bucket in ("input", "output") if writes else ("input",):
-        if bucket not in rates and not source.doubts((*path, bucket)):
-            source.problem(path, f"has no {bucket}", "a rate of 0 must be written")
+def _own(terms: Values) -> Iterable[Values]:
+    return ({"rates": rates} for rates in terms.get("rates", {}).values())
 
 
-def _hours(source: Source, path: Path, hours: Iterable[Values], *, apart: bool) -> None:
-    """Each has a minute; `apart`: no two have one in common."""
-    if source.doubts(path):
-        return
-    found = [span(f"{one['from']}-{one['to']}") for one in hours]
-    for index, one in enumerate(found):
-        if empty(one):
-            source.problem((*path, str(index)), "has no minute", "from and to differ, and from is before 24:00")
-            return
-    both = overlapping(found) if apart else None
-    if both is not None:
-        first, second = both
-        source.problem((*path, str(second)), f"has hours in common with entry {first + 1} of the list")
+def _factors(terms: Values) -> set[int]:
+    return {MILLION, *(one["factor"] for one in terms.get("hours", ()) if one and one.get("factor") is not None)}
 
 
 def _package(source: Source, path: Path, package: Values) -> None:

@@ -216,6 +216,10 @@ def test_what_is_in_force_is_known_until_the_next_edge(tmp_path: Path) -> None:
             "x: {base: raw, hours: [{from: '00:00', to: '08:00', factor: 1}, {from: '23:00', to: '00:01', factor: 2}]}",
             "x.hours.1", "has hours in common with entry 1 of the list",
         ),
+        (
+            "x: {rates: {glm: {input: 999999999999, output: 1}}, hours: [{from: '08:00', to: '09:00', factor: 2}]}",
+            "x", "takes more than 10^12 credits a token",
+        ),
         ("x: {base: raw, hours: [{from: '08:00', to: '08:00', factor: 1}]}", "x.hours.0", "has no minute"),
         ("x: {base: raw, hours: [{from: '8:00', to: '09:00', factor: 1}]}", "x.hours.0.from", "is a time of day"),
         ("x: {base: raw, hours: [{from: '08:00', to: '09:00'}]}", "x.hours.0", "has no factor"),
@@ -233,6 +237,34 @@ def test_a_ring_of_bases_is_found_in_each_of_its_cards(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, "  x: {base: y}\n  y: [{base: standard}, {effective: 2027-01-01, base: x}]\n")
     assert [problem.key_path for problem in caught.value.problems] == ["rate_cards.x", "rate_cards.y"]
+
+
+MINUTES = ", ".join(f"{{from: '00:{n:02}', to: '00:{n + 1:02}', factor: {n}}}" for n in range(30))
+CHAIN = [*(f"c{n}: {{base: c{n + 1}}}" for n in range(3000)), "c3000: {base: raw}"]
+DATES = ["x:", *(f"  - {{base: raw, effective: {1000 + n}-01-01}}" for n in range(8999))]
+TOO_MANY = "all cards together have rates of more than 100,000 models"
+
+
+@pytest.mark.parametrize(
+    ("cards", "says"),
+    [
+        (CHAIN, "stands on more than 20 other cards"),
+        ([f"standard: {{hours: [{MINUTES}]}}", *(f"c{n}: {{base: standard}}" for n in range(900))], TOO_MANY),
+        ([*DATES, "y: {base: x}", f"z: [{{base: y, hours: [{MINUTES}]}}]"], TOO_MANY),
+    ],
+    ids=["a chain", "many cards", "many dates and hours"],
+)  # fmt: skip
+def test_cards_are_bounded_in_what_they_stand_for(tmp_path: Path, cards: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, "".join(f"  {card}\n" for card in cards))
+    assert says in str(caught.value.problems[0])
+
+
+def test_cards_that_stand_on_two_each_are_resolved_in_no_time(tmp_path: Path) -> None:
+    pairs = [f"[{{base: c{n + 1}}}, {{effective: 2027-01-01, base: c{n + 2}}}]" for n in range(18)]
+    text = "".join(f"  c{n}: {pair}\n" for n, pair in enumerate(pairs)) + "  c18: {base: raw}\n  c19: {base: raw}\n"
+    cards = resolved(tmp_path, text)
+    assert rates(cards, "c0", "2027-01-01")["glm"] == (CREDIT, CREDIT)
 
 
 @pytest.mark.parametrize(
