@@ -141,6 +141,33 @@ async def test_a_call_that_is_under_way_over_a_reload_keeps_its_rates(world: Wor
     assert [record["card_version"] for record in await world.charges()] == [1, 2]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_cache_hit_is_charged_its_share_of_what_is_in_force(world: World, stream: bool) -> None:
+    night = 'rate_cards: {standard: {hours: [{from: "00:00", to: "24:00", factor: 0.5}]}}'
+    cache = "cache: {short: {charge: 25%}}"
+    await reloaded(
+        world,
+        ("timezone: UTC", f"timezone: UTC\n{night}\n{cache}"),
+        ("policy: ordered}\n  long", "policy: ordered, cache: short}\n  long"),
+    )
+    _, answer, _ = await world.chat(model="auto", temperature=0)
+    async with world.http.post(
+        f"{world.url}/v1/chat/completions",
+        json={
+            "model": "auto",
+            "temperature": 0,
+            "stream": stream,
+            "messages": [{"role": "user", "content": "hello there"}],
+        },
+    ) as hit:
+        await hit.read()
+        assert hit.headers["x-moma-cache"] == "hit"
+    first, second = await world.charges()
+    assert (float(first["charged"]), float(second["charged"])) == (cost(answer, 0.5), cost(answer, 0.125))
+    await world.app.aclose()
+    assert audit(str(world.path / "moma.db")) == []
+
+
 async def test_hours_and_cards_of_grants_and_compensations_go_through_the_api(world: World) -> None:
     await reloaded(world, ("timezone: UTC", f"timezone: UTC{CARDS}"))
     scope = {"models": ["small"], "hours": ["22:00-08:00"]}

@@ -83,7 +83,10 @@ class _Sums:
         self.flags: dict[tuple[str, str], Counter[str]] = {}
         self._ours: dict[tuple[str, str, str], _Ours] = {}
         self._buckets, self._names, self._rates, self._zone = buckets, names, rates, zone
-        self._packs = [of for (card, _), of in rates.items() if card != STANDARD]
+        self._packs: dict[str, list[Mapping[str, int]]] = {}  # by model: the rates of all cards but standard
+        for (card, _), of in rates.items():
+            for model in of if card != STANDARD else ():
+                self._packs.setdefault(model, [RAW_RATES]).append(of[model])
 
     def read(self, connection: sqlite3.Connection, backend: str, first: str, last: str) -> None:
         span = _ms(first, self._zone), _ms(last, self._zone, days=1)
@@ -109,8 +112,8 @@ class _Sums:
         reasons = [flag for flag in told if flag in UNSURE] if status == "settled" else [status]
         key = self._day(closed_ms), self._names.get(model, model)
         self.flags.setdefault(key, Counter()).update(reasons)
-        used, rates = orjson.loads(usage), [self._rates.get((card, version), {}).get(model, {}), RAW_RATES]
-        rates += [of[model] for of in self._packs if model in of]
+        used, standard = orjson.loads(usage), self._rates.get((card, version), {}).get(model, {})
+        rates = (standard, *self._packs.get(model, (RAW_RATES,)))
         for label, of in self._buckets.items():
             ours = self._ours.setdefault((*key, label), _Ours())
             quantity = sum(used.get(bucket, 0) for bucket in of)
