@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any
 import pytest
 
 from gateway.app import App
+from gateway.call import Call
 from gateway.changes.compare import changes
 from gateway.charging.audit import audit
 from gateway.cli import main
 from gateway.config.load import load
+from gateway.config.model import CardHours, CardTerms
 from gateway.demo.scripted import Reply
+from gateway.tokens import Tokenizer
 from tests.conftest import ADMIN_KEY, World
+from tests.stage import CONFIG, Open
 from tests.test_reload import reloaded, until
 from tests.test_sales import MODELS, written
+from tests.virtual import Said, whole
 
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 ROOT = Path(__file__).parent.parent
@@ -50,7 +56,10 @@ def cost(answer: dict[str, Any], factor: float) -> float:
 # -- a gateway --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_package_on_a_card_of_its_own_from_the_order_to_the_statement(world: World) -> None:
+async def test_a_package_on_a_card_of_its_own_from_the_order_to_the_statement(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MOMA_ADMIN_KEY", raising=False)
     await reloaded(world, ("timezone: UTC", f"timezone: UTC{CARDS}"))
     assert (await post(world, "tenants", {"id": "ann", "plan": "empty"}))[0] == 201
     key = (await post(world, "tenants/ann/keys", {}))[1]["key"]
@@ -69,6 +78,11 @@ async def test_a_package_on_a_card_of_its_own_from_the_order_to_the_statement(wo
     rates = {line["bucket"]: line["rate"] for line in told["price"]["lines"]}
     assert (rates["input"], rates["output"]) == ("0.8", "1.6")
     await world.app.aclose()
+    await asyncio.to_thread(main, ["why", record["charge_id"], "-c", str(world.path / "routes.yaml")])
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"Price by card standard, version 3 since \S+Z, 00:00-24:00 x 0.5; card office, version 1 since", out
+    )
     assert audit(str(world.path / "moma.db")) == []
 
 
@@ -205,6 +219,23 @@ async def test_moma_grant_takes_cards_and_hours(world: World, capsys: pytest.Cap
     code = await asyncio.to_thread(main, [*asked, "--json", "-c", str(world.path / "routes.yaml")])
     value = json.loads(capsys.readouterr().out)
     assert (code, value["card"], value["scope"]) == (0, "office", {"hours": ["12:00-13:00", "22:00-08:00"]})
+
+
+async def test_a_reserve_after_the_exact_count_is_at_the_rates_of_that_moment(opened: Open) -> None:
+    """The first one is refused at 22:13, when a token takes 1000 credits; counting ends at 22:14."""
+
+    class Slow(Tokenizer):
+        async def bound(self, call: Call) -> int:
+            stage.clock.wall_jump_ms += 60_000
+            return call.input_bound
+
+    dear = CardTerms(hours=(CardHours("22:00-22:14", 1000 * 1_000_000),))
+    config = dataclasses.replace(CONFIG, rate_cards={"standard": (dear,)})
+    stage = opened([Said(pieces=[whole(tokens=7)])], tokenizer=Slow(), config=config)
+    assert (await stage.ask(max_tokens=2000)).status == 200
+    [record] = await stage.durable()
+    assert float(record["charged"]) == record["usage"]["input"] + record["usage"]["output"]
+    assert float(record["reserved"]) < 10_000
 
 
 # -- on the command line ----------------------------------------------------------------------------------------------

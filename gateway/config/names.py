@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from gateway.config import card_names
+from gateway.config.known import doubtful, must_exist
 from gateway.config.model import Cache
 from gateway.config.structure import near
-from gateway.config.yaml_source import ANY, Source
-from gateway.hours import empty, overlapping, span
+from gateway.config.yaml_source import Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
 MAX_VALID_S: Final = 36_500 * 86_400.0
-STANDARD, RAW = OWN_CARDS = ("standard", "raw")  # rate cards that are there without a word
-MILLION: Final = 1_000_000  # factors and rates are millionths
-MAX_BASES: Final = 20
-MAX_RATE: Final = 10**18  # in micro-credits, as 64 bits hold it
-MAX_RATED: Final = 100_000  # models that have rates, over all cards, dates and hours
 MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
@@ -27,7 +22,7 @@ def check(source: Source, values: Values) -> None:
 
     `values` lack what has a problem of its own, and nothing is said that may follow from that one alone.
     """
-    if _picks_too_much(source, values) or _rates_too_much(source, values):
+    if _picks_too_much(source, values) or card_names.too_much(source, values):
         return
     for name, model in values.get("models", {}).items():
         _model(source, values, name, model)
@@ -36,19 +31,15 @@ def check(source: Source, values: Values) -> None:
     for name, cache in values.get("cache", {}).items():
         if cache.get("max_entry", 0) > cache.get("max_bytes", Cache.max_bytes):
             source.problem(("cache", name, "max_entry"), "is larger than max_bytes")
-    for name, card in values.get("rate_cards", {}).items():
-        _card(source, values, ("rate_cards", name), card)
+    card_names.check(source, values)
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
-    for name, package in values.get("packages", {}).items():
-        _package(source, ("packages", name), package)
-        _scope(source, values, ("packages", name, "scope"), package.get("scope", {}))
-        _known_card(source, values, ("packages", name, "card"), package.get("card"))
+    _packages(source, values)
     for name, tenant in values.get("tenants", {}).items():
-        _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
+        must_exist(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
     for alias, target in values.get("aliases", {}).items():
-        _known(source, ("aliases", alias), target, _reachable(values), "models", "routes")
+        must_exist(source, ("aliases", alias), target, _reachable(values), "models", "routes")
         if alias in _reachable(values):
             source.problem(("aliases", alias), "is the name of a model or route already")
 
@@ -79,68 +70,10 @@ def _picks_too_much(source: Source, values: Values) -> bool:
     return False
 
 
-def _rates_too_much(source: Source, values: Values) -> bool:
-    """A card is short and stands for the rates of all models, at each date and hour: many would be a bomb."""
-    left = MAX_RATED // max(1, len(values.get("models", {})))
-    for name in values.get("rate_cards", {}):
-        below = [terms for card in {name, *_bases(values, name)} for terms in _terms(values, card)]
-        days = {terms.get("effective") for terms in below}
-        left -= len(days) * max((len(_factors(terms)) for terms in below), default=1)
-        if left < 0:
-            source.problem(("rate_cards", name), f"all cards together have rates of more than {MAX_RATED:,} models")
-            return True
-    return False
-
-
-def _card_terms(source: Source, values: Values, path: Path, terms: Values) -> None:
-    base, standard = terms.get("base"), path[1] == STANDARD
-    if standard and base is not None:
-        source.problem((*path, "base"), "is for other cards", "standard is made of the rates of the models")
-    else:
-        _known_card(source, values, (*path, "base"), base)
-    if base is None and not standard and not source.doubts((*path, "base")):
-        if "factor" in terms:
-            source.problem((*path, "factor"), "multiplies the rates of a base", "add base: standard")
-        if not terms.get("rates") and not source.doubts((*path, "rates")):
-            source.problem(path, "has no rates", "write rates: or base:")
-    for wanted, rates in terms.get("rates", {}).items():
-        _card_rates(source, values, (*path, "rates", wanted), wanted, rates)
-    _hours(source, (*path, "hours"), terms.get("hours", ()), apart=True)
-
-
-def _card_rates(source: Source, values: Values, path: Path, wanted: str, rates: Values) -> None:
-    """By the name of a model, or a pattern that fits some."""
-    models = values.get("models", {})
-    meant = [model for name, model in models.items() if name == wanted or fnmatchcase(name, wanted)]
-    if not any(sign in wanted for sign in "*?["):
-        _known(source, path, wanted, models, "models")
-    elif not meant and not _lost(source, "models", ANY):
-        source.problem(path, "matches no model", near(wanted, models, source))
-    writes = any(set(model.get("endpoints", ("chat",))) != {"embeddings"} for model in meant)
-    for bucket in ("input", "output") if writes else ("input",):
-        if bucket not in rates and not source.doubts((*path, bucket)):
-            source.problem(path, f"has no {bucket}", "a rate of 0 must be written")
-
-
-def _hours(source: Source, path: Path, hours: Iterable[Values], *, apart: bool) -> None:
-    """Each has a minute; `apart`: no two have one in common."""
-    if source.doubts(path):
-        return
-    found = [span(f"{one['from']}-{one['to']}") for one in hours]
-    for index, one in enumerate(found):
-        if empty(one):
-            source.problem((*path, str(index)), "has no minute", "from and to differ, and from is before 24:00")
-            return
-    both = overlapping(found) if apart else None
-    if both is not None:
-        first, second = both
-        source.problem((*path, str(second)), f"has hours in common with entry {first + 1} of the list")
-
-
 def _model(source: Source, values: Values, name: str, model: Values) -> None:
     path = ("models", name)
     for index, backend in enumerate(_backends(model)):
-        _known(source, (*path, "via", str(index)), backend, values.get("backends", {}), "backends")
+        must_exist(source, (*path, "via", str(index)), backend, values.get("backends", {}), "backends")
     embeds = set(model.get("endpoints", ("chat",))) == {"embeddings"} or source.doubts((*path, "endpoints"))
     for bucket in ("input",) if embeds else ("input", "output"):
         if bucket not in model.get("price", ()) and not source.doubts((*path, "price", bucket)):
@@ -160,20 +93,20 @@ def _route(source: Source, values: Values, name: str, route: Values) -> None:
         source.problem(path, "is the name of a model already")
     pick = route.get("pick", ())
     if isinstance(pick, Mapping):
-        unsure = source.doubts((*path, "pick", "tags")) or _unsure(source, "models", "tags")
+        unsure = source.doubts((*path, "pick", "tags")) or doubtful(source, "models", "tags")
         if not unsure and not selected(models, pick):
             tags = {tag for model in models.values() for tag in model.get("tags", ())}
             source.problem((*path, "pick"), "matches no model", near(pick["tags"][0], tags, source))
     else:
         for index, model in enumerate(pick):
-            _known(source, (*path, "pick", str(index)), model, models, "models")
+            must_exist(source, (*path, "pick", str(index)), model, models, "models")
     for kind, names in route.get("fallback", {}).items():
         for index, target in enumerate(names):
             at = (*path, "fallback", kind, str(index))
-            _known(source, at, target, {**models, **routes}, "models", "routes")
+            must_exist(source, at, target, {**models, **routes}, "models", "routes")
             if target == name:
                 source.problem(at, "falls back on itself")
-    _known(source, (*path, "cache"), route.get("cache"), values.get("cache", {}), "cache")
+    must_exist(source, (*path, "cache"), route.get("cache"), values.get("cache", {}), "cache")
     weigh = route.get("weigh")
     if weigh and not any(weigh.values()):
         source.problem((*path, "weigh"), "has no weight above 0")
@@ -188,7 +121,7 @@ def _require(source: Source, values: Values, path: Path, route: Values) -> None:
         known = {word for backend in backends.values() for word in _words(backend, key)}
         for word in wanted:
             clear = clear and word in known
-            if word is not None and word not in known and not _unsure(source, "backends", key):
+            if word is not None and word not in known and not doubtful(source, "backends", key):
                 source.problem((*path, "require", key), f"no backend has the {key} {word}", near(word, known, source))
     meant = _meant(source, values, path, route) if clear else []
     if meant and not any(
@@ -201,7 +134,7 @@ def _meant(source: Source, values: Values, path: Path, route: Values) -> list[Va
     """The backends of the models that are picked; none when a problem leaves open which they are, or what they have."""
     backends, models, pick = values.get("backends", {}), values.get("models", {}), route.get("pick", ())
     picked = selected(models, pick)
-    if source.doubts((*path, "pick")) or (isinstance(pick, Mapping) and _unsure(source, "models", "tags")):
+    if source.doubts((*path, "pick")) or (isinstance(pick, Mapping) and doubtful(source, "models", "tags")):
         return []
     via = {str(backend) for name in picked for backend in _backends(models.get(name, {}))}
     places = [("models", name, "via") for name in picked]
@@ -219,87 +152,26 @@ def _words(backend: Values, key: str) -> Iterable[str]:
 def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
     """What `allow` lists is a name, or a tag of a model."""
     for index, grant in enumerate(plan.get("grants", ())):
-        _known_card(source, values, ("plans", name, "grants", str(index), "card"), grant.get("card"))
-    if _unsure(source, "models", "tags"):
+        card_names.known_card(source, values, ("plans", name, "grants", str(index), "card"), grant.get("card"))
+    if doubtful(source, "models", "tags"):
         return
     tags = {tag for model in values.get("models", {}).values() for tag in model.get("tags", ())}
     known = {**_reachable(values), **values.get("aliases", {}), **dict.fromkeys(tags)}
     for index, allowed in enumerate(plan.get("allow", ())):
-        _known(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
+        must_exist(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
 
 
-def _known_card(source: Source, values: Values, path: Path, name: str | None) -> None:
-    cards = values.get("rate_cards", {})
-    if name not in OWN_CARDS and name not in cards:
-        _known(source, path, name, {**dict.fromkeys(OWN_CARDS), **cards}, "rate_cards")
+def _packages(source: Source, values: Values) -> None:
+    for name, package in values.get("packages", {}).items():
+        _package(source, values, ("packages", name), package)
+    if not source.problems:
+        card_names.pay_something(source, values)
 
 
-def _card(source: Source, values: Values, path: Path, card: Any) -> None:
-    """Each of its versions, and that no two begin on one day."""
-    if path[1] == RAW:
-        source.problem(path, "is a card already, where each token takes one credit", "give this one another name")
-        return
-    days: set[str] = set()
-    for at, terms in _versions(path, card):
-        _card_terms(source, values, at, terms)
-        day = terms.get("effective", "")
-        if day in days and not source.doubts((*at, "effective")):
-            what = f"two versions begin on {day}" if day else "two versions have no date"
-            source.problem((*at, "effective") if day else at, what, "give each its own effective: date")
-        days.add(day)
-    bases = _bases(values, path[1])
-    if path[1] in bases:
-        source.problem(path, "is a base of itself")
-    elif len(bases) > MAX_BASES:
-        source.problem(path, f"stands on more than {MAX_BASES} other cards")
-    elif _dearest(values, path[1]) > MAX_RATE:
-        source.problem(path, "takes more than 10^12 credits a token", "make its factors smaller")
-
-
-def _versions(path: Path, card: Any) -> list[tuple[Path, Values]]:
-    """One alone, or a list."""
-    if isinstance(card, Mapping):
-        return [(path, card)]
-    return [((*path, str(index)), terms) for index, terms in enumerate(card)]
-
-
-def _terms(values: Values, name: str) -> list[Values]:
-    return [terms for _, terms in _versions((), values.get("rate_cards", {}).get(name, ()))]
-
-
-def _bases(values: Values, name: str) -> set[str]:
-    """All cards below it, or enough of them to be too many."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting and len(found) <= MAX_BASES:
-        below = {terms["base"] for terms in _terms(values, waiting.pop()) if terms.get("base") is not None} - found
-        found |= below
-        waiting += below
-    return found
-
-
-def _dearest(values: Values, name: str) -> int:
-    """No token takes more than this many micro-credits: the dearest rate, times the largest factor of each card."""
-    cards = {name, STANDARD, *_bases(values, name)}
-    rated = [*values.get("models", {}).values(), *(r for c in cards for t in _terms(values, c) for r in _own(t))]
-    most = max((rate for one in rated for rate in one.get("rates", {}).values() if rate is not None), default=0)
-    most = max(most, MILLION)
-    for card in cards:
-        factors = [(terms.get("factor", MILLION), hours) for terms in _terms(values, card) for hours in _factors(terms)]
-        most = most * max((factor * hours for factor, hours in factors), default=MILLION**2) // MILLION**2
-    return most
-
-
-def _own(terms: Values) -> Iterable[Values]:
-    return ({"rates": rates} for rates in terms.get("rates", {}).values())
-
-
-def _factors(terms: Values) -> set[int]:
-    return {MILLION, *(one["factor"] for one in terms.get("hours", ()) if one and one.get("factor") is not None)}
-
-
-def _package(source: Source, path: Path, package: Values) -> None:
+def _package(source: Source, values: Values, path: Path, package: Values) -> None:
     """What recurs ends with its periods, what is granted once after its time."""
+    _scope(source, values, (*path, "scope"), package.get("scope", {}))
+    card_names.known_card(source, values, (*path, "card"), package.get("card"))
     if source.doubts((*path, "every")):
         return
     if "every" in package and "valid" in package:
@@ -313,18 +185,20 @@ def _package(source: Source, path: Path, package: Values) -> None:
 
 def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
     """What nothing has would never be paid for."""
-    _hours(source, (*path, "hours"), scope.get("hours", ()), apart=False)
+    card_names.check_hours(source, (*path, "hours"), scope.get("hours", ()), apart=False)
     models, backends = values.get("models", {}), values.get("backends", {})
     known = {
         "models": models,
         "tags": {tag: None for model in models.values() for tag in model.get("tags", ())},
         "regions": {backend["region"]: None for backend in backends.values() if "region" in backend},
     }
-    if _unsure(source, "models", "tags") or _unsure(source, "backends", "region"):
+    if doubtful(source, "models", "tags") or doubtful(source, "backends", "region"):
         return
     for kind in (kind for kind in known if kind in scope):
         for index, word in enumerate(scope[kind]):
-            _known(source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models")
+            must_exist(
+                source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models"
+            )
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:
@@ -337,19 +211,3 @@ def _keys_are_of_one_tenant(source: Source, values: Values) -> None:
 
 def _reachable(values: Values) -> Values:
     return {**values.get("models", {}), **values.get("routes", {})}
-
-
-def _known(source: Source, path: Path, name: str | None, known: Mapping[str, Any], *sections: str) -> None:
-    """`sections` are those in which the name may stand, seen or not."""
-    if name is not None and name not in known and not any(_lost(source, section, name) for section in sections):
-        source.problem(path, f"there is no {name}", near(name, known, source))
-
-
-def _lost(source: Source, section: str, name: str) -> bool:
-    """Whether a problem may have hidden the name: its own, or one of all the section or of an include."""
-    return not source.lost.isdisjoint(((), (section,), (section, name)))
-
-
-def _unsure(source: Source, section: str, key: str) -> bool:
-    """Whether a problem may have hidden what some name of the section has for the key."""
-    return _lost(source, section, ANY) or source.doubts((section, ANY, key))

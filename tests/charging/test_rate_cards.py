@@ -18,11 +18,15 @@ from gateway.charging import manage, rate_cards
 from gateway.charging.audit import audit
 from gateway.charging.in_force import Cards, unkept
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.charging.offers import Scope
 from gateway.charging.rate_cards import tariffs
 from gateway.charging.rating import Quote
+from gateway.charging.records import Hold
 from gateway.charging.why import why
 from gateway.config.load import ConfigError, load
 from gateway.config.model import Config, Plan
+from gateway.errors import QuotaExhausted
+from gateway.hours import minute_of_day
 from tests.charging.fakes import FakeClock, fail_next, recovered
 from tests.charging.test_splitting import MEMORY
 
@@ -260,6 +264,16 @@ def test_cards_are_bounded_in_what_they_stand_for(tmp_path: Path, cards: list[st
     assert says in str(caught.value.problems[0])
 
 
+def test_patterns_are_bounded_in_what_they_are_compared_with(tmp_path: Path) -> None:
+    model = "{via: [a], context: 8k, max_output: 1k, price: {input: 1, output: 2}}"
+    models = "".join(f"  m{n}: {model}\n" for n in range(200))
+    text = MODELS.format(zone="UTC").replace("models:\n", f"models:\n{models}")
+    patterns = "".join(f"      '[{n}mq]*': {{input: 1, output: 1}}\n" for n in range(5000))
+    (tmp_path / "routes.yaml").write_text(f"{text}  x:\n    rates:\n{patterns}")
+    with pytest.raises(ConfigError, match="all cards together compare names with more than 1,000,000 models"):
+        load(tmp_path / "routes.yaml")
+
+
 def test_cards_that_stand_on_two_each_are_resolved_in_no_time(tmp_path: Path) -> None:
     pairs = [f"[{{base: c{n + 1}}}, {{effective: 2027-01-01, base: c{n + 2}}}]" for n in range(18)]
     text = "".join(f"  c{n}: {pair}\n" for n, pair in enumerate(pairs)) + "  c18: {base: raw}\n  c19: {base: raw}\n"
@@ -279,6 +293,31 @@ def test_a_card_that_is_named_must_be_there(tmp_path: Path, section: str, key: s
         loaded(tmp_path, f"  office: {{base: raw}}\n{section}\n")
     [problem] = caught.value.problems
     assert (problem.key_path, str(problem).split(": ", 1)[1]) == (key, "there is no offic (did you mean office?)")
+
+
+@pytest.mark.parametrize(
+    ("package", "good"),
+    [
+        ("{credits: 1, card: small}", True),
+        ("{credits: 1, card: above}", True),
+        ("{credits: 1, card: small, scope: {models: [glm, qwen-s]}}", True),
+        ("{credits: 1, card: small, scope: {models: [glm]}}", False),
+        ("{credits: 1, card: above, scope: {models: [glm]}}", False),
+        ("{credits: 1, card: wide, scope: {models: [glm]}}", True),
+        ("{credits: 1, scope: {models: [glm]}}", True),
+    ],
+)
+def test_a_package_that_could_pay_for_nothing_is_a_problem(tmp_path: Path, package: str, good: bool) -> None:
+    cards = """
+  small: {rates: {"qwen-?": {input: 1, output: 1}}}
+  above: {base: small, factor: 2}
+  wide: [{base: small}, {effective: 2027-01-01, base: standard}]
+"""
+    if good:
+        assert loaded(tmp_path, f"{cards}packages: {{p: {package}}}\n").packages
+        return
+    with pytest.raises(ConfigError, match="has no rates for any model of the package's scope"):
+        loaded(tmp_path, f"{cards}packages: {{p: {package}}}\n")
 
 
 # -- in the ledger ----------------------------------------------------------------------------------------------------
@@ -313,6 +352,10 @@ class Till:
 
     async def begin(self, model: str = "qwen-s", tokens: int = 100) -> tuple[str, str, Any]:
         """A call that may read and write so many tokens."""
+        begun, _ = await self.reserve(model, tokens, clamp=False)
+        return begun
+
+    async def reserve(self, model: str, tokens: int, *, clamp: bool) -> tuple[tuple[str, str, Any], Hold]:
         self.calls += 1
         name, now_ms = f"c{self.calls}", self.clock.ms
         in_force = self.cards.at(now_ms)
@@ -322,9 +365,9 @@ class Till:
             "t", ("t",), f"r-{name}", "chat", model, "standard", in_force.version, dearest.input * tokens,
             dearest.output, tokens, now_ms + 10**9, tokens, 1, (offer,),
         )  # fmt: skip
-        await self.ledger.reserve(name, quote, clamp=False)
+        hold = await self.ledger.reserve(name, quote, clamp=clamp)
         self.ledger.dispatched(name, "a", model)
-        return name, model, in_force
+        return (name, model, in_force), hold
 
     async def settle(self, begun: tuple[str, str, Any], *flags: str, **units: int) -> dict[str, Any]:
         name, model, in_force = begun
@@ -541,4 +584,58 @@ async def test_what_is_charged_follows_from_the_record(zone: str, moves: Any, ca
             assert rates_ is not None
             uc = read * rates_["input"] + written * rates_["output"]
             assert record["charged"] == f"{uc / CREDIT:.6f}".rstrip("0").rstrip("."), (record, rates_)
+        await till.end()
+
+
+GRANTS = st.lists(
+    st.tuples(
+        st.integers(1, 400),
+        st.sampled_from(["standard", "raw", "office", "student"]),
+        st.sampled_from([None, None, ("models", "qwen-s"), ("hours", "22:00-02:00"), ("hours", "00:15-23:45")]),
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=6,
+)
+CALLS = st.lists(
+    st.tuples(
+        st.sampled_from(["qwen-s", "qwen-l", "glm"]), st.integers(1, 200), st.booleans(), st.integers(0, 220),
+        st.integers(0, 220), st.sampled_from([(), (), ("estimated",), ("bad_usage",)]),
+        st.sampled_from([0, 60_000, 3_600_000, 12 * 3_600_000]), st.sampled_from([None, None, None, 0, 1, 2]),
+    ),
+    min_size=1,
+    max_size=8,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(GRANTS, CALLS)
+async def test_the_books_are_right_whatever_the_cards_hours_and_edits(grants: Any, calls: Any) -> None:
+    """What is within its hold is paid in full, by grants that were open at its reserve, at the rates of that moment."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        till = await Till(Path(folder), EDITS[0], "2027-02-28T21:59").open()
+        for amount, card, scope, priority in grants:
+            of = Scope(**{scope[0]: frozenset({scope[1]})}) if scope else None
+            manage.add_grant(till.ledger, "t", amount * CREDIT, card=card, scope=of, priority=priority)
+        for model, tokens, clamp, read, written, flags, wait_ms, edit in calls:
+            opened_ms = till.clock.ms
+            try:
+                begun, hold = await till.reserve(model, tokens, clamp=clamp)
+            except QuotaExhausted:
+                till.clock.ms += wait_ms
+                continue
+            till.ledger.check_invariants()
+            till.clock.ms += wait_ms
+            if edit is not None:
+                await till.edit(EDITS[edit])
+            record = await till.settle(begun, *flags, input=read, output=written)
+            till.ledger.check_invariants()
+            if read <= tokens and written <= hold.max_tokens:
+                assert record["overage"] == "0"
+            for part in record["parts"]:
+                grant = till.ledger._image.grants[part["grant"]]
+                assert grant.scope is None or grant.scope.open(minute_of_day(opened_ms, SHANGHAI))
+            for share in record["split"]:
+                version = begun[2].versions.get(share["card"])
+                assert share.get("version", version and version.version) == (version and version.version)
         await till.end()
