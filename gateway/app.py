@@ -17,6 +17,7 @@ from typing import Any
 from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
+from gateway.charging import rate_cards
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import real_path
@@ -31,7 +32,7 @@ from gateway.draining import Drains
 from gateway.edge import SWEEP_S, Edge
 from gateway.errors import StoreUnavailable
 from gateway.explain.asked import explained
-from gateway.generation import Generation, Parts, made, taken_over, without_plan
+from gateway.generation import Generation, Parts, left_over, made, taken_over
 from gateway.limits import Gates
 from gateway.metrics import CacheGauges, LiveGauges, Metrics, TargetState
 from gateway.once import Once
@@ -199,8 +200,8 @@ class App:
 
     def _made_reloader(self, parts: Parts) -> Reloader:
         """With the first generation."""
-        first = made(1, self._config, secrets_of(self._config), self.ledger.card_version, parts)
-        for warning in without_plan(self._config, self.ledger):
+        first = made(1, self._config, secrets_of(self._config), self.ledger.look(rate_cards.known), parts)
+        for warning in left_over(self._config, self.ledger):
             _log.warning("%s", warning)
         taken_over(parts, None, first)
         return Reloader(first, parts, self._swap)
@@ -219,6 +220,7 @@ class App:
             ledger=self.ledger,
             plans=lambda: self._front.generation.config.plans,
             packages=lambda: self._front.generation.config.packages,
+            cards=lambda: self._front.generation.config.rate_cards,
             clock=parts.clock,
             reload=reload,
             explain=explain,
@@ -324,9 +326,8 @@ def ledger_path(config: Config) -> str:
 
 
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
-    """The ledger that routes.yaml names, with its rates in force and its static tenants in it."""
-    rates = {name: model.rates for name, model in config.models.items()}
-    ledger = await open_ledger(ledger_path(config), clock, config.timezone, config.plans, rates)
+    """The ledger that routes.yaml names, with its rate cards in force and its static tenants in it."""
+    ledger = await open_ledger(ledger_path(config), clock, config.timezone, config.plans, rate_cards.tariffs(config))
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger

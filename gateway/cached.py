@@ -20,8 +20,9 @@ from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
 from gateway.call import Answer, Call, Sink, Usage
-from gateway.charging.cards import CARD
+from gateway.charging.in_force import Cards, InForce
 from gateway.charging.ledger import Ledger
+from gateway.charging.offers import STANDARD
 from gateway.charging.rating import PPM, Quote, cost_uc, credits_text, hit_flags, provider_cost, shared_uc
 from gateway.clock import Clock
 from gateway.config.model import Cache, Config
@@ -113,7 +114,7 @@ class CachedCalls:
         self,
         *,
         config: Config,
-        card_version: int,
+        cards: Cards,
         caches: Caches,
         ledger: Ledger,
         clock: Clock,
@@ -123,7 +124,7 @@ class CachedCalls:
         self._drains = drains
         self.sites = sites_of(config)
         self._config = config
-        self._card_version = card_version
+        self._cards = cards
         self._caches = caches
         self._ledger = ledger
         self._clock = clock
@@ -278,11 +279,11 @@ class CachedCalls:
         self, site: Site, asked: Asked, flight: Flight, reader: Reader, deadline: Deadline, sink: Sink
     ) -> None:
         """The stream as it comes, and its end once this reader's share is charged, too."""
-        facts, ppm = flight.facts(), site.cache.charge_ppm
+        facts, ppm, rates = flight.facts(), site.cache.charge_ppm, self._cards.at(self._clock.wall_ms())
         charge_id = self._next_charge_id()
         try:
             if ppm:
-                quote = self._quote(asked, -(-facts.reserved_uc * ppm // PPM))
+                quote = self._quote(asked, rates, -(-facts.reserved_uc * ppm // PPM))
                 asked.record.reserved_uc = (await self._ledger.reserve(charge_id, quote, clamp=False)).reserved_uc
             self._caches.looked_up(site.cache.name, "coalesced")
             await sink.begin(200, self._headers(site, asked, facts.model, facts.backend, "coalesced"))
@@ -291,7 +292,7 @@ class CachedCalls:
                 raise flight.error.with_traceback(None)
             usage = flight.facts().usage
             assert usage is not None, "a flight that ended well knows its usage"
-            await self._charge(site, asked, charge_id, facts.model, usage)
+            await self._charge(site, asked, rates, charge_id, facts.model, usage)
             await sink.finish(stream_end(flight, asked.call))
             _done(asked.record)
         finally:
@@ -306,14 +307,14 @@ class CachedCalls:
     async def _give(self, site: Site, asked: Asked, entry: Entry, body: bytes, sink: Sink, result: str) -> None:
         """An answer that is there. Its share is charged first; what is free waits for no commit."""
         charge_id = self._next_charge_id()
-        record = asked.record
+        record, rates = asked.record, self._cards.at(self._clock.wall_ms())
         try:
             if site.cache.charge_ppm:
-                rates = self._config.models[entry.model].rates
-                share_uc = shared_uc(cost_uc(entry.usage.quantities, rates), hit_flags(site.cache.charge_ppm))
-                hold = await self._ledger.reserve(charge_id, self._quote(asked, share_uc), clamp=False)
+                cost = cost_uc(entry.usage.quantities, rates.standard[entry.model])
+                share_uc = shared_uc(cost, hit_flags(site.cache.charge_ppm))
+                hold = await self._ledger.reserve(charge_id, self._quote(asked, rates, share_uc), clamp=False)
                 record.reserved_uc = hold.reserved_uc
-            await self._charge(site, asked, charge_id, entry.model, entry.usage)
+            await self._charge(site, asked, rates, charge_id, entry.model, entry.usage)
             headers = self._headers(site, asked, entry.model, entry.backend, result)
             if result == "hit":
                 headers["age"] = str(self._caches.age_s(entry))
@@ -330,23 +331,23 @@ class CachedCalls:
         finally:
             self._ledger.close(charge_id, "aborted")
 
-    async def _charge(self, site: Site, asked: Asked, charge_id: str, name: str, usage: Usage) -> None:
+    async def _charge(self, site: Site, asked: Asked, rates: InForce, charge_id: str, name: str, usage: Usage) -> None:
         """Settles the share, and waits until it is durable unless it is nothing."""
         model, ppm, record = self._config.models[name], site.cache.charge_ppm, asked.record
         if not ppm:
-            self._ledger.hold_nothing(charge_id, self._quote(asked, 0))
+            self._ledger.hold_nothing(charge_id, self._quote(asked, rates, 0))
         flags = hit_flags(ppm)
         receipt = self._ledger.settle(
-            charge_id, usage, model_served=name, backend="", rates=model.rates, price={}, status_flags=flags
+            charge_id, usage, model_served=name, backend="", rates=rates.standard[name], price={}, status_flags=flags
         )
         record.route, record.model, record.usage, record.hit = site.route, name, usage, True
         record.saved = provider_cost(usage.quantities, model.price)
-        record.charged_uc = shared_uc(cost_uc(usage.quantities, model.rates), flags)
+        record.charged_uc = shared_uc(cost_uc(usage.quantities, rates.standard[name]), flags)
         if ppm:
             end = await receipt
             record.charged_uc, record.overage_uc = end.charged_uc, end.overage_uc
 
-    def _quote(self, asked: Asked, uc: int) -> Quote:
+    def _quote(self, asked: Asked, rates: InForce, uc: int) -> Quote:
         caller, call = asked.caller, asked.call
         return Quote(
             tenant=caller.tenant,
@@ -354,8 +355,8 @@ class CachedCalls:
             request_id=call.request_id,
             endpoint=call.endpoint,
             model_requested=call.model,
-            card=CARD,
-            card_version=self._card_version,
+            card=STANDARD,
+            card_version=rates.version,
             input_uc=uc,
             output_uc_per_token=0,
             max_tokens=None,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.backends.client import HttpClient
 from gateway.backends.keys import Keys
 from gateway.cache.caches import Caches
 from gateway.cached import CachedCalls
+from gateway.charging import rate_cards
+from gateway.charging.in_force import Cards
 from gateway.charging.ledger import Ledger
+from gateway.charging.offers import CARDS
 from gateway.checks import Checker
 from gateway.clock import Clock
 from gateway.config.model import Backend, Config, Limits
@@ -66,7 +69,7 @@ class Generation:
     number: int
     config: Config
     secrets: Secrets
-    card_version: int
+    cards: Cards = field(repr=False)
     keys: dict[str, Keys] = field(repr=False)  # by backend
     tenants: Tenants = field(repr=False)
     pipeline: Pipeline = field(repr=False)
@@ -87,7 +90,7 @@ class Generation:
 
 
 def made(
-    number: int, config: Config, secrets: Secrets, card_version: int, parts: Parts, before: Generation | None = None
+    number: int, config: Config, secrets: Secrets, cards: Cards, parts: Parts, before: Generation | None = None
 ) -> Generation:
     """Changes nothing yet. The keys of backends rest as they do in the generation `before`."""
     keys = {name: _keys(secrets.keys_of(backend), name, parts, before) for name, backend in config.backends.items()}
@@ -95,7 +98,7 @@ def made(
     tenants, router = Tenants(config.plans, static, parts.ledger), Router(config, parts.rng, parts.live)
     cached = CachedCalls(
         config=config,
-        card_version=card_version,
+        cards=cards,
         caches=parts.caches,
         ledger=parts.ledger,
         clock=parts.clock,
@@ -104,7 +107,7 @@ def made(
     )
     pipeline = Pipeline(
         config=config,
-        card_version=card_version,
+        cards=cards,
         tenants=tenants,
         gates=parts.tenant_gates,
         waiting=parts.tenant_waiting,
@@ -120,6 +123,7 @@ def made(
     )
     explainer = Explainer(
         config=config,
+        cards=cards,
         generation=number,
         router=router,
         gates=parts.tenant_gates,
@@ -130,7 +134,7 @@ def made(
         caches=parts.caches,
     )
     checkers = tuple(_checkers(config, keys, parts))
-    return Generation(number, config, secrets, card_version, keys, tenants, pipeline, explainer, checkers)
+    return Generation(number, config, secrets, cards, keys, tenants, pipeline, explainer, checkers)
 
 
 def _dispatcher(config: Config, keys: dict[str, Keys], parts: Parts) -> Dispatcher:
@@ -182,6 +186,20 @@ def _limits_of_tenant(tenants: Tenants, name: str) -> Limits | None:
         return None
 
 
+def left_over(config: Config, ledger: Ledger) -> list[str]:
+    """A warning for all that the ledger needs and routes.yaml has not."""
+    return [*without_plan(config, ledger), *_without_card(config, ledger)]
+
+
+def _without_card(config: Config, ledger: Ledger) -> list[str]:
+    return [
+        f"rate card {card} is not in routes.yaml: it is sold no more, and its last version goes on for what was sold on"
+        f" it: {_some(tenants)}"
+        for card, tenants in ledger.look(rate_cards.users).items()
+        if card not in config.rate_cards and card not in CARDS
+    ]
+
+
 def without_plan(config: Config, ledger: Ledger) -> list[str]:
     """A warning for each plan that tenants of the ledger have and routes.yaml has not."""
     left: dict[str, list[str]] = {}
@@ -189,11 +207,15 @@ def without_plan(config: Config, ledger: Ledger) -> list[str]:
         if account.plan not in config.plans:
             left.setdefault(account.plan, []).append(account.id)
     return [
-        f"plan {plan} is not in routes.yaml, so its tenants may call nothing: {', '.join(names[:MAX_NAMED])}"
-        f"{f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''}. Put the plan back, or list the"
-        " tenants there with another."
+        f"plan {plan} is not in routes.yaml, so its tenants may call nothing: {_some(names)}. Put the plan back, or"
+        " list the tenants there with another."
         for plan, names in left.items()
     ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _routes(config: Config) -> set[str]:

@@ -16,8 +16,9 @@ from gateway.admission import Admission, Entry
 from gateway.cache.flight import Flight
 from gateway.cached import Asked, CachedCalls, Site
 from gateway.call import Answer, Call, Request, Sink, Usage
+from gateway.charging.in_force import Cards, InForce
 from gateway.charging.ledger import Ledger
-from gateway.charging.rating import credits_text
+from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
@@ -41,7 +42,8 @@ class _Life:
     """What one call has acquired so far, so that its end can give it back. Every field is set once."""
 
     __slots__ = (
-        "charge_id", "decision", "delivery", "dispatched", "entry", "flight", "lowered_to", "receipt", "record",
+        "charge_id", "decision", "delivery", "dispatched", "entry", "flight", "lowered_to", "rates", "receipt",
+        "record",
     )  # fmt: skip
 
     def __init__(self, record: Finished) -> None:
@@ -51,6 +53,7 @@ class _Life:
         self.dispatched = False
         self.entry: Entry | None = None
         self.decision: Decision | None = None
+        self.rates: InForce | None = None  # at its reserve: they price it
         self.receipt: Receipt | None = None
         self.lowered_to: int | None = None
         self.flight: Flight | None = None  # its task is what ends this call
@@ -66,7 +69,7 @@ class Pipeline:
         self,
         *,
         config: Config,
-        card_version: int,
+        cards: Cards,
         tenants: Tenants,
         gates: Gates,
         waiting: Waiting,
@@ -83,7 +86,7 @@ class Pipeline:
         self._cached = cached
         self._sites = cached.sites
         self._config = config
-        self._card_version = card_version  # of the rates in `config`
+        self._cards = cards
         self._tenants = tenants
         self._admission = Admission(gates, waiting, clock)
         self._router = router
@@ -192,13 +195,12 @@ class Pipeline:
 
     async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
-        card, ends_ms = self._card_version, self._clock.wall_ms() + int(self._config.timeout.total_s * 1000)
-        quote = quoted(caller, call, decision, call.input_bound, card_version=card, deadline_ms=ends_ms)
+        quote = self._quoted(life, caller, call, decision, call.input_bound)
         try:
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=False)
         except errors.QuotaExhausted:
             bound = await self._tokenizer.bound(call)
-            quote = quoted(caller, call, decision, bound, card_version=card, deadline_ms=ends_ms)
+            quote = self._quoted(life, caller, call, decision, bound)
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
         decision.keep(hold.covered)
         life.record.reserved_uc = hold.reserved_uc
@@ -207,6 +209,13 @@ class Pipeline:
         if life.flight is not None and (life.lowered_to is not None or hold.max_tokens != quote.max_tokens):
             life.flight.alone()  # an answer that was cut short is for nobody else
         return hold.max_tokens
+
+    def _quoted(self, life: _Life, caller: Caller, call: Call, decision: Decision, bound: int) -> Quote:
+        """At the rates of this moment, which price the call."""
+        now_ms = self._clock.wall_ms()
+        rates = life.rates = self._cards.at(now_ms)
+        ends_ms = now_ms + int(self._config.timeout.total_s * 1000)
+        return quoted(caller, call, decision, bound, rates=rates, deadline_ms=ends_ms)
 
     def _job(
         self,
@@ -242,15 +251,16 @@ class Pipeline:
         return Job(call, decision, max_tokens, deadline, sending, headers, caller.share)
 
     def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
-        target = life.delivery.target
+        target, rates = life.delivery.target, life.rates
         assert target is not None
+        assert rates is not None, "a call is settled after its reserve"
         life.record.usage = usage
         return self._ledger.settle(
             life.charge_id,
             usage,
             model_served=target.model.name,
             backend=target.backend.name,
-            rates=target.model.rates,
+            rates=rates.standard[target.model.name],
             price=target.model.price,
         )
 

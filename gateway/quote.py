@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.call import Call
-from gateway.charging.cards import CARD
+from gateway.charging.in_force import InForce
+from gateway.charging.offers import STANDARD
 from gateway.charging.rating import Quote
 from gateway.routing.router import Decision
 from gateway.tenants import Caller
@@ -12,10 +13,12 @@ COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_token
 
 
 def quoted(
-    caller: Caller, call: Call, decision: Decision, input_bound: int, *, card_version: int, deadline_ms: int
+    caller: Caller, call: Call, decision: Decision, input_bound: int, *, rates: InForce, deadline_ms: int
 ) -> Quote:
     """The ceiling of the dearest target. `input_bound` in tokens, images apart."""
     ceiling = decision.ceiling
+    rated = ceiling.at(rates)
+    dearest = rated.standard
     texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
     bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
     return Quote(
@@ -24,15 +27,15 @@ def quoted(
         request_id=call.request_id,
         endpoint=call.endpoint,
         model_requested=call.model,
-        card=CARD,
-        card_version=card_version,
-        input_uc=bound * ceiling.input_rate + ceiling.call_rate,
-        output_uc_per_token=ceiling.output_rate * call.choices,
+        card=STANDARD,
+        card_version=rates.version,
+        input_uc=bound * dearest.input + dearest.call,
+        output_uc_per_token=dearest.output * call.choices,
         max_tokens=_max_tokens(caller, call, decision),
         deadline_ms=deadline_ms,
         input_tokens=bound,
         choices=call.choices,
-        offers=ceiling.offers,
+        offers=rated.offers,
         once=call.once,
     )
 

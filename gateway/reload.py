@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from gateway.changes.compare import RESTART, Change, changes, turned
+from gateway.charging import rate_cards
+from gateway.charging.tariffs import Tariffs
 from gateway.config.load import ConfigError, Problem, load
 from gateway.config.model import Config
 from gateway.config.secrets import Secrets, secrets_of
 from gateway.config.sources import Sources, Stamp, stamp_of
 from gateway.errors import ConfigRefused, GatewayError, ShuttingDown, StoreUnavailable
-from gateway.generation import Generation, Parts, made, taken_over, without_plan
+from gateway.generation import Generation, Parts, left_over, made, taken_over
 
 LOOK_S: Final = 1.0  # a change of a file is taken when two looks in a row have found it the same
 SETTLE_S: Final = 0.1  # what was read must still be the same then: a file may be half-written
@@ -41,6 +43,7 @@ class Loaded:
     secrets: Secrets
     changes: Sequence[Change]
     pending: Sequence[Change]
+    cards: Tariffs
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Reloader:
             if self._last.result != "failed":  # it is tried again each second
                 _log.exception("a reload failed unexpectedly")
             return Outcome("failed", number, error=GatewayError("The reload failed; the log says why."))
-        warnings = [*loaded.config.warnings, *without_plan(loaded.config, self._parts.ledger)]
+        warnings = [*loaded.config.warnings, *left_over(loaded.config, self._parts.ledger)]
         return Outcome("applied", self.generation.number, loaded.changes, loaded.pending, warnings)
 
     async def _read(self) -> Loaded | Refusal:
@@ -199,8 +202,8 @@ class Reloader:
     async def _apply(self, loaded: Loaded) -> None:
         """Raises StoreUnavailable or ShuttingDown before anything has changed."""
         config, parts, old = loaded.config, self._parts, self.generation
-        version = await parts.ledger.put_rates({name: model.rates for name, model in config.models.items()})
-        new = await self._aside(made, old.number + 1, config, loaded.secrets, version, parts, old)
+        cards = await rate_cards.put(parts.ledger, loaded.cards)
+        new = await self._aside(made, old.number + 1, config, loaded.secrets, cards, parts, old)
         if self._closing:
             raise ShuttingDown("The gateway is shutting down.")
         # No await from here on: what is in force changes in one step of the loop.
@@ -227,7 +230,7 @@ def _load(path: Path, started_with: Config, current: Generation) -> tuple[Loaded
             return Refusal(problems[:REPORTED], len(problems)), sources
         found = [*changes(current.config, config), *turned(current.secrets, secrets, config)]
         pending = [change for change in changes(started_with, config) if change.when == RESTART]
-        return Loaded(config, secrets, found, pending), sources
+        return Loaded(config, secrets, found, pending, rate_cards.tariffs(config)), sources
 
 
 @contextlib.contextmanager

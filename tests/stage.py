@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 
@@ -15,7 +16,9 @@ from gateway.backends.keys import Keys
 from gateway.cache.caches import Caches
 from gateway.cached import CachedCalls
 from gateway.call import BUCKETS
+from gateway.charging.in_force import unkept
 from gateway.charging.ledger import Ledger
+from gateway.charging.rate_cards import tariffs
 from gateway.config.model import Config, Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
@@ -70,6 +73,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         rng = random.Random(self.seed)
+        cards = unkept(tariffs(self.config), ZoneInfo("UTC"), version=1)
         self.live = Live(self.config.breaker)
         self.client = FakeClient(self.clock, self.script)
         self.metrics = Metrics()
@@ -79,7 +83,7 @@ class Stage:
         self.caches.configure(self.config.caches.values())
         self.pipeline = Pipeline(
             config=self.config,
-            card_version=1,
+            cards=cards,
             tenants=Tenants(self.config.plans, {}, self.ledger),
             gates=self.gates,
             waiting=Waiting(self.config.queue),
@@ -105,7 +109,7 @@ class Stage:
             next_charge_id=ids("ch"),
             cached=CachedCalls(
                 config=self.config,
-                card_version=1,
+                cards=cards,
                 caches=self.caches,
                 ledger=self.ledger,
                 clock=self.clock,

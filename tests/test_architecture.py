@@ -46,7 +46,7 @@ LAYERS = (
     ("metrics",),
     ("deadline", "chores"),
     ("clock",),
-    ("call", "errors"),
+    ("call", "errors", "hours"),
     ("demo",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -124,7 +124,10 @@ def test_plans_tenants_and_the_rest(check: Checked) -> None:
     plans = by_name(facts["plans"])
     assert plans["trial"] == {
         "name": "trial",
-        "grants": [{"credits": "1000000", "every": "month"}, {"credits": "2500", "every": None}],
+        "grants": [
+            {"credits": "1000000", "every": "month", "card": "standard"},
+            {"credits": "2500", "every": None, "card": "standard"},
+        ],
         "limits": {"rpm": 60, "tpm": 200_000, "concurrency": 8},
         "priority": 100,
         "weight": 1,

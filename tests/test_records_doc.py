@@ -16,6 +16,7 @@ from gateway.charging.export import export
 from gateway.charging.ledger import open_ledger
 from gateway.charging.offers import RAW
 from gateway.charging.records import RECORD_COLUMNS
+from gateway.charging.tariffs import plain
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
 from tests.charging.test_splitting import CREDIT, LARGE, Desk
 
@@ -27,7 +28,7 @@ ODD = 'm"\\\n\x1f\x7f模型\u2028é'
 async def exported(tmp_path: Path) -> Path:
     """Two files; names of a client's choice need not be plain."""
     path = f"{tmp_path}/l.db"
-    ledger = await open_ledger(path, FakeClock(), "Asia/Shanghai", {"p": plan(10**6)}, {"m": RATES})
+    ledger = await open_ledger(path, FakeClock(), "Asia/Shanghai", {"p": plan(10**6)}, plain("standard", {"m": RATES}))
     ledger.apply_plan("t", plan(10**6))
     for number in range(4):
         asked = quote()

@@ -294,7 +294,7 @@ async def test_a_store_that_is_away_keeps_the_old_one_and_is_asked_again(
     def away(*_: object) -> None:
         raise StoreUnavailable("gone fishing")
 
-    monkeypatch.setattr(world.app.ledger, "put_rates", away)
+    monkeypatch.setattr("gateway.reload.rate_cards.put", away)
     edit(world, SMALL_RATES)
     status, value = await asked(world)
     assert (status, value["error"]["code"]) == (503, "store_unavailable")

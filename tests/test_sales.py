@@ -363,12 +363,14 @@ def test_cards_and_scopes_are_read_and_scoped_packs_come_first(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("package", "key", "says"),
     [
-        ("{credits: 1, card: gold}", "card", "standard, raw"),
+        ("{credits: 1, card: gold}", "card", "there is no gold known: raw, standard"),
         ("{credits: 1, scope: {models: []}}", "scope.models", "has at least 1"),
         ("{credits: 1, scope: {models: [mm]}}", "scope.models.0", "there is no mm"),
         ("{credits: 1, scope: {tags: [chart]}}", "scope.tags.0", "there is no chart"),
         ("{credits: 1, scope: {regions: [south]}}", "scope.regions.0", "there is no south"),
-        ("{credits: 1, scope: {agents: [x]}}", "scope.agents", "is not a known key"),
+        ("{credits: 1, scope: {chips: [x]}}", "scope.chips", "is not a known key"),
+        ("{credits: 1, scope: {hours: [{from: '08:00', to: '08:00'}]}}", "scope.hours.0", "has no minute"),
+        ("{credits: 1, scope: {hours: [{from: '08:00'}]}}", "scope.hours.0", "has no to"),
     ],
 )
 def test_a_scope_that_nothing_is_in_is_an_error(tmp_path: Path, package: str, key: str, says: str) -> None:

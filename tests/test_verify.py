@@ -11,6 +11,7 @@ import pytest
 
 from gateway.charging.audit import MOST
 from gateway.charging.ledger import open_ledger
+from gateway.charging.tariffs import plain
 from gateway.cli import main
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
 from tests.charging.test_chain import as_version_2
@@ -21,7 +22,9 @@ __all__ = ["shell"]
 
 
 async def fill(path: Path, charges: int) -> None:
-    ledger = await open_ledger(str(path), FakeClock(), "Asia/Shanghai", {"p": plan(10**6)}, {"m": RATES})
+    ledger = await open_ledger(
+        str(path), FakeClock(), "Asia/Shanghai", {"p": plan(10**6)}, plain("standard", {"m": RATES})
+    )
     ledger.apply_plan("t", plan(10**6))
     for number in range(charges):
         await ledger.reserve(f"ch-{number}", quote(), clamp=False)
@@ -89,7 +92,9 @@ async def test_a_gateway_that_serves_is_verified_exported_and_reconciled(world: 
 
 
 async def test_it_reads_while_a_ledger_is_open(shell: Shell) -> None:
-    ledger = await open_ledger(str(shell.ledger), FakeClock(), "Asia/Shanghai", {"p": plan(10**6)}, {"m": RATES})
+    ledger = await open_ledger(
+        str(shell.ledger), FakeClock(), "Asia/Shanghai", {"p": plan(10**6)}, plain("standard", {"m": RATES})
+    )
     ledger.apply_plan("t", plan(10**6))
     await ledger.reserve("a", quote(), clamp=False)
     ledger.dispatched("a", "b", "m")

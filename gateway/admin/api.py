@@ -24,7 +24,7 @@ from gateway.admin.fields import (
     scope_of,
     time_ms,
 )
-from gateway.admin.sales import Packages, Sales
+from gateway.admin.sales import Cards, Packages, Sales
 from gateway.admin.shown import listed, seconds, shown, shown_key, shown_limits
 from gateway.cache.caches import Caches
 from gateway.charging import directory, manage, views
@@ -62,6 +62,7 @@ class Admin:
         plans: Plans,
         clock: Clock,
         packages: Packages = dict,
+        cards: Cards = tuple,
         reload: Reload | None = None,
         explain: Explain | None = None,
         why: Why | None = None,
@@ -69,7 +70,8 @@ class Admin:
     ) -> None:
         self._ledger = ledger
         self._plans = plans
-        self.sales = Sales(ledger, packages, clock)
+        self._cards = cards
+        self.sales = Sales(ledger, packages, clock, cards)
         self._reload = reload
         self._clock = clock
         self._explain = explain
@@ -235,7 +237,7 @@ class Admin:
     async def _add_grant(self, tenant: str, body: bytes) -> tuple[int, Any]:
         self._tenant(tenant)
         asked = object_of(body, "credits", "expires_at", "priority", "source_ref", "card", "scope")
-        card, scope = card_of(asked.get("card", STANDARD)), scope_of(asked.get("scope"))
+        card, scope = card_of(asked.get("card", STANDARD), self._cards()), scope_of(asked.get("scope"))
         priority = asked.get("priority", 30)
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 1000:
             raise InvalidValue("priority is a whole number from 0 to 1000.", param="priority")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -15,10 +15,11 @@ import orjson
 from gateway.charging.directory import STATUSES, Edit
 from gateway.charging.offers import CARDS, Scope
 from gateway.charging.views import LAST_MS
-from gateway.config.kinds import Kind, number
+from gateway.config.kinds import CLOCK, Kind, number
 from gateway.config.model import Caps, Limits
 from gateway.config.schema import CAP, CAPS
 from gateway.errors import InvalidValue
+from gateway.hours import empty, span
 
 _ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NUMBER: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kM]?)")
@@ -76,17 +77,19 @@ def edit(asked: dict[str, Any]) -> Edit:
     return edit
 
 
-def card_of(value: object) -> str:
-    if value not in CARDS:
-        raise InvalidValue(f"card is one of {', '.join(CARDS)}.", param="card")
+def card_of(value: object, known: Iterable[str]) -> str:
+    """Of routes.yaml, or one that is always there."""
+    names = list(dict.fromkeys((*CARDS, *known)))
+    if value not in names:
+        raise InvalidValue(f"card is one of {', '.join(names)}.", param="card")
     return str(value)
 
 
 def scope_of(value: object) -> Scope | None:
-    """An object with lists of models, tags and regions; null or an empty one: everything. Raises InvalidValue."""
+    """An object with lists of models, tags, regions, hours; null or an empty one: everything. Raises InvalidValue."""
     if not value:
         return None
-    fields = [field.name for field in dataclasses.fields(Scope)]
+    fields = [field.name for field in dataclasses.fields(Scope) if field.init]
     wrong = InvalidValue(
         f'scope is an object of lists such as {{"models": ["qwen3-32b"]}}. Known: {", ".join(fields)}.', param="scope"
     )
@@ -97,7 +100,16 @@ def scope_of(value: object) -> Scope | None:
             raise wrong
         if not all(is_text(word, MAX_WORD_CHARS) and word for word in words):
             raise wrong
+    if not all(map(_is_span, value.get("hours", ()))):
+        raise InvalidValue('hours are of the day, such as ["22:00-08:00"].', param="scope")
     return Scope(**{name: frozenset(words) for name, words in value.items()})
+
+
+def _is_span(text: str) -> bool:
+    try:
+        return not empty(span("-".join(map(CLOCK.read, text.split("-", 1))))) and "-" in text
+    except ValueError:
+        return False
 
 
 def caps_of(value: object) -> Caps:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from gateway.admin import shown
-from gateway.admin.fields import credits_uc, is_text, object_of, time_ms
+from gateway.admin.fields import card_of, credits_uc, is_text, object_of, time_ms
 from gateway.admin.shown import seconds, shown_order, shown_subscription
 from gateway.charging import codes, orders, subscriptions
 from gateway.charging.ledger import Ledger
+from gateway.charging.offers import STANDARD
 from gateway.charging.packages import OWN_IDS
 from gateway.clock import Clock
 from gateway.config.model import Limits, Package
@@ -25,15 +26,17 @@ LETTERS: Final = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for ano
 GROUPS, LETTERS_A_GROUP = 4, 5  # 99 bits
 _ORDER_ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]{0,127}")
 Packages = Callable[[], Mapping[str, Package]]  # those that are on sale
+Cards = Callable[[], Iterable[str]]  # the names of those that routes.yaml has
 Answer = tuple[int, Any]
 
 
 class Sales:
     """State: wrong codes by tenant."""
 
-    def __init__(self, ledger: Ledger, packages: Packages, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, packages: Packages, clock: Clock, cards: Cards = tuple) -> None:
         self._ledger = ledger
         self._packages = packages
+        self._cards = cards
         self._clock = clock
         self._guesses = Gates(clock)
 
@@ -87,11 +90,12 @@ class Sales:
         return 201 if new else 200, shown_order(refund)
 
     async def compensate(self, tenant: str, body: bytes) -> Answer:
-        asked = object_of(body, "order_id", "credits", "expires_at")
+        asked = object_of(body, "order_id", "credits", "expires_at", "card")
+        card = card_of(asked.get("card", STANDARD), self._cards())
         order_id, uc, expires_ms = _order_id(_text(asked, "order_id")), credits_uc(asked.get("credits")), None
         if asked.get("expires_at") is not None:
             expires_ms = time_ms(asked, "expires_at")
-        (order, new), receipt = self._ledger.change(orders.compensate, order_id, tenant, uc, expires_ms)
+        (order, new), receipt = self._ledger.change(orders.compensate, order_id, tenant, uc, expires_ms, card)
         await receipt
         return 201 if new else 200, shown_order(order)
 

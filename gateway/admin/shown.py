@@ -67,6 +67,8 @@ def shown_package(package: Package) -> dict[str, Any]:
         "priority": package.priority,
         "once": package.once,
         "caps": shown_caps(package.caps),
+        "card": package.card,
+        "scope": {kind: list(words) for kind, words in package.scope.items()} or None,
     }
 
 

@@ -28,7 +28,7 @@ _LATER: Final[Mapping[Path, str]] = {
 _SAID: Final = {NOW: "", NEXT_PERIOD: ", from each tenant's next period", RESTART: ", takes effect after a restart"}
 _NOUNS: Final = {
     "backends": "backend", "models": "model", "aliases": "alias", "routes": "route", "plans": "plan",
-    "tenants": "tenant", "caches": "cache", "packages": "package",
+    "tenants": "tenant", "caches": "cache", "packages": "package", "rate_cards": "rate card",
 }  # fmt: skip
 _SECTIONS: Final = {  # where they stand in routes.yaml, if not under their own name
     "ledger": "storage.ledger", "tenant_label_top": "observability.tenant_label", "timeout": "defaults.timeout",
@@ -107,6 +107,8 @@ def _gone(section: str) -> str:
         return ": its answers go"
     if section == "packages":
         return ": it is sold no more; what was sold of it goes on"
+    if section == "rate_cards":
+        return ": nothing is sold on it any more; what was goes on by its last version"
     return ": calls that name it are refused" if section in ("models", "aliases", "routes") else ""
 
 
@@ -148,7 +150,7 @@ def _covered(path: Path, old: Values, new: Values) -> bool:
 def _unit(section: str, path: Path) -> str:
     if path[:1] == ("price",):
         return "" if section == "packages" else " per 1M"
-    return " credits per token" if path[:1] == ("rates",) else ""
+    return " credits per token" if "rates" in path else ""
 
 
 def _for(whom: str) -> str:
@@ -220,6 +222,9 @@ class _Concerned:
             return "orders from now on" if name in self._old.packages and name in self._new.packages else ""
         if section == "tenants":
             return ""
+        if section == "rate_cards":
+            packages = {p.name: None for c in (self._new, self._old) for p in c.packages.values() if p.card == name}
+            return f"packages {_words(list(packages))}" if packages else ""
         if section == "caches":
             routes = {r.name: None for c in (self._new, self._old) for r in c.routes.values() if r.cache == name}
             return f"routes {_words(list(routes))}" if routes else "no route names it"

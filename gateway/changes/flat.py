@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from gateway.charging.rating import credits_text
-from gateway.config.model import Fallback, Plan, PlanGrant, Secret, Via
+from gateway.config.model import CardTerms, Fallback, Plan, PlanGrant, Secret, Via
 
 Path: TypeAlias = tuple[str, ...]
 _WRITTEN: Mapping[str, Path] = {  # fields whose key in routes.yaml is another
@@ -42,6 +42,10 @@ def flat(value: Any, path: Path = ()) -> Values:
         if isinstance(value, int):  # of a package
             return {path: credits_text(value)}
         return {(*path, bucket): credits_text(uc) for bucket, uc in value.items()}
+    if key == "factor":
+        return {path: credits_text(value)}
+    if isinstance(value, tuple) and value and isinstance(value[0], CardTerms):
+        return {found: item for terms in value for found, item in _card(terms, path).items()}
     if key == "headers":
         return {(*path, name): Hidden(text) for name, text in value.items()}
     if key == "key_hashes":
@@ -74,6 +78,18 @@ def _fields(value: Any, path: Path) -> Values:
     return out
 
 
+def _card(terms: CardTerms, path: Path) -> Values:
+    """A version of a rate card, by its date where it has one."""
+    path = (*path, terms.effective) if terms.effective else path
+    hours = None if terms.hours is None else tuple(f"{h.span} x {credits_text(h.factor)}" for h in terms.hours)
+    out: Values = {(*path, "base"): terms.base, (*path, "hours"): hours, **flat(terms.factor, (*path, "factor"))}
+    for model, rates in terms.rates.items():
+        for bucket, uc in rates.items():
+            if uc != rates.get(bucket.partition("_")[0], 0) or bucket in ("input", "output"):
+                out[*path, "rates", model, bucket] = credits_text(uc)
+    return out
+
+
 def share_text(ppm: int) -> str:
     return f"{ppm / 10_000:.4f}".rstrip("0").rstrip(".") + "%"
 
@@ -95,7 +111,8 @@ def item_text(value: Any) -> str:
     if isinstance(value, PlanGrant):
         whole, left_uc = divmod(value.credits_uc, 1_000_000)
         amount = credits_text(value.credits_uc) if left_uc else compact(whole)
-        return f"{amount} credits {f'each {value.every}' if value.every else 'once'}"
+        card = f" on card {value.card}" if value.card != PlanGrant.card else ""
+        return f"{amount} credits {f'each {value.every}' if value.every else 'once'}{card}"
     if isinstance(value, Fallback):
         return value.model
     return str(value)

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.charging import views
 from gateway.charging.caps import CREDITS, Meter, text, worded
-from gateway.charging.grants import Grant
+from gateway.charging.grants import Grant, hours_of
 from gateway.charging.image import Image, Standing
 from gateway.charging.rating import Quote
 from gateway.charging.records import Hold
@@ -106,7 +106,16 @@ def refusal(image: Image, quote: Quote, found: Standing, now_ms: int) -> QuotaEx
     for meter in found.meters:
         if meter.unit == CREDITS and meter.room(now_ms) < most_uc:
             return capped(image, quote, meter, now_ms)
-    return exhausted(image, quote, now_ms, "the token package does not cover this call")
+    why = "the token package does not cover this call"
+    if hours := hours_of(closed(found)):
+        why += f" at this hour; some of it pays at {', '.join(hours)}"
+    return exhausted(image, quote, now_ms, why)
+
+
+def closed(found: Standing) -> list[Grant]:
+    """The grants that do not pay at this hour."""
+    now = {grant.id for grant in found.burn}
+    return [grant for grant in found.hourly if grant.id not in now]
 
 
 def capped(image: Image, quote: Quote, meter: Meter, now_ms: int) -> QuotaExhausted:

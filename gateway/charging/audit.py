@@ -16,6 +16,7 @@ from gateway.charging.caps import caps_contradicted
 from gateway.charging.recomputed import recomputed
 from gateway.charging.sales_audit import sales_contradicted
 from gateway.charging.store import read_only
+from gateway.charging.tariffs import UNKEPT
 from gateway.errors import StoreUnavailable
 
 MOST: Final = 1_000  # differences that are told; all are counted
@@ -132,11 +133,11 @@ class _Books:
 
     def _check_price(self, row: Any, what: str) -> None:
         """The charge from the record's usage and the kept version of its card."""
-        rates = self._cards.get((row["rate_card"], row["card_version"]))
-        if rates is None and row["status"] == "settled":
-            good = row["card_version"] == cards.UNKEPT
+        known = (row["rate_card"], row["card_version"]) in self._cards
+        if not known and row["status"] == "settled":
+            good = row["card_version"] == UNKEPT
         else:
-            price = recomputed(row, rates or {})
+            price = recomputed(row, self._cards)
             good = price is not None and price.charged_uc == row["charged"]
         self._expect("I8", what, "charged", f"has charged {row['charged']}, not what its card says", good)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from gateway.charging.grants import Grant
 from gateway.charging.packages import Batch, Code, Order, Subscription
-from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row
+from gateway.charging.records import Account, Hold, Key, Receipt, Row
+from gateway.charging.tariffs import CardVersion
 
 
 @dataclass(slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from gateway.charging.offers import STANDARD, Scope
+from gateway.hours import minute_of_day, next_edge_ms
 
 NEVER_MS: Final = 1 << 62
 PLAN_PRIORITY: Final = 20
@@ -58,6 +60,25 @@ class Grant:
     @property
     def used_up(self) -> bool:
         return self.available == 0 and self.reserved == 0
+
+
+def in_hours(grants: Iterable[Grant], asked_ms: int, zone: ZoneInfo) -> list[Grant]:
+    """Those that pay at this time of the day, in their order."""
+    minute = minute_of_day(asked_ms, zone)
+    return [grant for grant in grants if grant.scope is None or grant.scope.open(minute)]
+
+
+def hours_change_ms(hourly: Sequence[Grant], now_ms: int, zone: ZoneInfo) -> int:
+    """When the hours of one of these, which have some, may begin or end next."""
+    if not hourly:
+        return NEVER_MS
+    found = [span for grant in hourly if grant.scope is not None for span in grant.scope.spans]
+    return next_edge_ms(found, now_ms, zone)
+
+
+def hours_of(grants: Iterable[Grant]) -> list[str]:
+    """All that one of them pays at."""
+    return sorted({hours for grant in grants if grant.scope is not None for hours in grant.scope.hours})
 
 
 def burn_key(grant: Grant) -> tuple[int, int, int, str]:

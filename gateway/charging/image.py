@@ -15,13 +15,14 @@ from gateway.call import Usage
 from gateway.charging import metering, renewing
 from gateway.charging.caps import Meter, merged
 from gateway.charging.changes import Changes
-from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key
+from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key, hours_change_ms, in_hours
 from gateway.charging.metering import Counting
 from gateway.charging.offers import STANDARD
 from gateway.charging.packages import ROLLED_PRIORITY, Sold, Subscription, caps_sold, granted
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.charging.renewing import Due
 from gateway.charging.splitting import shares
+from gateway.charging.tariffs import CardVersion
 from gateway.config.model import Plan
 from gateway.errors import NotFound
 
@@ -32,10 +33,11 @@ FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is n
 
 @dataclass(slots=True)
 class Standing:
-    """How a path stands, until the next start, expiry or renewal of a grant on it, or change of an account.
+    """How a path stands, until the next start, expiry, renewal or hour of a grant on it, or change of an account.
 
     `burn` is what may be drawn on, in order; `barred` the account that is not active, "" when all are; `special` says
-    that a grant is of another card than standard, or not for everything.
+    that a grant is of another card than standard, or not for everything; `hourly` are the live grants that pay at some
+    hours of the day, these or others.
     """
 
     until_ms: int
@@ -43,6 +45,7 @@ class Standing:
     meters: list[Meter]
     barred: str
     special: bool
+    hourly: list[Grant]
 
 
 class Image:
@@ -62,7 +65,7 @@ class Image:
         self.closed: dict[str, Receipt] = {}  # the last CLOSED_KEPT and up to FORGOTTEN_AT_ONCE more, the oldest first
         self.changes = Changes()
         self.next_seq = 1
-        self.card_version = 0  # of the rate card, known with the file
+        self.cards: dict[str, tuple[CardVersion, ...]] = {}  # those of the last edit of each
         self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
         self.once: dict[str, int] = {}  # what was charged under an Idempotency-Key, and when: the oldest first
         self.uncounted: list[Meter] = []  # of caps that are younger than records that count
@@ -88,13 +91,17 @@ class Image:
         for account in nodes:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
-        live = sorted((grant for account in nodes for grant in account.grants if grant.live(now_ms)), key=burn_key)
+        alive = sorted((grant for account in nodes for grant in account.grants if grant.live(now_ms)), key=burn_key)
+        hourly = [grant for grant in alive if grant.scope is not None and grant.scope.hours]
+        live = in_hours(alive, now_ms, self.zone) if hourly else alive
+        until_ms = min(account.next_event_ms for account in nodes)
         known = self._standing[path] = Standing(
-            min(account.next_event_ms for account in nodes),
+            min(until_ms, hours_change_ms(hourly, now_ms, self.zone)),
             live,
             [meter for account in nodes for meter in account.meters],
             next((account.id for account in nodes if account.status != "active"), ""),
             any(grant.special for grant in live),
+            hourly,
         )
         return known
 
@@ -145,7 +152,7 @@ class Image:
         for one in due:
             self.add_grant(
                 account, one.credits_uc, now_ms, starts_ms=one.starts_ms, expires_ms=one.expires_ms,
-                priority=PLAN_PRIORITY, source_ref=f"plan:{account.plan}", period=one.period,
+                priority=PLAN_PRIORITY, source_ref=f"plan:{account.plan}", period=one.period, card=one.card,
             )  # fmt: skip
 
     def _renew_subscriptions(self, account: Account, now_ms: int) -> int:
@@ -288,7 +295,7 @@ class Image:
             grant.reserved -= held_uc
             grant.available += held_uc
             own.append((grant, held_uc))
-        burn = [] if capped else self.burn_list(hold.quote.account_path, now_ms)
+        burn = [] if capped else self._payers(hold, now_ms)
         found = shares(chain(own, ((g, g.available) for g in burn)), offer, usage.quantities, capped=capped)
         parts = {}
         for share in found:
@@ -302,6 +309,14 @@ class Image:
                 self.expire(grant, now_ms)
         unpaid_uc = sum(share.uc for share in found if share.grant is None)
         return parts, [share.value for share in found], unpaid_uc
+
+    def _payers(self, hold: Hold, now_ms: int) -> list[Grant]:
+        """What may pay beside what was held: hours are judged by the time of the reserve."""
+        found = self.standing(hold.quote.account_path, now_ms)
+        if not found.hourly:
+            return found.burn
+        live = {grant.id: grant for grant in (*found.burn, *found.hourly)}.values()
+        return sorted(in_hours(live, hold.opened_ms, self.zone), key=burn_key)
 
     def _pay_from_others(self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
         for grant in self.burn_list(hold.quote.account_path, now_ms):

@@ -13,14 +13,15 @@ from zoneinfo import ZoneInfo
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
 from gateway.charging.affording import active, afforded, known, standing
-from gateway.charging.cards import CARD, Rates
 from gateway.charging.counting import count_back
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
+from gateway.charging.offers import STANDARD
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote, cost_uc, provider_cost, shared_uc
-from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt
+from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
+from gateway.charging.tariffs import UNKEPT, Tariffs, grouped
 from gateway.charging.writer import Writer
 from gateway.clock import Clock, Timer
 from gateway.config.model import Plan
@@ -32,14 +33,14 @@ T = TypeVar("T")
 
 
 async def open_ledger(
-    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], rates: Rates | None = None
+    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], cards: Tariffs | None = None
 ) -> Ledger:
     """Take the lock, read the tables, close what a crash left open, start the writer.
 
-    `rates` that are not those of the last version of the rate card become a new one, durable before this returns.
+    `cards` that are not as the ledger last had them get new versions, durable before this returns.
     Raises LockHeld when another process has the ledger, StoreUnavailable when the file cannot be used.
     """
-    store = Store(path, rates)
+    store = Store(path, cards)
     try:
         kept = dict(plans)
         image = await asyncio.to_thread(store.open, kept, ZoneInfo(timezone), clock.wall_ms())
@@ -214,17 +215,6 @@ class Ledger:
 
     # -- a new generation of routes.yaml ------------------------------------------------------------------------
 
-    async def put_rates(self, rates: Rates) -> int:
-        """The version of the rate card with these rates: the one in force, or a new one, durable when this returns.
-
-        One at a time. Raises StoreUnavailable.
-        """
-        image = self._usable()
-        if rates != self._store.rates:
-            image.changes.cards.append(CardVersion(CARD, image.card_version + 1, self._clock.wall_ms(), rates))
-            await self._receipt_future(Receipt())
-        return self.card_version
-
     def follow(self, plans: Mapping[str, Plan], tenants: Mapping[str, str]) -> None:
         """The plans from now on, and the plan of each tenant of routes.yaml.
 
@@ -281,8 +271,9 @@ class Ledger:
 
     @property
     def card_version(self) -> int:
-        """Of the rate card that is in force: what a quote carries."""
-        return self._image.card_version
+        """Of the card standard, where it does not depend on the time."""
+        versions = self._image.cards.get(STANDARD)
+        return versions[0].version if versions else UNKEPT
 
     @property
     def open_holds(self) -> int:
@@ -343,8 +334,9 @@ class Ledger:
         return None
 
     def _committed(self, changes: Any, seconds: float) -> None:
-        for card in changes.cards:
-            self._store.rates, self._image.card_version = card.rates, card.version
+        for card, versions in grouped(changes.cards).items():
+            self._image.cards[card] = versions
+            self._store.cards[card] = tuple(one.tariff for one in versions)
         for receipt, _, _ in changes.closings:
             receipt.durable = True
         for future, receipt in changes.waiters:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.call import Usage
+from gateway.charging import cards
 from gateway.charging.caps import COUNTED
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
@@ -34,6 +35,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.keys[key.id] = image.keys_by_hash[key.key_hash] = key
     for grant in grants(connection):
         image.keep_grant(grant)
+    image.cards = cards.last(connection)
     _load_sold(connection, image)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):

@@ -145,12 +145,14 @@ def end(image: Image, node: Account, grants: list[Grant], subscription: Subscrip
 
 
 def compensate(
-    image: Image, order_id: str, tenant: str, credits_uc: int, expires_ms: int | None, now_ms: int
+    image: Image, order_id: str, tenant: str, credits_uc: int, expires_ms: int | None, card: str, now_ms: int
 ) -> Placed:
     """Credits for what went wrong: spent after packages, before a wallet."""
     node = account(image, tenant)
     first = known(image, order_id, kind="compensation", account=tenant, asked_uc=credits_uc)
     if first is not None:
+        if any(grant.card != card for grant in of_order(first, node.owned)):
+            raise Conflict(f"order {order_id} is there already, with another card")
         return first, False
     if node.status == CLOSED:
         raise Conflict(f"{node.id} is closed")
@@ -158,7 +160,7 @@ def compensate(
         raise InvalidValue("expires_at has passed already.", param="expires_at")
     image.add_grant(
         node, credits_uc, now_ms, starts_ms=now_ms, expires_ms=expires_ms, priority=COMPENSATION_PRIORITY,
-        source_ref="compensation", period=grant_period(order_id),
+        source_ref="compensation", period=grant_period(order_id), card=card,
     )  # fmt: skip
     if node.debt_uc:
         image.repay(node, now_ms)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
 from gateway.charging import affording, directory, loading
+from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote
 from gateway.charging.records import Account
@@ -25,6 +26,7 @@ class Terms:
     reserved_uc: int
     available_uc: int
     covered: frozenset[tuple[str, str]] | None = None  # model and backend of the targets that it pays for; None: all
+    closed: Sequence[Grant] = ()  # which pay at other hours
 
 
 def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
@@ -40,7 +42,7 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
             raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
     aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
     hold = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
-    return Terms(hold.max_tokens, hold.reserved_uc, sum(left.values()), hold.covered)
+    return Terms(hold.max_tokens, hold.reserved_uc, sum(left.values()), hold.covered, affording.closed(found))
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.charging import cards
-from gateway.charging.offers import RAW_RATES
+from gateway.charging.offers import RAW_RATES, STANDARD
 from gateway.charging.rating import CACHE_HIT
 from gateway.charging.store import read_only
 from gateway.charging.usage_file import Buckets, Usages
@@ -26,7 +26,6 @@ from gateway.errors import StoreUnavailable
 
 UNSURE: Final = frozenset({"estimated", "partial", "bad_usage", "crash"})
 _COLUMNS: Final = "model_served, status, usage, flags, reserved, rate_card, card_version, closed_ms"
-Rates = Mapping[tuple[str, int], Mapping[str, Mapping[str, int]]]  # by card and version
 
 
 @dataclass(slots=True)
@@ -80,10 +79,14 @@ def served(db_path: str) -> set[str]:
 class _Sums:
     """State: ours by day, model and label, and the reasons not to be sure by day and model."""
 
-    def __init__(self, buckets: Buckets, names: Mapping[str, str], rates: Rates, zone: ZoneInfo) -> None:
+    def __init__(self, buckets: Buckets, names: Mapping[str, str], rates: cards.Kept, zone: ZoneInfo) -> None:
         self.flags: dict[tuple[str, str], Counter[str]] = {}
         self._ours: dict[tuple[str, str, str], _Ours] = {}
         self._buckets, self._names, self._rates, self._zone = buckets, names, rates, zone
+        self._packs: dict[str, list[Mapping[str, int]]] = {}  # by model: the rates of all cards but standard
+        for (card, _), of in rates.items():
+            for model in of if card != STANDARD else ():
+                self._packs.setdefault(model, [RAW_RATES]).append(of[model])
 
     def read(self, connection: sqlite3.Connection, backend: str, first: str, last: str) -> None:
         span = _ms(first, self._zone), _ms(last, self._zone, days=1)
@@ -109,7 +112,8 @@ class _Sums:
         reasons = [flag for flag in told if flag in UNSURE] if status == "settled" else [status]
         key = self._day(closed_ms), self._names.get(model, model)
         self.flags.setdefault(key, Counter()).update(reasons)
-        used, rates = orjson.loads(usage), self._rates.get((card, version), {}).get(model, {})
+        used, standard = orjson.loads(usage), self._rates.get((card, version), {}).get(model, {})
+        rates = (standard, *self._packs.get(model, (RAW_RATES,)))
         for label, of in self._buckets.items():
             ours = self._ours.setdefault((*key, label), _Ours())
             quantity = sum(used.get(bucket, 0) for bucket in of)
@@ -124,9 +128,9 @@ class _Sums:
         return datetime.fromtimestamp(closed_ms / 1000, self._zone).date().isoformat()
 
 
-def _least(bucket: str, rates: Mapping[str, int]) -> int:
-    """What a unit was held at, at least: a grant of card `raw` may have held it."""
-    return min(rates.get(bucket, 0), RAW_RATES.get(bucket, 0))
+def _least(bucket: str, cards: Iterable[Mapping[str, int]]) -> int:
+    """What a unit was held at, at least: a grant of any of these may have held it."""
+    return min(rates.get(bucket, 0) for rates in cards)
 
 
 def _most(reserved: int, rates: Iterable[int]) -> int | None:

@@ -1,38 +1,51 @@
-"""What a record's usage costs by the version of the rate card that it names (I8): for the audit and for people."""
+"""What a record's usage costs by the versions of rate cards that it names (I8): for the audit and for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from gateway.charging.offers import card_rates
+from gateway.charging.offers import RAW, RAW_CARD, STANDARD
 from gateway.charging.rating import cost_uc, shared_uc
 from gateway.charging.splitting import splits
+from gateway.charging.tariffs import Rates
 
 NOT_REPORTED: Final = frozenset({"bad_usage", "estimated"})  # with one of these, never more than was held
+Kept = Mapping[tuple[str, int], Rates]  # by card and version
+
+
+class Line(NamedTuple):
+    """`rate` in micro-credits a unit; `version` is None for the card raw, which has none."""
+
+    bucket: str
+    quantity: int
+    rate: int
+    card: str
+    version: int | None
 
 
 @dataclass(frozen=True)
 class Price:
     """`cost_uc` by the rates, `shared_uc` what a cache hit pays of it, `charged_uc` that within what was held."""
 
-    lines: list[tuple[str, int, int]]  # bucket, quantity, micro-credits a unit
+    lines: list[Line]
     cost_uc: int
     shared_uc: int
     charged_uc: int
 
 
-def recomputed(record: Mapping[str, Any], rates: Mapping[str, Mapping[str, int]]) -> Price | None:
-    """`record` as it is stored; only what is settled costs anything. None where the rates do not explain it."""
+def recomputed(record: Mapping[str, Any], kept: Kept) -> Price | None:
+    """`record` as it is stored; only what is settled costs anything. None where no rates are `kept` that explain it."""
     usage, flags = orjson.loads(record["usage"]), orjson.loads(record["flags"])
     if record["status"] != "settled":
         return Price([], 0, 0, 0)
-    of_model = rates.get(record["model_served"], {})
     if record["split"]:
-        return _split(record, orjson.loads(record["split"]), of_model)
+        return _split(record, orjson.loads(record["split"]), kept)
+    card, version = record["rate_card"], record["card_version"]
+    of_model = kept.get((card, version), {}).get(record["model_served"], {})
     try:
         cost = cost_uc(usage, of_model)
         shared = charged = shared_uc(cost, flags)
@@ -40,17 +53,33 @@ def recomputed(record: Mapping[str, Any], rates: Mapping[str, Mapping[str, int]]
         return None
     if NOT_REPORTED.intersection(flags):
         charged = max(0, min(shared, record["reserved"]))
-    return Price([(bucket, n, of_model.get(bucket, 0)) for bucket, n in usage.items()], cost, shared, charged)
+    lines = [Line(bucket, n, of_model.get(bucket, 0), card, version) for bucket, n in usage.items()]
+    return Price(lines, cost, shared, charged)
 
 
-def _split(record: Mapping[str, Any], shares: Sequence[Mapping[str, Any]], standard: Mapping[str, int]) -> Price | None:
+def _split(record: Mapping[str, Any], shares: Sequence[Mapping[str, Any]], kept: Kept) -> Price | None:
     """Where grants of several cards paid: each share at its own."""
     try:
-        if not splits(record, shares, standard):
+        versions = [_version(record, share) for share in shares]
+        rates = [
+            RAW_CARD if version is None else kept[share["card"], version][record["model_served"]]
+            for share, version in zip(shares, versions, strict=True)
+        ]
+        if not splits(record, shares, rates):
             return None
-        rates = card_rates(standard)
-        lines = [(bucket, n, rates[share["card"]][bucket]) for share in shares for bucket, n in share["units"].items()]
+        lines = [
+            Line(bucket, n, of_card[bucket], share["card"], version)
+            for share, version, of_card in zip(shares, versions, rates, strict=True)
+            for bucket, n in share["units"].items()
+        ]
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    total_uc = sum(n * rate for _, n, rate in lines)
+    total_uc = sum(line.quantity * line.rate for line in lines)
     return Price(lines, total_uc, total_uc, total_uc)
+
+
+def _version(record: Mapping[str, Any], share: Mapping[str, Any]) -> int | None:
+    """That of the card standard is the record's own. Raises KeyError."""
+    if share["card"] == RAW:
+        return None
+    return int(record["card_version"] if share["card"] == STANDARD else share["version"])

@@ -71,25 +71,6 @@ class Key:
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)
 
 
-@dataclass(frozen=True)
-class CardVersion:
-    """A version of a rate card: micro-credits per unit, by model and usage bucket."""
-
-    card: str
-    version: int
-    made_ms: int
-    rates: Mapping[str, Mapping[str, int]]
-
-    @property
-    def row(self) -> Row:
-        return self.card, self.version, self.made_ms, rates_text(self.rates)
-
-
-def rates_text(rates: Mapping[str, Mapping[str, int]]) -> str:
-    """As it is stored: the same rates have the same text."""
-    return orjson.dumps(rates, option=orjson.OPT_SORT_KEYS).decode()
-
-
 @dataclass(slots=True)
 class Hold:
     """An open reservation. `max_tokens` is what was granted, which a clamp may have lowered."""

@@ -20,6 +20,7 @@ class Due:
     starts_ms: int
     expires_ms: int | None
     period: str
+    card: str
 
 
 def of_plan(account: Account, plan: Plan | None, zone: ZoneInfo, now_ms: int) -> tuple[list[Due], int]:
@@ -49,7 +50,7 @@ def _of_offer(account: Account, index: int, offer: PlanGrant, zone: ZoneInfo, no
     if end_ms is not None and ended_ms > start_ms:
         credits_uc = prorated(credits_uc, end_ms - ended_ms, end_ms - start_ms)
     next_ms = start_ms if start_ms > now_ms else end_ms or NEVER_MS
-    return Due(credits_uc, max(start_ms, ended_ms), end_ms, key), next_ms
+    return Due(credits_uc, max(start_ms, ended_ms), end_ms, key, offer.card), next_ms
 
 
 def upgrade(account: Account, offers: Sequence[PlanGrant], zone: ZoneInfo, now_ms: int) -> list[Due]:
@@ -58,14 +59,16 @@ def upgrade(account: Account, offers: Sequence[PlanGrant], zone: ZoneInfo, now_m
     for index, offer in enumerate(offers):
         last = _last(account, index, now_ms)
         start_ms, end_ms, _ = _period(account, index, offer, zone, now_ms)
-        if last is None or last.expires_ms not in (None, end_ms):  # what differs waits for the end of what runs
+        # What differs, in its end or its card, waits for the end of what runs.
+        if last is None or last.expires_ms not in (None, end_ms) or (last.expires_ms and last.card != offer.card):
             continue
         mine = [grant for grant in account.owned if grant.offer == str(index)]
-        more_uc = offer.credits_uc - sum(grant.granted for grant in mine if grant.expires_ms == end_ms)
+        alike = (grant for grant in mine if (grant.expires_ms, grant.card) == (end_ms, offer.card))
+        more_uc = offer.credits_uc - sum(grant.granted for grant in alike)
         if end_ms is not None:
             more_uc = prorated(more_uc, end_ms - now_ms, end_ms - start_ms)
         if more_uc > 0:
-            due.append(Due(more_uc, now_ms, end_ms, f"{index}:change:{len(mine)}"))
+            due.append(Due(more_uc, now_ms, end_ms, f"{index}:change:{len(mine)}", offer.card))
     return due
 
 

@@ -13,7 +13,7 @@ from gateway.charging.packages import Order, Subscription, terms_text
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
                  "loss_uc", "status", "caps"),
@@ -32,6 +32,7 @@ COLUMNS: Final = {
     "codes": ("hash", "batch", "number", "order_id"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
     "rate_cards": ("card", "version", "effective_ms", "rates"),
+    "card_terms": ("card", "version", "terms"),
     "records": RECORD_COLUMNS,
 }  # fmt: skip
 DDL: Final = """
@@ -85,6 +86,8 @@ CREATE TABLE IF NOT EXISTS codes (hash TEXT PRIMARY KEY, batch TEXT NOT NULL, nu
   order_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT NULL, effective_ms INTEGER NOT NULL,
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS card_terms (card TEXT NOT NULL, version INTEGER NOT NULL, terms TEXT NOT NULL,
+  PRIMARY KEY (card, version)) WITHOUT ROWID;
 """
 # By the version they lead to. DDL makes new files with all of them.
 MIGRATIONS: Final = {
@@ -97,6 +100,7 @@ MIGRATIONS: Final = {
     ),
     4: ("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",),
     5: (),  # subscriptions, orders and codes: new tables alone, which DDL makes
+    6: (),  # card_terms: a new table as well
 }
 
 
@@ -112,7 +116,7 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
 _REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes")
-_APPENDED: Final = ("entries", "rate_cards", "orders", "code_batches")
+_APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches")
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
     **{table: insert_sql(table, "INSERT") for table in _APPENDED},
@@ -152,6 +156,7 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
         rows += _rows_sold(changes)
     if changes.cards:
         rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
+        rows.append((WRITES["card_terms"], [card.terms_row for card in changes.cards if card.tariff.terms]))
     return rows
 
 

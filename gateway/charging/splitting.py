@@ -15,7 +15,7 @@ import orjson
 
 from gateway.call import BUCKETS
 from gateway.charging.grants import Grant
-from gateway.charging.offers import STANDARD, Offer, card_rates
+from gateway.charging.offers import STANDARD, Offer
 from gateway.charging.rating import Quote, cost_uc
 
 
@@ -34,9 +34,13 @@ class Spread:
 
 @dataclass(slots=True)
 class Share:
-    """What one grant pays of a charge; without a grant, what none paid, at the card standard."""
+    """What one grant pays of a charge; without a grant, what none paid, at the card standard.
+
+    `version` is that of a card of routes.yaml; that of the card standard is on the record.
+    """
 
     grant: Grant | None
+    version: int | None = None
     units: dict[str, int] = field(default_factory=dict)
     uc: int = 0
 
@@ -45,6 +49,7 @@ class Share:
         return {
             "grant": self.grant.id if self.grant else None,
             "card": self.grant.card if self.grant else STANDARD,
+            **({} if self.version is None else {"version": self.version}),
             "units": self.units,
         }
 
@@ -124,11 +129,11 @@ def shares(
         if not due:
             break
         if pays(grant, offer):
-            share = found.setdefault(grant.id, Share(grant))
+            share = found.setdefault(grant.id, Share(grant, offer.versions.get(grant.card)))
             _take(share, most_uc - share.uc, due, offer.rates[grant.card])
     out = [share for share in found.values() if share.units]
     if due and not capped:
-        out.append(Share(None, due, cost_uc(due, offer.rates[STANDARD])))
+        out.append(Share(None, None, due, cost_uc(due, offer.rates[STANDARD])))
     return out
 
 
@@ -147,16 +152,15 @@ def _take(share: Share, room_uc: int, due: dict[str, int], rates: Mapping[str, i
     share.uc += room_uc - left_uc
 
 
-def splits(record: Any, split: Sequence[Mapping[str, Any]], standard: Mapping[str, int]) -> bool:
-    """Whether a record's shares are its usage, each at its own card, and are what was charged and who paid it.
+def splits(record: Any, split: Sequence[Mapping[str, Any]], rates: Sequence[Mapping[str, int]]) -> bool:
+    """Whether a record's shares are its usage, each at its own `rates`, and are what was charged and who paid it.
 
     What nobody reported may be forgiven in part: then the shares are less than the usage.
     """
-    rates = card_rates(standard)
     used, paid = Counter[str](orjson.loads(record["usage"])), Counter[str]()
-    for share in split:
+    for share, of_card in zip(split, rates, strict=True):
         used.subtract(share["units"])
-        paid[share["grant"] or ""] += cost_uc(share["units"], rates[share["card"]])
+        paid[share["grant"] or ""] += cost_uc(share["units"], of_card)
     overage_uc = paid.pop("", 0)
     whole = not any(used.values())
     forgiven = {"estimated", "bad_usage"} & set(orjson.loads(record["flags"])) and min(used.values()) >= 0

@@ -20,6 +20,7 @@ from gateway.charging.caps import Meter, used_before
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
 from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
+from gateway.charging.tariffs import Tariffs
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
@@ -34,16 +35,16 @@ class LockHeld(GatewayError):
 
 class Store:
     """State: the flock, the writing connection (None while broken), one that keeps the WAL open, the last record's
-    hash, and `rates`.
+    hash, and `cards`.
 
-    `rates` are those of the configuration; each open finds, or appends, the version of the card that has them.
+    `cards` are those of the configuration; each open finds, or appends, the versions that they have.
 
     `write` and `open` run in other threads, never at the same time: there is one commit in flight, none while broken.
     """
 
-    def __init__(self, path: str, rates: cards.Rates | None = None) -> None:
+    def __init__(self, path: str, wanted: Tariffs | None = None) -> None:
         self.path = real_path(path)
-        self.rates = rates
+        self.cards = dict(wanted or {})
         self._connection: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
         self._last_hash = chain.GENESIS
@@ -57,7 +58,7 @@ class Store:
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
                 image = loading.load(self._connection, plans, zone)
-                image.card_version = cards.in_force(self._connection, self.rates, now_ms)
+                image.cards = cards.append(self._connection, image.cards, self.cards, now_ms)
                 loading.close_orphans(self._connection, image, now_ms)
                 changes, records = image.take()
                 before = (chain.head(self._connection) or chain.Head()).hash

@@ -62,20 +62,34 @@ def _found(connection: sqlite3.Connection, wanted: str) -> tuple[tuple[Any, ...]
 def _price(connection: sqlite3.Connection, record: Record) -> dict[str, Any] | None:
     """None where nobody knows the rates: the version was not kept, or the record does not fit it."""
     name, version = record["rate_card"], record["card_version"]
-    rates = cards.kept(connection).get((name, version))
-    price = None if rates is None else recomputed(record, rates)
+    kept = cards.kept(connection)
+    price = recomputed(record, kept) if (name, version) in kept else None
     if price is None:
         return None
-    sql = "SELECT effective_ms FROM rate_cards WHERE card = ? AND version = ?"
-    ((effective_ms,),) = connection.execute(sql, (name, version)).fetchall()
     lines = [
-        {"bucket": bucket, "quantity": n, "rate": credits_text(rate), "credits": credits_text(n * rate)}
-        for bucket, n, rate in price.lines
-    ]
+        {
+            "card": line.card, "version": line.version, "bucket": line.bucket, "quantity": line.quantity,
+            "rate": credits_text(line.rate), "credits": credits_text(line.quantity * line.rate),
+        }
+        for line in price.lines
+    ]  # fmt: skip
+    named = {(name, version): None, **{(line.card, line.version): None for line in price.lines if line.version}}
+    described = [_card(connection, card, number) for card, number in named if number is not None]
     return {
-        "card": name, "version": version, "effective_at": iso(effective_ms), "lines": lines,
-        "sum": credits_text(price.cost_uc), "share": credits_text(price.shared_uc),
+        "card": name, "version": version, "effective_at": described[0]["effective_at"], "cards": described,
+        "lines": lines, "sum": credits_text(price.cost_uc), "share": credits_text(price.shared_uc),
         "charged": credits_text(price.charged_uc),
+    }  # fmt: skip
+
+
+def _card(connection: sqlite3.Connection, card: str, version: int) -> dict[str, Any]:
+    """A version that is kept: since when it is there, and from which date, at which hours and by which factor."""
+    found = cards.version_of(connection, card, version)
+    assert found is not None, "it was read a moment ago"
+    tariff = found.tariff
+    return {
+        "card": card, "version": version, "effective_at": iso(found.made_ms), "from": tariff.effective or None,
+        "hours": list(tariff.hours), "factor": tariff.factor or None,
     }  # fmt: skip
 
 

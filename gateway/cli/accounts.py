@@ -12,7 +12,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.charging.directory import STATUSES
-from gateway.charging.offers import CARDS
 from gateway.cli import tables
 from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer
 from gateway.config.load import ConfigError, load
@@ -22,6 +21,7 @@ from gateway.tenants import key_hash
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 Build = Callable[[argparse.Namespace], Asked]
 Show = Callable[[Any], None]
+CARD_HELP = "raw: one credit per token of any kind, or one of rate_cards in routes.yaml; default: standard"
 TIME_HELP = "a date or time, in the timezone of routes.yaml unless it says another, or Unix seconds"
 
 
@@ -86,14 +86,14 @@ def _add_grant(grant: Subparsers) -> None:
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
     parser.add_argument("--priority", type=int, help="0 to 1000, the lowest is spent first; default 30")
     parser.add_argument("--source-ref", metavar="REF", help="the same REF again returns the first grant")
-    parser.add_argument("--card", choices=CARDS, help="raw: one credit per token of any kind; default: standard")
-    for kind in ("model", "tag", "region"):
+    parser.add_argument("--card", metavar="CARD", help=CARD_HELP)
+    for kind, dest in (("model", "models"), ("tag", "tags"), ("region", "regions"), ("hours", "hours")):
         parser.add_argument(
             f"--{kind}",
-            dest=f"{kind}s",
+            dest=dest,
             action="append",
             metavar=kind.upper(),
-            help="what it pays for; may be repeated",
+            help="what it pays for; may be repeated" if kind != "hours" else "of the day, such as 22:00-08:00",
         )
     finish(parser, _grant_add, tables.one)
 
@@ -142,7 +142,7 @@ def _key_add(args: argparse.Namespace) -> Asked:
 
 
 def _grant_add(args: argparse.Namespace) -> Asked:
-    scope = given(models=args.models, tags=args.tags, regions=args.regions)
+    scope = given(models=args.models, tags=args.tags, regions=args.regions, hours=args.hours)
     body = given(
         expires_at=args.expires_at, source_ref=args.source_ref, priority=args.priority, card=args.card,
         scope=scope or None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gateway.cli import tables
-from gateway.cli.accounts import TIME_HELP, Subparsers, finish, given, noun
+from gateway.cli.accounts import CARD_HELP, TIME_HELP, Subparsers, finish, given, noun
 from gateway.cli.reach import Asked
 
 
@@ -33,6 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("tenant", metavar="TENANT")
     parser.add_argument("credits", metavar="CREDITS", help="such as 2.5, 100k or 1M")
     parser.add_argument("--expires-at", metavar="TIME", help=TIME_HELP)
+    parser.add_argument("--card", metavar="CARD", help=CARD_HELP)
     finish(parser, _compensate, tables.one)
 
 
@@ -47,4 +48,6 @@ def _refund(args: argparse.Namespace) -> Asked:
 
 def _compensate(args: argparse.Namespace) -> Asked:
     body = {"order_id": args.id, "credits": args.credits}
-    return Asked("POST", ("tenants", args.tenant, "compensations"), body | given(expires_at=args.expires_at))
+    return Asked(
+        "POST", ("tenants", args.tenant, "compensations"), body | given(expires_at=args.expires_at, card=args.card)
+    )

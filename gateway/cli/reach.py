@@ -159,7 +159,13 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
     clock = LoopClock(asyncio.get_running_loop())
     ledger = await open_config_ledger(config, clock)
     try:
-        admin = Admin(ledger=ledger, plans=lambda: config.plans, packages=lambda: config.packages, clock=clock)
+        admin = Admin(
+            ledger=ledger,
+            plans=lambda: config.plans,
+            packages=lambda: config.packages,
+            cards=lambda: config.rate_cards,
+            clock=clock,
+        )
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
         return value

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from gateway.charging.offers import STANDARD
 from gateway.cli.layout import NONE
 from gateway.cli.layout import say as _say
 from gateway.cli.layout import table as _table
@@ -24,6 +25,7 @@ def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
     _caches(facts)
     _aliases(facts)
     _plans(facts)
+    _cards(facts)
     _packages(facts)
     _tenants(facts)
     _limits(facts)
@@ -120,7 +122,7 @@ def _aliases(facts: dict[str, Any]) -> None:
 def _plans(facts: dict[str, Any]) -> None:
     rows = []
     for plan in facts["plans"]:
-        first, *others = [f"{_credits(g['credits'])} {_every(g['every'])}" for g in plan["grants"]] or [NONE]
+        first, *others = [_granted(grant) for grant in plan["grants"]] or [NONE]
         limits = (_number(plan["limits"][kind]) for kind in ("rpm", "tpm", "concurrency"))
         allowed = "everything" if plan["allow"] is None else ", ".join(plan["allow"]) or "nothing"
         rows.append((plan["name"], first, *limits, _number(plan["max_output"]), plan["exhausted"], allowed))
@@ -138,8 +140,32 @@ def _credits(text: str) -> str:
     return _number(int(text)) if text.isdigit() else text
 
 
+def _granted(grant: dict[str, Any]) -> str:
+    card = f" on card {grant['card']}" if grant["card"] != STANDARD else ""
+    return f"{_credits(grant['credits'])} {_every(grant['every'])}{card}"
+
+
 def _every(period: str | None) -> str:
     return f"each {period}" if period else "once"
+
+
+def _cards(facts: dict[str, Any]) -> None:
+    rows = []
+    for card in facts["rate_cards"]:
+        lines = (
+            [f"{card['factor']} x {card['base']}" if card["factor"] != "1" else card["base"]] if card["base"] else []
+        )
+        lines += [f"{model}: {_rates(rates)}" for model, rates in card["rates"].items()]
+        lines += [f"{span} x {factor}" for span, factor in (card["hours"] or {}).items()]
+        names = [card["name"], card["effective"] or "the beginning"]
+        for line in lines or [NONE]:
+            rows.append((*names, line))
+            names = ["", ""]
+    _table("Rate cards: credits per token", ("card", "from", "rates and hours"), rows)
+
+
+def _rates(rates: dict[str, str]) -> str:
+    return ", ".join(f"{bucket} {rate}" for bucket, rate in rates.items())
 
 
 def _packages(facts: dict[str, Any]) -> None:
@@ -169,6 +195,10 @@ def _further_terms(package: dict[str, Any]) -> Iterable[str]:
         yield f"rolls over {_credits(package['rollover'])}"
     if package["once"]:
         yield "once for each tenant"
+    if package["card"] != STANDARD:
+        yield f"card {package['card']}"
+    for kind, words in (package["scope"] or {}).items():
+        yield f"{kind} {', '.join(words)}"
     for window, limits in package["caps"].items():
         yield f"{window}: " + ", ".join(f"{_credits(limit)} {unit}" for unit, limit in limits.items())
 

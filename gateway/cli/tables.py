@@ -41,7 +41,7 @@ def many(value: Mapping[str, Any], *of: str) -> None:
 
 
 def packages(value: Mapping[str, Any]) -> None:
-    many(value, "id", "credits", "every", "periods", "valid_s", "rollover", "price", "once")
+    many(value, "id", "credits", "every", "periods", "valid_s", "rollover", "price", "once", "card")
 
 
 def orders(value: Mapping[str, Any]) -> None:

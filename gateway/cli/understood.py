@@ -11,8 +11,10 @@ from typing import Any
 
 from gateway.admin.shown import shown_package
 from gateway.call import BUCKETS
+from gateway.charging.offers import STANDARD
+from gateway.charging.rate_cards import named
 from gateway.charging.rating import credits_text, percent_text
-from gateway.config.model import Backend, Cache, Config, Fallback, Limits, Model, Plan, Require, Route
+from gateway.config.model import Backend, Cache, CardTerms, Config, Fallback, Limits, Model, Plan, Require, Route
 from gateway.routing.live import Live
 from gateway.routing.router import Router
 
@@ -33,6 +35,7 @@ def understood(config: Config) -> Facts:
         "aliases": dict(config.aliases),
         "plans": [_plan(plan) for plan in config.plans.values()],
         "packages": [shown_package(package) for package in config.packages.values()],
+        "rate_cards": [_card(config, name, terms) for name, of in config.rate_cards.items() for terms in of],
         "tenants": [{"name": t.name, "plan": t.plan, "keys": len(t.key_hashes)} for t in config.tenants.values()],
         "queue": {"length": config.queue.length, "wait_s": config.queue.wait_s},
         "limits": [*_limits_of_plans(config), *_limits_of_backends(config, routes)],
@@ -134,13 +137,29 @@ def _cache(config: Config, cache: Cache) -> Facts:
 def _plan(plan: Plan) -> Facts:
     return {
         "name": plan.name,
-        "grants": [{"credits": credits_text(grant.credits_uc), "every": grant.every} for grant in plan.grants],
+        "grants": [
+            {"credits": credits_text(grant.credits_uc), "every": grant.every, "card": grant.card}
+            for grant in plan.grants
+        ],
         "limits": _limits(plan.limits),
         "priority": plan.priority,
         "weight": plan.weight,
         "max_output": plan.max_output,
         "exhausted": plan.exhausted,
         "allow": None if plan.allow is None else sorted(plan.allow),
+    }
+
+
+def _card(config: Config, name: str, terms: CardTerms) -> Facts:
+    """One version; `models` are those that it names itself."""
+    return {
+        "name": name,
+        "effective": terms.effective or None,
+        "base": "the rates of the models" if name == STANDARD else terms.base,
+        "factor": credits_text(terms.factor),
+        "rates": {wanted: _by_bucket(rates) for wanted, rates in terms.rates.items()},
+        "models": [model for model in config.models if named(terms.rates, model) is not None],
+        "hours": None if terms.hours is None else {one.span: credits_text(one.factor) for one in terms.hours},
     }
 
 

@@ -63,17 +63,32 @@ def _show_price(price: Value | None, record: Value) -> None:
         card = f"{record['rate_card']}, version {record['card_version']}"
         say(f"\nThe rates of card {card}, were not kept, or do not fit.")
         return
-    title = f"Price by card {price['card']}, version {price['version']} since {price['effective_at']}"
+    title = f"Price by {'; '.join(map(_card, price['cards']))}"
+    several = len({line["card"] for line in price["lines"]}) > 1
     rows = [
-        (line["bucket"], f"{line['quantity']:,}", f"x {line['rate']}", f"= {line['credits']}")
+        (
+            f"{line['bucket']} by {line['card']}" if several else line["bucket"],
+            f"{line['quantity']:,}",
+            f"x {line['rate']}",
+            f"= {line['credits']}",
+        )
         for line in price["lines"]
-    ]  # fmt: skip
+    ]
     sums = [("sum", price["sum"])]
     if price["share"] != price["sum"]:
         sums.append(("the cache's share, rounded down", price["share"]))
     if price["charged"] != price["share"]:
         sums.append(("at most what was held", price["charged"]))
     table(title, ("bucket", "used", "rate", "credits"), [*rows, *((what, "", "", f"= {n}") for what, n in sums)])
+
+
+def _card(card: Value) -> str:
+    """What a version was of its card, where that is not all of it."""
+    terms = [f"from {card['from']} on"] if card["from"] else []
+    terms += [f"{', '.join(card['hours'])} x {card['factor']}"] if card["hours"] else []
+    return f"card {card['card']}, version {card['version']} since {card['effective_at']}" + "".join(
+        f", {term}" for term in terms
+    )
 
 
 def _grants(value: Value) -> list[tuple[str, str, str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -34,6 +35,7 @@ _OWN_HEADERS: Final = frozenset(
         "accept-encoding",
     }
 )  # fmt: skip
+MAX_FACTOR: Final = 1000 * 1_000_000
 _UNITS: Final = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
@@ -211,6 +213,21 @@ def _clock(value: Any) -> str:
     return str(value)
 
 
+def _date(value: Any) -> str:
+    try:
+        return date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        raise ValueError("is a date such as 2027-01-31") from None
+
+
+def _factor(value: Any) -> int:
+    """In millionths."""
+    factor = _micro(value) if re.fullmatch(_DECIMAL, str(value)) else MAX_FACTOR + 1
+    if factor > MAX_FACTOR:
+        raise ValueError("is a factor from 0 to 1000 with at most six decimals, such as 0.8")
+    return factor
+
+
 def one_of(*names: str) -> Kind:
     def read(value: Any) -> str:
         if value not in names:
@@ -243,5 +260,9 @@ FLAG: Final = Kind(_flag, {"type": "boolean"})
 TIMEZONE: Final = Kind(_timezone, {"type": "string", "minLength": 1})
 LEDGER: Final = Kind(_ledger, _pattern(r"sqlite:.+"))
 TOP: Final = Kind(_top, _pattern(r"top_\d{1,4}"))
+DATE: Final = Kind(_date, _pattern(r"\d{4}-\d{2}-\d{2}"))
+FACTOR: Final = Kind(
+    _factor, {"type": ["number", "string"], "minimum": 0, "maximum": 1000, "pattern": f"^(?:{_DECIMAL})$"}
+)
 CLOCK: Final = Kind(_clock, _pattern(_CLOCK))
 ANYTHING: Final = Kind(lambda value: value, {})

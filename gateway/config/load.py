@@ -12,6 +12,8 @@ from gateway.config.model import (
     Backend,
     Breaker,
     Cache,
+    CardHours,
+    CardTerms,
     Check,
     Config,
     Fallback,
@@ -97,6 +99,7 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
         },
         caches={name: _cache(name, value) for name, value in values.get("cache", {}).items()},
         packages={name: _package(name, value) for name, value in values.get("packages", {}).items()},
+        rate_cards={name: _rate_card(value) for name, value in values.get("rate_cards", {}).items()},
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
         warnings=warnings,
         sources=sources,
@@ -194,7 +197,7 @@ def _cache(name: str, value: Values) -> Cache:
 def _plan(name: str, value: Values) -> Plan:
     return Plan(
         name=name,
-        grants=tuple(PlanGrant(grant["credits"], grant.get("every")) for grant in value.get("grants", ())),
+        grants=tuple(_made(PlanGrant, grant, credits="credits_uc") for grant in value.get("grants", ())),
         caps=value.get("caps", {}),
         limits=Limits(value.get("rpm"), value.get("tpm"), value.get("concurrency")),
         exhausted=value.get("exhausted", "block"),
@@ -205,16 +208,39 @@ def _plan(name: str, value: Values) -> Plan:
     )
 
 
+def _rate_card(value: Any) -> tuple[CardTerms, ...]:
+    """One version alone, or a list of them."""
+    versions = (value,) if isinstance(value, Mapping) else value
+    return tuple(sorted(map(_card_terms, versions), key=lambda terms: terms.effective))
+
+
+def _card_terms(value: Values) -> CardTerms:
+    given = dict(value)
+    given["rates"] = {model: _covered(rates, 0) for model, rates in value.get("rates", {}).items()}
+    if "hours" in value:
+        given["hours"] = tuple(CardHours(_span(one), one["factor"]) for one in value["hours"])
+    return CardTerms(**given)
+
+
+def _span(value: Values) -> str:
+    return f"{value['from']}-{value['to']}"
+
+
+def _scope(value: Values) -> dict[str, tuple[str, ...]]:
+    found = {kind: tuple(words) for kind, words in value.items() if kind not in ("hours", "agents")}
+    return {**found, **({"hours": tuple(map(_span, value["hours"]))} if "hours" in value else {})}
+
+
 def _package(name: str, value: Values) -> Package:
     """A wallet, which never ends, is spent last; what ends with its month before what lives longer, and first of all
     what pays for some things only."""
     priority = MONTHLY_PRIORITY if "every" in value else PACK_PRIORITY if "valid" in value else WALLET_PRIORITY
-    if value.get("scope"):
+    if scope := _scope(value.get("scope", {})):
         priority = SCOPED_PRIORITY
-    known = ("credits", "every", "periods", "valid", "price", "rollover", "priority", "once", "caps", "card", "scope")
+    known = ("credits", "every", "periods", "valid", "price", "rollover", "priority", "once", "caps", "card")
     applied = {key: value[key] for key in known if key in value}
     renamed = {"credits": "credits_uc", "valid": "valid_s", "rollover": "rollover_uc"}
-    return _made(Package, {"name": name, "priority": priority, **applied}, **renamed)
+    return _made(Package, {"name": name, "priority": priority, "scope": scope, **applied}, **renamed)
 
 
 def _later(structure: Structure) -> Iterable[str]:

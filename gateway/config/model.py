@@ -187,9 +187,33 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class CardHours:
+    """`factor` in millionths, at these hours of the day, such as 22:00-08:00."""
+
+    span: str
+    factor: int
+
+
+@dataclass(frozen=True)
+class CardTerms:
+    """What a rate card is from a date on; "" is from the beginning.
+
+    `factor` (in millionths) multiplies the rates of `base`, or of the models where the card is `standard`. `rates` are
+    by name of a model or pattern, and come in their place. `hours` None: those of the base.
+    """
+
+    effective: str = ""
+    base: str | None = None
+    factor: int = 1_000_000
+    rates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    hours: tuple[CardHours, ...] | None = None
+
+
+@dataclass(frozen=True)
 class PlanGrant:
     credits_uc: int
     every: str | None = None  # month | week | day | None: once
+    card: str = "standard"
 
 
 Caps = Mapping[str, Mapping[str, int]]  # by window (total, month, week, day, 5h) and unit (credits in uc, calls)
@@ -226,8 +250,8 @@ class Package:
     priority: int = 30
     once: bool = False  # for each tenant, also after it has ended
     caps: Caps = field(default_factory=dict)
-    card: str = "standard"  # | raw: a credit per token
-    scope: Mapping[str, Sequence[str]] = field(default_factory=dict)  # models, tags, regions; empty: everything
+    card: str = "standard"  # | raw: a credit per token | one of rate_cards
+    scope: Mapping[str, Sequence[str]] = field(default_factory=dict)  # models, tags, regions, hours; empty: everything
 
 
 @dataclass(frozen=True)
@@ -257,6 +281,9 @@ class Config:
     queue: Queue = Queue()
     caches: Mapping[str, Cache] = field(default_factory=dict)
     packages: Mapping[str, Package] = field(default_factory=dict)
+    rate_cards: Mapping[str, tuple[CardTerms, ...]] = field(
+        default_factory=dict
+    )  # by name; in the order of their dates
     tenant_label_top: int = 50
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from gateway.config import card_names
+from gateway.config.known import doubtful, must_exist
 from gateway.config.model import Cache
 from gateway.config.structure import near
-from gateway.config.yaml_source import ANY, Source
+from gateway.config.yaml_source import Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
@@ -20,7 +22,7 @@ def check(source: Source, values: Values) -> None:
 
     `values` lack what has a problem of its own, and nothing is said that may follow from that one alone.
     """
-    if _picks_too_much(source, values):
+    if _picks_too_much(source, values) or card_names.too_much(source, values):
         return
     for name, model in values.get("models", {}).items():
         _model(source, values, name, model)
@@ -29,16 +31,15 @@ def check(source: Source, values: Values) -> None:
     for name, cache in values.get("cache", {}).items():
         if cache.get("max_entry", 0) > cache.get("max_bytes", Cache.max_bytes):
             source.problem(("cache", name, "max_entry"), "is larger than max_bytes")
+    card_names.check(source, values)
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
-    for name, package in values.get("packages", {}).items():
-        _package(source, ("packages", name), package)
-        _scope(source, values, ("packages", name, "scope"), package.get("scope", {}))
+    _packages(source, values)
     for name, tenant in values.get("tenants", {}).items():
-        _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
+        must_exist(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
     for alias, target in values.get("aliases", {}).items():
-        _known(source, ("aliases", alias), target, _reachable(values), "models", "routes")
+        must_exist(source, ("aliases", alias), target, _reachable(values), "models", "routes")
         if alias in _reachable(values):
             source.problem(("aliases", alias), "is the name of a model or route already")
 
@@ -72,7 +73,7 @@ def _picks_too_much(source: Source, values: Values) -> bool:
 def _model(source: Source, values: Values, name: str, model: Values) -> None:
     path = ("models", name)
     for index, backend in enumerate(_backends(model)):
-        _known(source, (*path, "via", str(index)), backend, values.get("backends", {}), "backends")
+        must_exist(source, (*path, "via", str(index)), backend, values.get("backends", {}), "backends")
     embeds = set(model.get("endpoints", ("chat",))) == {"embeddings"} or source.doubts((*path, "endpoints"))
     for bucket in ("input",) if embeds else ("input", "output"):
         if bucket not in model.get("price", ()) and not source.doubts((*path, "price", bucket)):
@@ -92,20 +93,20 @@ def _route(source: Source, values: Values, name: str, route: Values) -> None:
         source.problem(path, "is the name of a model already")
     pick = route.get("pick", ())
     if isinstance(pick, Mapping):
-        unsure = source.doubts((*path, "pick", "tags")) or _unsure(source, "models", "tags")
+        unsure = source.doubts((*path, "pick", "tags")) or doubtful(source, "models", "tags")
         if not unsure and not selected(models, pick):
             tags = {tag for model in models.values() for tag in model.get("tags", ())}
             source.problem((*path, "pick"), "matches no model", near(pick["tags"][0], tags, source))
     else:
         for index, model in enumerate(pick):
-            _known(source, (*path, "pick", str(index)), model, models, "models")
+            must_exist(source, (*path, "pick", str(index)), model, models, "models")
     for kind, names in route.get("fallback", {}).items():
         for index, target in enumerate(names):
             at = (*path, "fallback", kind, str(index))
-            _known(source, at, target, {**models, **routes}, "models", "routes")
+            must_exist(source, at, target, {**models, **routes}, "models", "routes")
             if target == name:
                 source.problem(at, "falls back on itself")
-    _known(source, (*path, "cache"), route.get("cache"), values.get("cache", {}), "cache")
+    must_exist(source, (*path, "cache"), route.get("cache"), values.get("cache", {}), "cache")
     weigh = route.get("weigh")
     if weigh and not any(weigh.values()):
         source.problem((*path, "weigh"), "has no weight above 0")
@@ -120,7 +121,7 @@ def _require(source: Source, values: Values, path: Path, route: Values) -> None:
         known = {word for backend in backends.values() for word in _words(backend, key)}
         for word in wanted:
             clear = clear and word in known
-            if word is not None and word not in known and not _unsure(source, "backends", key):
+            if word is not None and word not in known and not doubtful(source, "backends", key):
                 source.problem((*path, "require", key), f"no backend has the {key} {word}", near(word, known, source))
     meant = _meant(source, values, path, route) if clear else []
     if meant and not any(
@@ -133,7 +134,7 @@ def _meant(source: Source, values: Values, path: Path, route: Values) -> list[Va
     """The backends of the models that are picked; none when a problem leaves open which they are, or what they have."""
     backends, models, pick = values.get("backends", {}), values.get("models", {}), route.get("pick", ())
     picked = selected(models, pick)
-    if source.doubts((*path, "pick")) or (isinstance(pick, Mapping) and _unsure(source, "models", "tags")):
+    if source.doubts((*path, "pick")) or (isinstance(pick, Mapping) and doubtful(source, "models", "tags")):
         return []
     via = {str(backend) for name in picked for backend in _backends(models.get(name, {}))}
     places = [("models", name, "via") for name in picked]
@@ -150,16 +151,27 @@ def _words(backend: Values, key: str) -> Iterable[str]:
 
 def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
     """What `allow` lists is a name, or a tag of a model."""
-    if _unsure(source, "models", "tags"):
+    for index, grant in enumerate(plan.get("grants", ())):
+        card_names.known_card(source, values, ("plans", name, "grants", str(index), "card"), grant.get("card"))
+    if doubtful(source, "models", "tags"):
         return
     tags = {tag for model in values.get("models", {}).values() for tag in model.get("tags", ())}
     known = {**_reachable(values), **values.get("aliases", {}), **dict.fromkeys(tags)}
     for index, allowed in enumerate(plan.get("allow", ())):
-        _known(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
+        must_exist(source, ("plans", name, "allow", str(index)), allowed, known, "models", "routes", "aliases")
 
 
-def _package(source: Source, path: Path, package: Values) -> None:
+def _packages(source: Source, values: Values) -> None:
+    for name, package in values.get("packages", {}).items():
+        _package(source, values, ("packages", name), package)
+    if not source.problems:
+        card_names.pay_something(source, values)
+
+
+def _package(source: Source, values: Values, path: Path, package: Values) -> None:
     """What recurs ends with its periods, what is granted once after its time."""
+    _scope(source, values, (*path, "scope"), package.get("scope", {}))
+    card_names.known_card(source, values, (*path, "card"), package.get("card"))
     if source.doubts((*path, "every")):
         return
     if "every" in package and "valid" in package:
@@ -173,17 +185,20 @@ def _package(source: Source, path: Path, package: Values) -> None:
 
 def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
     """What nothing has would never be paid for."""
+    card_names.check_hours(source, (*path, "hours"), scope.get("hours", ()), apart=False)
     models, backends = values.get("models", {}), values.get("backends", {})
     known = {
         "models": models,
         "tags": {tag: None for model in models.values() for tag in model.get("tags", ())},
         "regions": {backend["region"]: None for backend in backends.values() if "region" in backend},
     }
-    if _unsure(source, "models", "tags") or _unsure(source, "backends", "region"):
+    if doubtful(source, "models", "tags") or doubtful(source, "backends", "region"):
         return
-    for kind, words in scope.items():
-        for index, word in enumerate(words):
-            _known(source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models")
+    for kind in (kind for kind in known if kind in scope):
+        for index, word in enumerate(scope[kind]):
+            must_exist(
+                source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models"
+            )
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:
@@ -196,19 +211,3 @@ def _keys_are_of_one_tenant(source: Source, values: Values) -> None:
 
 def _reachable(values: Values) -> Values:
     return {**values.get("models", {}), **values.get("routes", {})}
-
-
-def _known(source: Source, path: Path, name: str | None, known: Mapping[str, Any], *sections: str) -> None:
-    """`sections` are those in which the name may stand, seen or not."""
-    if name is not None and name not in known and not any(_lost(source, section, name) for section in sections):
-        source.problem(path, f"there is no {name}", near(name, known, source))
-
-
-def _lost(source: Source, section: str, name: str) -> bool:
-    """Whether a problem may have hidden the name: its own, or one of all the section or of an include."""
-    return not source.lost.isdisjoint(((), (section,), (section, name)))
-
-
-def _unsure(source: Source, section: str, key: str) -> bool:
-    """Whether a problem may have hidden what some name of the section has for the key."""
-    return _lost(source, section, ANY) or source.doubts((section, ANY, key))

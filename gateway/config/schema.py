@@ -147,10 +147,23 @@ _CACHE: Final = Keys(
 )
 CAP: Final = Keys({"credits": kinds.CREDITS, "calls": number()})
 CAPS: Final = Keys(dict.fromkeys(("total", "month", "week", "day", "5h"), CAP))
+_SPAN: Final[Mapping[str, Node]] = {"from": kinds.CLOCK, "to": kinds.CLOCK}
+_CARD: Final = Keys(
+    {
+        "effective": kinds.DATE,
+        "base": kinds.TEXT,
+        "factor": kinds.FACTOR,
+        "rates": Names(_BUCKET_VALUES, "model"),
+        "hours": Many(Keys({**_SPAN, "factor": kinds.FACTOR}, required=(*_SPAN, "factor"))),
+    }
+)
 _PLAN: Final = Keys(
     {
         "grants": Many(
-            Keys({"credits": kinds.CREDITS, "every": one_of("month", "week", "day")}, required=("credits",))
+            Keys(
+                {"credits": kinds.CREDITS, "every": one_of("month", "week", "day"), "card": kinds.TEXT},
+                required=("credits",),
+            )
         ),
         "caps": CAPS,
         **_LIMITS,
@@ -160,6 +173,14 @@ _PLAN: Final = Keys(
         "priority": number(0),
         "weight": _WEIGHT,
     },
+)
+_SCOPE: Final = Keys(
+    {
+        **dict.fromkeys(("models", "tags", "regions"), Many(kinds.TEXT, least=1)),
+        "hours": Many(Keys(_SPAN, required=tuple(_SPAN)), least=1),
+        "agents": Many(kinds.TEXT, least=1),
+    },
+    later=("agents",),
 )
 _PACKAGE: Final = Keys(
     {
@@ -172,8 +193,8 @@ _PACKAGE: Final = Keys(
         "priority": number(0, 1000),
         "once": kinds.FLAG,
         "caps": CAPS,
-        "scope": Keys(dict.fromkeys(("models", "tags", "regions"), Many(kinds.TEXT, least=1))),
-        "card": one_of("standard", "raw"),
+        "scope": _SCOPE,
+        "card": kinds.TEXT,
         "exhausted": one_of("block", "payg", "downgrade", "throttle"),
         "alerts": Many(kinds.SHARE),
     },
@@ -196,6 +217,7 @@ SCHEMA: Final = Keys(
         "routes": Names(_ROUTE, "route"),
         "cache": Names(_CACHE, "cache"),
         "plans": Names(_PLAN, "plan"),
+        "rate_cards": Names(Either(_CARD, Many(_CARD, least=1)), "rate card"),
         "packages": Names(_PACKAGE, "package"),
         "tenants": Names(Keys({"plan": kinds.TEXT, "keys": Many(kinds.KEY_HASH)}, required=("plan",)), "tenant"),
         "observability": Keys({"tenant_label": kinds.TOP}),

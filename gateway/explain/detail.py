@@ -62,7 +62,9 @@ def _breaker(target: Target, found: Findings, preview: Preview) -> str:
 
 
 def _package(target: Target, found: Findings, preview: Preview) -> str:
-    return f"no grant of {found.caller.tenant} pays for it"
+    says = f"no grant of {found.caller.tenant} pays for it"
+    hours = found.funds.hours(target) if found.funds is not None else []
+    return f"{says} at this hour; one does at {', '.join(hours)}" if hours else says
 
 
 def _all(words: Iterable[str]) -> str:

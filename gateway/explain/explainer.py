@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from gateway.cache.caches import Caches
 from gateway.cached import sites_of, verdict
 from gateway.call import Call, Request
+from gateway.charging.in_force import Cards
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote
 from gateway.clock import Clock
@@ -27,7 +28,6 @@ from gateway.routing.turns import Turns
 from gateway.tenants import Caller
 from gateway.tokens import Tokenizer
 
-NO_CARD: Final = 0  # nothing is held, so no charge will name its version
 ANYBODY: Final = Caller("", Plan(""), ())  # no tenant was named: everything is allowed, nothing is limited
 
 
@@ -47,6 +47,7 @@ class Explainer:
         self,
         *,
         config: Config,
+        cards: Cards,
         generation: int | None,
         router: Router,
         gates: Gates,
@@ -59,6 +60,7 @@ class Explainer:
         self._sites = sites_of(config)
         self._caches = caches
         self._config = config
+        self._cards = cards
         self._generation = generation
         self._router = router
         self._gates = gates
@@ -108,8 +110,9 @@ class Explainer:
 
     async def _funds(self, caller: Caller, call: Call, decision: Decision) -> tuple[Funds, GatewayError | None]:
         """As `Pipeline._reserve`: counts exactly, then lowers max_tokens, before it refuses."""
-        ends_ms = self._clock.wall_ms() + int(self._config.timeout.total_s * 1000)
-        quote = quoted(caller, call, decision, call.input_bound, card_version=NO_CARD, deadline_ms=ends_ms)
+        now_ms = self._clock.wall_ms()
+        rates, ends_ms = self._cards.at(now_ms), now_ms + int(self._config.timeout.total_s * 1000)
+        quote = quoted(caller, call, decision, call.input_bound, rates=rates, deadline_ms=ends_ms)
         unpaid = Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens))
         if caller is ANYBODY:
             return unpaid, None
@@ -117,7 +120,7 @@ class Explainer:
             terms = self._purse.preview(quote, clamp=False)
         except QuotaExhausted:
             bound = await self._tokenizer.bound(call)
-            quote = quoted(caller, call, decision, bound, card_version=NO_CARD, deadline_ms=ends_ms)
+            quote = quoted(caller, call, decision, bound, rates=rates, deadline_ms=ends_ms)
             try:
                 terms = self._purse.preview(quote, clamp=True)
             except QuotaExhausted as error:
@@ -125,7 +128,8 @@ class Explainer:
         except GatewayError as error:  # the store is away
             return unpaid, error
         decision.keep(terms.covered)
-        return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
+        paid = terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered, terms.closed
+        return Funds(quote, *paid), None
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
         """Whom dispatch would ask in turn, if each failed, and whom a limit keeps it from asking."""

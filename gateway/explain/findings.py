@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.call import Call
+from gateway.charging.grants import Grant, hours_of
 from gateway.charging.rating import Quote
+from gateway.charging.splitting import pays
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.limits import Gate
 from gateway.routing.policies import Target
@@ -24,9 +27,17 @@ class Funds:
     reserved_uc: int
     available_uc: int | None = None
     covered: frozenset[tuple[str, str]] | None = None  # (model, backend) of those that it pays for; None: all
+    closed: Sequence[Grant] = ()  # which pay at other hours of the day
 
     def covers(self, target: Target) -> bool:
         return self.covered is None or (target.model.name, target.backend.name) in self.covered
+
+    def hours(self, target: Target) -> list[str]:
+        """At which it would be paid for."""
+        offers = (
+            one for one in self.quote.offers if (one.model, one.backend) == (target.model.name, target.backend.name)
+        )
+        return [hours for offer in offers for hours in hours_of(g for g in self.closed if pays(g, offer))]
 
 
 @dataclass(slots=True)

@@ -7,7 +7,9 @@ from zoneinfo import ZoneInfo
 
 from gateway.charging import directory
 from gateway.charging.image import Image
+from gateway.charging.in_force import unkept
 from gateway.charging.preview import Terms, terms
+from gateway.charging.rate_cards import tariffs
 from gateway.charging.rating import Quote
 from gateway.clock import Clock
 from gateway.config.model import Config, Plan
@@ -37,6 +39,7 @@ class Offline:
     def explainer(self, rng: random.Random) -> Explainer:
         return Explainer(
             config=self._config,
+            cards=unkept(tariffs(self._config), self._image.zone, self._image.cards),
             generation=None,
             router=Router(self._config, rng, self._live),
             gates=Gates(self._clock),

@@ -15,7 +15,8 @@ from math import log
 from typing import Final, Protocol
 
 from gateway.call import Call
-from gateway.charging.offers import Offer, offered
+from gateway.charging.in_force import InForce
+from gateway.charging.offers import Offer
 from gateway.config.model import Backend, Model, Route
 from gateway.routing.estimate import estimated_input, expected_cost, expected_output
 from gateway.routing.live import Live, Measures
@@ -42,11 +43,10 @@ class Target:
     def key(self) -> tuple[str, str]:
         return self.backend.name, self.model.name
 
-    @cached_property
-    def offer(self) -> Offer:
+    def offer(self, rates: InForce) -> Offer:
         """What the ledger sees of it."""
         backend, model = self.backend, self.model
-        return offered(model.name, backend.name, backend.region or "", frozenset(model.tags), model.rates)
+        return rates.offer(model.name, backend.name, backend.region or "", frozenset(model.tags))
 
     @cached_property
     def concurrency(self) -> int:

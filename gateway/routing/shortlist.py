@@ -6,24 +6,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.call import Call
-from gateway.charging.offers import Offer
-from gateway.config.model import Fallback, Model, Require, Route
+from gateway.charging.in_force import InForce
+from gateway.charging.offers import STANDARD, Dearest, Offer
+from gateway.config.model import Fallback, Require, Route
 from gateway.routing.policies import Target
 
 Removed = tuple[Target, str]  # and the constraint that it breaks
 
 
-@dataclass(frozen=True, slots=True)
 class Ceiling:
-    """The most that any of some targets takes: what is held for a call must cover whichever serves it."""
+    """The most that any of some targets takes: what is held for a call must cover whichever serves it.
 
-    context: int
-    max_output: int
-    image_tokens: int
-    input_rate: int
-    output_rate: int
-    call_rate: int
-    offers: tuple[Offer, ...] = ()
+    State: what it is in credits, at the rates of the moment for which that was asked last.
+    """
+
+    __slots__ = ("_known", "_targets", "context", "image_tokens", "max_output")
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        models = [target.model for target in targets]
+        self.context = max([model.context for model in models], default=0)
+        self.max_output = max([model.max_output for model in models], default=0)
+        self.image_tokens = max([model.max_image_tokens for model in models], default=0)
+        self._targets = tuple(targets)
+        self._known: tuple[InForce, Rated] | None = None
+
+    def at(self, rates: InForce) -> Rated:
+        if self._known is None or self._known[0] is not rates:
+            self._known = rates, _rated(self._targets, rates)
+        return self._known[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """`standard` is the most by that card, `offers` are what the ledger sees of the targets."""
+
+    standard: Dearest
+    offers: tuple[Offer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +132,19 @@ def _of(
     lost: Sequence[Removed],
 ) -> Shortlist:
     everything = (*targets, *on_error, *on_context)
-    models = [target.model for target in everything]
-    shortest = min([model.context for model in models], default=0)
+    shortest = min([target.model.context for target in everything], default=0)
     lists = tuple(targets), tuple(on_error), tuple(on_context)
-    return Shortlist(*lists, tuple(removed), tuple(lost), _ceiling_of(models, everything), shortest)
+    return Shortlist(*lists, tuple(removed), tuple(lost), Ceiling(everything), shortest)
 
 
-def _ceiling_of(models: Sequence[Model], targets: Sequence[Target]) -> Ceiling:
-    return Ceiling(
-        context=max([model.context for model in models], default=0),
-        max_output=max([model.max_output for model in models], default=0),
-        image_tokens=max([model.max_image_tokens for model in models], default=0),
-        input_rate=max([_dearest(model, "input") for model in models], default=0),
-        output_rate=max([_dearest(model, "output") for model in models], default=0),
-        call_rate=max([model.rates.get("calls", 0) for model in models], default=0),
-        offers=tuple(target.offer for target in targets),
+def _rated(targets: Sequence[Target], rates: InForce) -> Rated:
+    offers = tuple(target.offer(rates) for target in targets)
+    by_standard = [offer.dearest[STANDARD] for offer in offers if STANDARD in offer.dearest]
+    return Rated(
+        Dearest(
+            max([one.input for one in by_standard], default=0),
+            max([one.output for one in by_standard], default=0),
+            max([one.call for one in by_standard], default=0),
+        ),
+        offers,
     )
-
-
-def _dearest(model: Model, kind: str) -> int:
-    return max(rate for bucket, rate in model.rates.items() if bucket.startswith(kind))

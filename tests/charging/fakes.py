@@ -12,6 +12,7 @@ from gateway.call import BUCKETS, Usage
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import Receipt
+from gateway.charging.tariffs import plain
 from gateway.config.model import Plan, PlanGrant
 
 RATES = dict.fromkeys(BUCKETS, 1)
@@ -65,7 +66,7 @@ def plan(credits_uc: int = 1000, every: str | None = None) -> Plan:
 
 async def opened(path: object, clock: FakeClock, credits_uc: int = 1000, every: str | None = None) -> Ledger:
     plans = {"p": plan(credits_uc, every)}
-    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", plans, {"m": RATES})
+    ledger = await open_ledger(f"{path}/l.db", clock, "Asia/Shanghai", plans, plain("standard", {"m": RATES}))
     ledger.apply_plan("t", plan(credits_uc, every))
     return ledger
 

@@ -13,8 +13,10 @@ from gateway.app import App
 from gateway.call import Usage
 from gateway.charging import manage
 from gateway.charging.audit import audit
-from gateway.charging.cards import Rates
 from gateway.charging.ledger import Ledger, open_ledger
+from gateway.charging.rate_cards import put
+from gateway.charging.tariffs import Rates, plain
+from gateway.charging.why import why
 from gateway.config.load import load
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import InvalidValue, StoreUnavailable
@@ -26,9 +28,14 @@ DEAR = {**CHEAP, "m": {"input": 3, "output": 4}}
 
 
 async def with_rates(folder: Path, rates: Rates | None) -> Ledger:
-    ledger = await open_ledger(f"{folder}/l.db", FakeClock(), "UTC", {"p": plan(10**6)}, rates)
+    cards = None if rates is None else plain("standard", rates)
+    ledger = await open_ledger(f"{folder}/l.db", FakeClock(), "UTC", {"p": plan(10**6)}, cards)
     ledger.apply_plan("t", plan(10**6))
     return ledger
+
+
+async def put_rates(ledger: Ledger, rates: Rates) -> int:
+    return (await put(ledger, plain("standard", rates))).at(0).version
 
 
 async def charge(ledger: Ledger, name: str, rates: Rates, *flags: str, model: str = "m", tokens: int = 10) -> int:
@@ -90,12 +97,12 @@ async def test_the_version_outlives_a_store_that_failed(tmp_path: Path, stage: s
 
 async def test_a_reload_makes_a_version_durable_and_names_it(tmp_path: Path) -> None:
     ledger = await with_rates(tmp_path, CHEAP)
-    assert await ledger.put_rates(dict(CHEAP)) == 1
+    assert await put_rates(ledger, dict(CHEAP)) == 1
     assert versions(tmp_path) == [("standard", 1, 2)]
-    assert await ledger.put_rates(DEAR) == ledger.card_version == 2
+    assert await put_rates(ledger, DEAR) == ledger.card_version == 2
     assert versions(tmp_path) == [("standard", 1, 2), ("standard", 2, 4)]
     assert await charge(ledger, "dear", DEAR) == 70
-    assert await ledger.put_rates(CHEAP) == 3
+    assert await put_rates(ledger, CHEAP) == 3
     await ledger.aclose()
     ledger = await with_rates(tmp_path, CHEAP)
     assert ledger.card_version == 3
@@ -108,14 +115,14 @@ async def test_a_version_that_could_not_be_made_durable_is_not_in_force(tmp_path
     ledger = await with_rates(tmp_path, CHEAP)
     fail_next(ledger, stage)
     with pytest.raises(StoreUnavailable):
-        await ledger.put_rates(DEAR)
+        await put_rates(ledger, DEAR)
     with pytest.raises(StoreUnavailable):
-        await ledger.put_rates(DEAR)
+        await put_rates(ledger, DEAR)
     await recovered(ledger)
     in_force = {version: output for _, version, output in versions(tmp_path)}
     assert in_force[ledger.card_version] == 2, "the old rates are those of the version that is named"
     await charge(ledger, "old", CHEAP)
-    assert await ledger.put_rates(DEAR) == ledger.card_version
+    assert await put_rates(ledger, DEAR) == ledger.card_version
     await charge(ledger, "new", DEAR)
     await ledger.aclose()
     assert audit(f"{tmp_path}/l.db") == []
@@ -123,7 +130,7 @@ async def test_a_version_that_could_not_be_made_durable_is_not_in_force(tmp_path
 
 async def test_rates_of_a_reload_outlive_a_store_that_failed(tmp_path: Path) -> None:
     ledger = await with_rates(tmp_path, CHEAP)
-    await ledger.put_rates(DEAR)
+    await put_rates(ledger, DEAR)
     fail_next(ledger, "commit")
     with pytest.raises(StoreUnavailable):
         await charge(ledger, "lost", DEAR)
@@ -161,6 +168,22 @@ async def test_a_file_of_before_opens_and_no_card_is_claimed_for_its_records(tmp
     await charge(ledger, "new", DEAR)
     await ledger.aclose()
     assert versions(tmp_path) == [("standard", 2, 4)]
+    assert audit(f"{tmp_path}/l.db") == []
+
+
+async def test_a_file_of_before_cards_had_terms_opens_and_goes_on_with_its_version(tmp_path: Path) -> None:
+    ledger = await with_rates(tmp_path, CHEAP)
+    await charge(ledger, "old", CHEAP)
+    await ledger.aclose()
+    rows(tmp_path, "DROP TABLE card_terms")
+    rows(tmp_path, "UPDATE meta SET schema_version = 5")
+    assert audit(f"{tmp_path}/l.db") == []
+    assert why(f"{tmp_path}/l.db", "old")["price"]["cards"][0]["hours"] == []
+    ledger = await with_rates(tmp_path, CHEAP)
+    assert ledger.card_version == 1
+    await charge(ledger, "new", CHEAP)
+    await ledger.aclose()
+    assert rows(tmp_path, "SELECT schema_version FROM meta") == [(6,)]
     assert audit(f"{tmp_path}/l.db") == []
 
 

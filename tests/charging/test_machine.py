@@ -32,6 +32,7 @@ from gateway.charging.ledger import open_ledger
 from gateway.charging.rating import Quote, credits_text
 from gateway.charging.reconcile import reconciled
 from gateway.charging.records import Receipt
+from gateway.charging.tariffs import plain
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_next, recovered
 from tests.charging.model import Books, Entry, Open
@@ -99,7 +100,9 @@ class LedgerMachine(RuleBasedStateMachine):
         await durable
 
     async def open(self) -> None:
-        self.ledger = await open_ledger(self.path, self.clock, "Asia/Shanghai", PLANS, CARDS[self.card])
+        self.ledger = await open_ledger(
+            self.path, self.clock, "Asia/Shanghai", PLANS, plain("standard", CARDS[self.card])
+        )
         self.ledger.apply_plan("top", PLANS["top"])
 
     async def advance(self, ms: int) -> None:

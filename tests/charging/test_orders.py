@@ -90,7 +90,7 @@ async def test_a_pool_is_a_package_on_the_parent(shop: Shop) -> None:
 
 async def test_what_burns_first_is_the_month_then_the_pack_then_compensation_then_the_wallet(shop: Shop) -> None:
     await shop.buy("A-1", "units")
-    await shop.ledger.change(orders.compensate, "C-1", "t", 40, None)[1]
+    await shop.ledger.change(orders.compensate, "C-1", "t", 40, None, "standard")[1]
     await shop.buy("A-2", "pack")
     await shop.buy("A-3", "month")
     assert [source for source, *_ in shop.left()] == [
@@ -165,9 +165,9 @@ async def test_a_refund_is_of_an_order(shop: Shop) -> None:
 
 async def test_a_compensation_is_given_once(shop: Shop) -> None:
     for _ in range(3):
-        await shop.ledger.change(orders.compensate, "C-1", "t", 40, ms("2024-02-01"))[1]
+        await shop.ledger.change(orders.compensate, "C-1", "t", 40, ms("2024-02-01"), "standard")[1]
     with pytest.raises(Conflict):
-        shop.ledger.change(orders.compensate, "C-1", "t", 41, None)
+        shop.ledger.change(orders.compensate, "C-1", "t", 41, None, "standard")
     assert shop.left() == [("compensation", 40, "2024-02-01")]
     assert (await shop.refund("C-1"))[0].credits_uc == 40
 

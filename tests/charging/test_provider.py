@@ -13,6 +13,7 @@ from gateway.charging.offers import RAW
 from gateway.charging.provider import Compared, compared, served, totals
 from gateway.charging.rating import hit_flags
 from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, opened, quote
+from tests.charging.test_rate_cards import Till
 from tests.charging.test_splitting import CREDIT, LARGE, Desk
 
 DAY = "2023-11-15"  # START_MS is 06:13 of it in Shanghai
@@ -139,4 +140,15 @@ async def test_what_was_held_may_have_been_held_at_the_card_raw(tmp_path: Path) 
     assert hold.reserved_uc == 150 * CREDIT
     theirs = {("2023-11-14", "large"): Counter(input=150, output=151)}
     rows = compared(desk.path, "b", {}, theirs, BUCKETS, ZoneInfo("UTC"))
+    assert [(row.bucket, row.unexplained) for row in rows] == [("input", 0), ("output", 1)]
+
+
+async def test_what_was_held_may_have_been_held_at_a_cheaper_card(tmp_path: Path) -> None:
+    till = await Till(tmp_path, "\n  cheap: {base: raw, factor: 0.25}\n", zone="UTC").open()
+    manage.add_grant(till.ledger, "t", 1000 * CREDIT, card="cheap")
+    name, model, _ = await till.begin("qwen-l", tokens=100)
+    till.ledger.close(name, "aborted")
+    await till.end()
+    theirs = {("2027-01-01", model): Counter(input=200, output=201)}
+    rows = compared(till.path, "a", {}, theirs, BUCKETS, ZoneInfo("UTC"))
     assert [(row.bucket, row.unexplained) for row in rows] == [("input", 0), ("output", 1)]

@@ -31,8 +31,8 @@ class Books:
         self.clock = FakeClock(int(START.timestamp() * 1000))
         self._ledger: Ledger | None = None
 
-    async def edit(self, *offers: tuple[int, str | None], plan: str = "p") -> None:
-        config = Plan(plan, tuple(PlanGrant(uc, every) for uc, every in offers))
+    async def edit(self, *offers: tuple[int, str | None], plan: str = "p", card: str = "standard") -> None:
+        config = Plan(plan, tuple(PlanGrant(uc, every, card) for uc, every in offers))
         for _ in range(2):
             if self._by == "reload" and self._ledger is not None:
                 self._ledger.follow({plan: config}, {"t": plan})
@@ -196,6 +196,25 @@ async def test_from_a_plan_that_grants_once(books: Books) -> None:
     assert books.at(1, 22)[2:] == [(1000, "02-01")]
     assert books.at(2, 1)[2:] == [(3100, "03-01")]
     assert books.at(3, 1)[2:] == [(3100, "04-01")]
+    await books.close()
+
+
+async def test_another_card_waits_for_the_end_of_what_runs(books: Books) -> None:
+    """An edit of the plan, and a plan that has more: credits of two cards are not more or less than each other."""
+    await books.edit((3100, "month"), plan="p")
+    await books.edit((31000, "month"), plan="p", card="raw")
+    await books.edit((62000, "month"), plan="q", card="raw")
+    assert (books.at(1, 10), books.live()[0].card) == ([(3100, "02-01")], "standard")
+    assert (books.at(2, 1), books.live()[0].card) == ([(62000, "03-01")], "raw")
+    await books.close()
+
+
+async def test_another_card_beside_what_was_granted_for_good_is_granted_once(books: Books) -> None:
+    for _ in range(3):
+        await books.edit((100, None), plan="trial")
+        await books.edit((250, None), plan="raw", card="raw")
+    assert books.at(1, 3) == [(100, "never"), (250, "never")]
+    assert [grant.card for grant in books.live()] == ["standard", "raw"]
     await books.close()
 
 

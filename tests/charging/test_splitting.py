@@ -20,6 +20,7 @@ from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import RAW, RAW_RATES, STANDARD, Offer, Scope, offered
 from gateway.charging.rating import Quote, cost_uc
+from gateway.charging.tariffs import plain
 from gateway.charging.why import why
 from gateway.config.model import Plan
 from gateway.errors import QuotaExhausted
@@ -44,7 +45,7 @@ class Desk:
         self.calls = 0
 
     async def open(self) -> Ledger:
-        self.ledger = await open_ledger(self.path, self.clock, "UTC", {"p": Plan("p")}, RATES)
+        self.ledger = await open_ledger(self.path, self.clock, "UTC", {"p": Plan("p")}, plain(STANDARD, RATES))
         if "t" not in {account.id for account in self.ledger.tenants()}:
             manage.add_tenant(self.ledger, "t", "p")
         return self.ledger

@@ -221,6 +221,18 @@ async def test_a_target_that_no_pack_pays_for_is_removed_by_the_package(desk: De
     assert {target["model"] for target in value["order"]} == {"large"}
 
 
+async def test_a_target_whose_pack_pays_at_other_hours_says_at_which(desk: Desk) -> None:
+    """It is a quarter past ten in the evening."""
+    day = Scope(models=frozenset({"small"}), hours=frozenset({"08:00-22:00"}))
+    manage.add_grant(desk.gateway.ledger, "poor", 10**12, scope=day)
+    manage.add_grant(desk.gateway.ledger, "poor", 10**12, scope=Scope(models=frozenset({"large"})))
+    value = await desk.ask("cheap", "poor", max_tokens=100)
+    assert removed(value) == {("north", "small"): "package", ("south", "small"): "package"}
+    assert {row["detail"] for row in value["candidates"] if row["removed_by"]} == {
+        "no grant of poor pays for it at this hour; one does at 08:00-22:00"
+    }
+
+
 async def test_a_debt_is_taken_off_first(desk: Desk) -> None:
     ledger = desk.gateway.ledger
     account = ledger.tenant("rich")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 
@@ -13,7 +14,9 @@ from gateway.backends.keys import Keys
 from gateway.cache.caches import Caches
 from gateway.cached import CachedCalls
 from gateway.call import BUCKETS, Call, Request
+from gateway.charging.in_force import unkept
 from gateway.charging.ledger import Ledger
+from gateway.charging.rate_cards import tariffs
 from gateway.config.model import Config, Limits, Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
@@ -71,6 +74,7 @@ class Gateway:
 
     def __init__(self, settings: Config, ledger: Ledger, clock: VirtualClock, rng: random.Random) -> None:
         chance = random.Random(rng.random())
+        cards = unkept(tariffs(settings), ZoneInfo("UTC"), version=1)
         self.config, self.ledger, self.clock = settings, ledger, clock
         self.mood = rng
         self.others: list[tuple[tuple[str, str], bool]] = []
@@ -82,7 +86,7 @@ class Gateway:
         caches.configure(settings.caches.values())
         self.pipeline = Pipeline(
             config=settings,
-            card_version=1,
+            cards=cards,
             tenants=Tenants(settings.plans, {}, ledger),
             gates=self.gates,
             waiting=Waiting(),
@@ -108,7 +112,7 @@ class Gateway:
             next_charge_id=ids("ch"),
             cached=CachedCalls(
                 config=settings,
-                card_version=1,
+                cards=cards,
                 caches=caches,
                 ledger=ledger,
                 clock=clock,
@@ -118,6 +122,7 @@ class Gateway:
         )
         self.explainer = Explainer(
             config=settings,
+            cards=cards,
             generation=1,
             router=self.router,
             gates=self.gates,
