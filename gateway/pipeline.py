@@ -23,6 +23,7 @@ from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
+from gateway.goingon import GoingOn
 from gateway.limits import Gates
 from gateway.parse import parse_call
 from gateway.quote import quoted
@@ -38,10 +39,12 @@ _log = logging.getLogger("gateway.pipeline")
 
 
 class _Life:
-    """What one call has acquired so far, so that its end can give it back. Every field is set once."""
+    """What one call has acquired so far, so that its end can give it back. Every field is set once, and the decision
+    again where the package's end asks for another."""
 
     __slots__ = (
-        "charge_id", "decision", "delivery", "dispatched", "entry", "flight", "lowered_to", "receipt", "record",
+        "charge_id", "decision", "delivery", "dispatched", "entry", "flags", "flight", "lowered_to", "receipt",
+        "record",
     )  # fmt: skip
 
     def __init__(self, record: Finished) -> None:
@@ -51,6 +54,7 @@ class _Life:
         self.dispatched = False
         self.entry: Entry | None = None
         self.decision: Decision | None = None
+        self.flags: tuple[str, ...] = ()  # of the charge: how it goes on that no credits covered
         self.receipt: Receipt | None = None
         self.lowered_to: int | None = None
         self.flight: Flight | None = None  # its task is what ends this call
@@ -86,6 +90,7 @@ class Pipeline:
         self._card_version = card_version  # of the rates in `config`
         self._tenants = tenants
         self._admission = Admission(gates, waiting, clock)
+        self._going_on = GoingOn(ledger, router, dispatcher, self._admission, clock)
         self._router = router
         self._dispatcher = dispatcher
         self._ledger = ledger
@@ -131,7 +136,7 @@ class Pipeline:
         decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
         self._dispatcher.shed(call, decision, caller.share)
         life.charge_id = self._next_charge_id()
-        max_tokens = await self._reserve(life, caller, call, decision)
+        decision, max_tokens = await self._reserve(life, caller, call, decision)
         job = self._job(life, caller, call, decision, max_tokens, deadline)
         await self._dispatcher.run(job, sink, life.delivery)
         usage = life.delivery.usage or await self._unreported.counted(call, life.delivery)
@@ -190,8 +195,11 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
-        """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
+    async def _reserve(
+        self, life: _Life, caller: Caller, call: Call, decision: Decision
+    ) -> tuple[Decision, int | None]:
+        """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, then does what the package
+        says of its end, before it refuses."""
         card, ends_ms = self._card_version, self._clock.wall_ms() + int(self._config.timeout.total_s * 1000)
         quote = quoted(caller, call, decision, call.input_bound, card_version=card, deadline_ms=ends_ms)
         try:
@@ -199,14 +207,22 @@ class Pipeline:
         except errors.QuotaExhausted:
             bound = await self._tokenizer.bound(call)
             quote = quoted(caller, call, decision, bound, card_version=card, deadline_ms=ends_ms)
-            hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+            try:
+                hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+            except errors.QuotaExhausted as refusal:
+                assert life.entry is not None
+                asked = caller, call, bound, decision, quote
+                hold, way = await self._going_on.reserve(life.charge_id, life.entry, *asked, refusal)
+                decision, quote, life.flags = way.decision, way.quote, way.flags
+                life.decision = decision
         decision.keep(hold.covered)
         life.record.reserved_uc = hold.reserved_uc
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens
-        if life.flight is not None and (life.lowered_to is not None or hold.max_tokens != quote.max_tokens):
-            life.flight.alone()  # an answer that was cut short is for nobody else
-        return hold.max_tokens
+        cut = life.lowered_to is not None or hold.max_tokens != quote.max_tokens
+        if life.flight is not None and (cut or life.flags):
+            life.flight.alone()  # cut short, of another route, or for nothing: it is for nobody else
+        return decision, hold.max_tokens
 
     def _job(
         self,
@@ -252,6 +268,7 @@ class Pipeline:
             backend=target.backend.name,
             rates=target.model.rates,
             price=target.model.price,
+            status_flags=life.flags,
         )
 
     async def _finish(self, life: _Life, job: Job, sink: Sink) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from gateway.charging.rating import credits_text
-from gateway.config.model import Fallback, Plan, PlanGrant, Secret, Via
+from gateway.config.model import Fallback, Payg, Plan, PlanGrant, Secret, Via
 
 Path: TypeAlias = tuple[str, ...]
 _WRITTEN: Mapping[str, Path] = {  # fields whose key in routes.yaml is another
@@ -62,6 +62,12 @@ def _fields(value: Any, path: Path) -> Values:
     for one in fields(value):
         item = getattr(value, one.name)
         if one.name == "name":
+            continue
+        if isinstance(value, Payg):
+            out[*path, one.name] = credits_text(item)
+            continue
+        if one.name == "alerts":
+            out[*path, one.name] = tuple(map(share_text, item))
             continue
         if one.name == "limits" and isinstance(value, Plan):  # they stand beside the rest
             out |= flat(item, path)

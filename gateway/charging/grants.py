@@ -7,11 +7,15 @@ from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from gateway.charging.ending import Ending
 from gateway.charging.offers import STANDARD, Scope
+from gateway.config.model import Payg
 
 NEVER_MS: Final = 1 << 62
 PLAN_PRIORITY: Final = 20
 PACK_PRIORITY: Final = 30
+PAYG_PRIORITY: Final = 1001  # after all that is prepaid, whose priority is at most 1000
+PURSE: Final = "payg-"
 DAY_MS: Final = 86_400_000
 
 
@@ -39,6 +43,12 @@ class Grant:
     expired: int = 0
     revoked: int = 0
     scope: Scope | None = None  # None: it pays for everything
+    ending: Ending | None = None
+
+    @property
+    def payg(self) -> Payg | None:
+        """What is spent of it is billed by; None: it is prepaid."""
+        return None if self.ending is None else self.ending.payg
 
     @property
     def special(self) -> bool:
@@ -56,8 +66,20 @@ class Grant:
         return self.period.partition(":")[0]
 
     @property
+    def lot(self) -> str:
+        """What it has in common with what was granted for the same period of the same offer; "" if added by hand."""
+        if self.offer in ("order", PURSE + "order"):
+            return self.period
+        return self.period.partition(":change:")[0].removesuffix(":rolled")
+
+    @property
     def used_up(self) -> bool:
         return self.available == 0 and self.reserved == 0
+
+
+def purse_period(period: str) -> str:
+    """The key of the purse behind the grant with this one."""
+    return PURSE + period
 
 
 def burn_key(grant: Grant) -> tuple[int, int, int, str]:

@@ -70,7 +70,10 @@ def _show_price(price: Value | None, record: Value) -> None:
     ]  # fmt: skip
     sums = [("sum", price["sum"])]
     if price["share"] != price["sum"]:
-        sums.append(("the cache's share, rounded down", price["share"]))
+        free = "throttled" in record["flags"]
+        sums.append(
+            ("for nothing, as no credits covered it" if free else "the cache's share, rounded down", price["share"])
+        )
     if price["charged"] != price["share"]:
         sums.append(("at most what was held", price["charged"]))
     table(title, ("bucket", "used", "rate", "credits"), [*rows, *((what, "", "", f"= {n}") for what, n in sums)])

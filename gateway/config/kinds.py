@@ -35,6 +35,11 @@ _OWN_HEADERS: Final = frozenset(
     }
 )  # fmt: skip
 _UNITS: Final = {"": 1, "k": 1_000, "M": 1_000_000}
+_ENDINGS: Final = {
+    "payg": "{payg: {price: 12, cap: 500}}: the price of 1M credits, and the most that a period may come to",
+    "downgrade": "{downgrade: ROUTE}: where calls go then",
+    "throttle": "{throttle: {rpm: 2, tpm: 10k}}: how slowly they go on",
+}
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,15 @@ def _clock(value: Any) -> str:
     return str(value)
 
 
+def _block(value: Any) -> str:
+    """The short form of `exhausted`."""
+    if value in _ENDINGS:
+        raise ValueError(f"does not say enough of {value}", f"write {_ENDINGS[value]}")
+    if value != "block":
+        raise ValueError("is block, or a mapping with some of payg, downgrade, throttle")
+    return "block"
+
+
 def one_of(*names: str) -> Kind:
     def read(value: Any) -> str:
         if value not in names:
@@ -244,4 +258,5 @@ TIMEZONE: Final = Kind(_timezone, {"type": "string", "minLength": 1})
 LEDGER: Final = Kind(_ledger, _pattern(r"sqlite:.+"))
 TOP: Final = Kind(_top, _pattern(r"top_\d{1,4}"))
 CLOCK: Final = Kind(_clock, _pattern(_CLOCK))
+BLOCK: Final = Kind(_block, {"enum": ["block"]})
 ANYTHING: Final = Kind(lambda value: value, {})

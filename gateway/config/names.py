@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from gateway.config.model import Cache
+from gateway.config.model import Cache, Payg
 from gateway.config.structure import near
 from gateway.config.yaml_source import ANY, Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
 MAX_VALID_S: Final = 36_500 * 86_400.0
+MAX_PAYG_UC: Final = 10**18
 MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
@@ -31,9 +32,11 @@ def check(source: Source, values: Values) -> None:
             source.problem(("cache", name, "max_entry"), "is larger than max_bytes")
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
+        _ending(source, values, ("plans", name), plan)
     for name, package in values.get("packages", {}).items():
         _package(source, ("packages", name), package)
         _scope(source, values, ("packages", name, "scope"), package.get("scope", {}))
+        _ending(source, values, ("packages", name), package)
     for name, tenant in values.get("tenants", {}).items():
         _known(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
     _keys_are_of_one_tenant(source, values)
@@ -184,6 +187,32 @@ def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
     for kind, words in scope.items():
         for index, word in enumerate(words):
             _known(source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models")
+
+
+def _ending(source: Source, values: Values, path: Path, owner: Values) -> None:
+    """`exhausted` and `alerts` of a plan or package."""
+    exhausted, at = owner.get("exhausted"), (*path, "exhausted")
+    if exhausted == {} and not source.doubts(at):
+        source.problem(at, "says nothing", "known: block, payg, downgrade, throttle")
+    if isinstance(exhausted, Mapping):
+        _known(source, (*at, "downgrade"), exhausted.get("downgrade"), _reachable(values), "models", "routes")
+        _payg(source, (*at, "payg"), exhausted.get("payg", {}))
+        if exhausted.get("throttle") == {} and not source.doubts((*at, "throttle")):
+            source.problem((*at, "throttle"), "has no limit", "such as {rpm: 2, tpm: 10k}")
+    alerts = owner.get("alerts", ())
+    for index, share in enumerate(alerts):
+        if share is not None and (share == 0 or share in alerts[:index]):
+            says = "stands here twice" if share else "is above 0%"
+            source.problem((*path, "alerts", str(index)), says)
+
+
+def _payg(source: Source, path: Path, payg: Values) -> None:
+    """The credits that the cap buys must be some, and fit."""
+    price, cap = payg.get("price"), payg.get("cap")
+    if price == 0:
+        source.problem((*path, "price"), "is above 0", "what is for nothing is a throttle")
+    elif price is not None and cap is not None and not 0 < Payg(price, cap).credits_uc <= MAX_PAYG_UC:
+        source.problem((*path, "cap"), "buys no credit, or more than 10^12 of them, at this price")
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:

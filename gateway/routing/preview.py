@@ -38,9 +38,11 @@ class Preview:
     firsts: Sequence[Target] = ()
 
 
-def preview(router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float) -> Preview:
+def preview(
+    router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float, instead: str | None = None
+) -> Preview:
     """Changes nothing of the router: the same call, if it follows, is decided alike."""
-    route = router.route_of(call.model)
+    route = router.route_of(call.model if instead is None else instead)
     live, rng = router.state()
     out = Preview(live, route)
     if route is not None:
@@ -48,7 +50,7 @@ def preview(router: Router, call: Call, plan: Plan, needed: int, *, tenant: str,
         router = router.aside(route, live, rng, policy)
         out.short = router.shortlist(route, call, needed)
     try:
-        out.decision = router.route(call, plan, needed, tenant=tenant, now=now)
+        out.decision = router.route(call, plan, needed, tenant=tenant, now=now, instead=instead)
     except GatewayError as error:
         out.refusal = error
     if route is not None and out.decision is not None:

@@ -97,12 +97,16 @@ class Router:
             raise _not_in_plan(model, plan)
 
     def route(
-        self, call: Call, plan: Plan, needed: int | None = None, *, tenant: str = "", now: float = 0.0
-    ) -> Decision:
-        """`needed` is the number of the input's tokens; without it, it is estimated. `now` in monotonic seconds."""
-        name = self._config.aliases.get(call.model, call.model)
+        self, call: Call, plan: Plan, needed: int | None = None, *, tenant: str = "", now: float = 0.0,
+        instead: str | None = None,
+    ) -> Decision:  # fmt: skip
+        """`needed` is the number of the input's tokens; without it, it is estimated. `now` in monotonic seconds.
+
+        `instead` is a route other than the one that was asked for: who named it has allowed it.
+        """
+        name = self._config.aliases.get(call.model, call.model) if instead is None else instead
         route = self._routes.get(name)
-        if route is None or not self._allowed(call.model, plan):
+        if route is None or (instead is None and not self._allowed(call.model, plan)):
             raise _not_in_plan(call.model, plan)
         needed = needed_context(call) if needed is None else needed
         short = self.shortlist(route, call, needed)
