@@ -53,7 +53,8 @@ def flat(value: Any, path: Path = ()) -> Values:
     if isinstance(value, frozenset):
         return {path: tuple(sorted(map(item_text, value)))}
     if isinstance(value, tuple):
-        return {path: tuple(map(item_text, value))}
+        text = share_text if key == "alerts" else item_text
+        return {path: tuple(map(text, value))}
     return {path: value if isinstance(value, int | float | None) else item_text(value)}
 
 
@@ -65,9 +66,6 @@ def _fields(value: Any, path: Path) -> Values:
             continue
         if isinstance(value, Payg):
             out[*path, one.name] = credits_text(item)
-            continue
-        if one.name == "alerts":
-            out[*path, one.name] = tuple(map(share_text, item))
             continue
         if one.name == "limits" and isinstance(value, Plan):  # they stand beside the rest
             out |= flat(item, path)
