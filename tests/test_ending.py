@@ -24,6 +24,7 @@ packages:
   block: {credits: 1k, every: month}
   payg: {credits: 1k, every: month, exhausted: {payg: {price: 20000, cap: 10}}, alerts: [50%, 80%, 100%]}
   cheaper: {credits: 1k, every: month, exhausted: {downgrade: free}}
+  raw: {credits: 300, card: raw, every: month, exhausted: {downgrade: free}}
   slow: {credits: 1k, every: month, exhausted: {throttle: {rpm: 2}}}
   all: {credits: 1k, every: month, exhausted: {payg: {price: 20000, cap: 10}, downgrade: free, throttle: {rpm: 2}}}
   only-large: {credits: 1k, valid: 30d, scope: {models: [large]}, exhausted: {throttle: {rpm: 2}}}
@@ -169,6 +170,19 @@ async def test_a_call_goes_to_a_cheaper_route_before_dispatch(desk: Desk) -> Non
     assert last["charged"] == "0"
 
 
+async def test_a_model_for_nothing_goes_on_after_tokens_of_the_card_raw(desk: Desk) -> None:
+    """Which pays a credit for each of its tokens, as long as there are any."""
+    await desk.tenant("ann", "raw")
+    records = [await desk.call("ann") for _ in range(8)]
+    assert [status for status, _, _ in records] == [200] * 8
+    models = [headers["x-moma-model"] for _, _, headers in records]
+    assert models == ["small"] * models.count("small") + ["gift"] * models.count("gift")
+    assert 0 < models.count("small") <= 5
+    *_, last = await desk.records("ann")
+    assert last["overage"] == "0"
+    assert sum(float(record["charged"]) for record in await desk.records("ann")) <= 300
+
+
 async def test_a_plan_need_not_allow_the_cheaper_route(desk: Desk) -> None:
     await desk.reload("  empty: {}", "  empty: {allow: [small], exhausted: {downgrade: free}}")
     await desk.tenant("ann")
@@ -261,8 +275,9 @@ async def test_the_nearest_node_says_how_it_goes_on(desk: Desk) -> None:
 
 
 async def test_a_plan_alone_may_be_paid_afterwards(desk: Desk) -> None:
-    await desk.reload("  empty: {}", "  empty: {exhausted: {payg: {price: 20000, cap: 10}}, alerts: [100%]}")
     await desk.tenant("ann")
+    assert await desk.calls("ann", 1) == [429]
+    await desk.reload("  empty: {}", "  empty: {exhausted: {payg: {price: 20000, cap: 10}}, alerts: [100%]}")
     statuses = await desk.calls("ann", 6)
     assert statuses[:4] == [200] * 4
     assert statuses[-1] == 429
