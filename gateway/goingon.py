@@ -18,6 +18,7 @@ from gateway.quote import quoted
 from gateway.routing.estimate import estimated_input
 from gateway.routing.router import Decision, Router
 from gateway.tenants import Caller
+from gateway.tokens import Tokenizer
 
 
 @dataclass(slots=True)
@@ -66,12 +67,14 @@ class GoingOn:
     """Collaborators only."""
 
     def __init__(
-        self, ledger: Ledger, router: Router, dispatcher: Dispatcher, admission: Admission, clock: Clock
-    ) -> None:
+        self, ledger: Ledger, router: Router, dispatcher: Dispatcher, admission: Admission, tokenizer: Tokenizer,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self._ledger = ledger
         self._router = router
         self._dispatcher = dispatcher
         self._admission = admission
+        self._tokenizer = tokenizer
         self._clock = clock
 
     async def reserve(
@@ -82,14 +85,15 @@ class GoingOn:
 
         Raises the refusal when there is none, RateLimited when it is too narrow. What a cap refuses goes on in no way.
         """
+        said = Beyond() if refusal.capped else self._ledger.look(beyond, quote)
+        needed = await needed_there(said, self._router, self._tokenizer, call, decision.needed)
 
         def reroute(name: str) -> Decision:
             now, tenant = self._clock.now(), caller.tenant
-            cheaper = self._router.route(call, caller.plan, decision.needed, tenant=tenant, now=now, instead=name)
+            cheaper = self._router.route(call, caller.plan, needed, tenant=tenant, now=now, instead=name)
             self._dispatcher.shed(call, cheaper, caller.share)
             return cheaper
 
-        said = Beyond() if refusal.capped else self._ledger.look(beyond, quote)
         for way in ways(said, decision, quote, reroute, requoting(caller, call, quote, bound)):
             if way.throttle is not None:
                 self._admission.slow(entry, way.throttle.account, way.throttle.limits, estimated_input(call))
@@ -99,6 +103,13 @@ class GoingOn:
                 if error.capped:
                     raise
         raise refusal
+
+
+async def needed_there(said: Beyond, router: Router, tokenizer: Tokenizer, call: Call, needed: int) -> int:
+    """The context that the input takes, counted exactly where the cheaper route's is near that."""
+    if said.downgrade is None or not router.near_limit(said.downgrade, needed):
+        return needed
+    return await tokenizer.counted(call, needed)
 
 
 def requoting(caller: Caller, call: Call, quote: Quote, bound: int) -> Requote:

@@ -90,7 +90,7 @@ class Pipeline:
         self._card_version = card_version  # of the rates in `config`
         self._tenants = tenants
         self._admission = Admission(gates, waiting, clock)
-        self._going_on = GoingOn(ledger, router, dispatcher, self._admission, clock)
+        self._going_on = GoingOn(ledger, router, dispatcher, self._admission, tokenizer, clock)
         self._router = router
         self._dispatcher = dispatcher
         self._ledger = ledger

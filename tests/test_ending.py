@@ -8,12 +8,13 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.charging.audit import audit
 from gateway.charging.reconcile import reconciled
 from gateway.cli import main
-from gateway.demo.scripted import Reply
+from gateway.demo.scripted import HANG, Reply
 from tests.conftest import ADMIN_KEY, World
 
 USED = {"prompt_tokens": 10, "completion_tokens": 45, "total_tokens": 55}  # 100 credits of small, 570 of large
@@ -219,6 +220,57 @@ async def test_calls_go_on_slowly_and_for_nothing(desk: Desk) -> None:
     assert (await desk.statement("ann"))["spent"] == "900"
     why = await desk.admin("GET", f"charges/{last['charge_id']}")
     assert (why["price"]["sum"], why["price"]["charged"]) == ("100", "0")
+
+
+async def test_a_stream_goes_on_as_well(desk: Desk) -> None:
+    await desk.tenant("ann", "slow")
+    await desk.calls("ann", 9)
+    chunk = {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "word"}}]}
+    events = [chunk, {**chunk, "choices": [], "usage": USED}]
+    stream = [*(b"data: " + orjson.dumps(event) + b"\n\n" for event in events), b"data: [DONE]\n\n"]
+    desk.world.a.script([Reply(stream=stream)])
+    asked = {
+        "model": "small",
+        "max_tokens": 45,
+        "stream": True,
+        "messages": [{"role": "user", "content": "hello there"}],
+    }
+    headers = {"authorization": f"Bearer {desk.keys['ann']}"}
+    async with desk.world.http.post(f"{desk.world.url}/v1/chat/completions", json=asked, headers=headers) as answer:
+        assert (await answer.text()).endswith("data: [DONE]\n\n")
+        assert answer.headers["x-moma-reason"].endswith(";throttled")
+    *_, last = await desk.records("ann")
+    assert (last["charged"], last["flags"], last["usage"]["output"]) == ("0", ["throttled"], 45)
+
+
+async def test_who_leaves_a_call_for_nothing_pays_nothing(desk: Desk) -> None:
+    await desk.tenant("ann", "slow")
+    await desk.calls("ann", 9)
+    desk.world.a.script([HANG])
+    left = asyncio.create_task(desk.call("ann"))
+    while len(desk.world.a.requests) < 10:
+        await asyncio.sleep(0.005)
+    left.cancel()
+    while desk.world.app.ledger.open_holds:
+        await asyncio.sleep(0.005)
+    *_, last = await desk.records("ann")
+    assert (last["charged"], sorted(last["flags"])) == ("0", ["estimated", "partial", "throttled"])
+    assert (await desk.call("ann"))[0] == 200  # and what it took of the limits is given back
+
+
+async def test_a_throttle_may_be_one_call_at_a_time(desk: Desk) -> None:
+    await desk.reload("  empty: {}", "  empty: {exhausted: {throttle: {concurrency: 1}}}")
+    await desk.tenant("ann")
+    go_on = asyncio.Event()
+    desk.world.a.script([Reply(body=ANSWER, before=[go_on])])
+    first = asyncio.create_task(desk.call("ann"))
+    while not desk.world.a.requests:
+        await asyncio.sleep(0.005)
+    status, body, _ = await desk.call("ann")
+    assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
+    go_on.set()
+    assert (await first)[0] == 200
+    assert (await desk.call("ann"))[0] == 200
 
 
 async def test_a_throttle_counts_only_what_it_lets_through(desk: Desk) -> None:

@@ -18,7 +18,7 @@ from gateway.config.model import Config, Plan
 from gateway.errors import BackendOverloaded, GatewayError, QuotaExhausted
 from gateway.explain.findings import Findings, Funds, Room
 from gateway.explain.shown import shown
-from gateway.goingon import requoting, ways
+from gateway.goingon import needed_there, requoting, ways
 from gateway.limits import Gate, Gates
 from gateway.parse import parse_call
 from gateway.quote import quoted
@@ -132,30 +132,29 @@ class Explainer:
             try:
                 terms = self._purse.preview(quote, clamp=True)
             except QuotaExhausted as error:
-                return self._beyond(found, caller, call, decision, quote, bound, error)
+                return await self._beyond(found, caller, call, decision, quote, bound, error)
         except GatewayError as error:  # the store is away
             return unpaid, error
         decision.keep(terms.covered)
         return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
 
-    def _beyond(
+    async def _beyond(
         self, found: Findings, caller: Caller, call: Call, decision: Decision, quote: Quote, bound: int,
         refusal: QuotaExhausted,
     ) -> tuple[Funds, GatewayError | None]:  # fmt: skip
         """As `GoingOn.reserve`. What is found out then is about the route that the call goes by."""
         previews: dict[int, Preview] = {}
+        said = Beyond() if refusal.capped else self._purse.look(beyond, quote)
+        needed = await needed_there(said, self._router, self._tokenizer, call, decision.needed)
 
         def reroute(name: str) -> Decision:
-            one = preview(
-                self._router, call, caller.plan, decision.needed, tenant=caller.tenant, now=found.now, instead=name
-            )
+            one = preview(self._router, call, caller.plan, needed, tenant=caller.tenant, now=found.now, instead=name)
             if one.decision is None:
                 raise one.refusal or refusal
             previews[id(one.decision)] = one
             return one.decision
 
         unpaid = Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens))
-        said = Beyond() if refusal.capped else self._purse.look(beyond, quote)
         for way in ways(said, decision, quote, reroute, requoting(caller, call, quote, bound)):
             if way.throttle is not None:
                 gate = self._gates.aside(slow_name(way.throttle.account), way.throttle.limits)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import orjson
 import pytest
 
 from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
+from gateway.charging.ending import Ending, ending_of, ending_text
 from gateway.charging.ledger import open_ledger
-from gateway.config.model import Exhausted, Package, Payg, Plan, PlanGrant
+from gateway.charging.packages import terms_of, terms_text
+from gateway.config.model import Exhausted, Limits, Package, Payg, Plan, PlanGrant
 from gateway.errors import InvalidValue, QuotaExhausted
 from tests.charging.fakes import FakeClock, fail_next, recovered, settle
-from tests.charging.shop import PAYG, TWICE, Shop, ms
+from tests.charging.shop import PACKAGES, PAYG, TWICE, Shop, ms
+
+LATER = ("exhausted", "alerts")  # than the first packages
 
 
 async def opened(path: Path) -> Shop:
@@ -40,6 +46,18 @@ def test_a_cap_buys_credits_and_never_costs_more() -> None:
         assert payg.amount(payg.credits_uc) <= cap < payg.amount(payg.credits_uc + 1)
         assert payg.amount(0) == 0
         assert payg.amount(1) >= 1
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_terms_are_read_as_they_were_sold(name: str) -> None:
+    assert terms_of(terms_text(PACKAGES[name])) == PACKAGES[name]
+    older = {key: value for key, value in orjson.loads(terms_text(PACKAGES[name])).items() if key not in LATER}
+    assert terms_of(orjson.dumps(older).decode()) == replace(PACKAGES[name], exhausted=Exhausted(), alerts=())
+
+
+def test_what_a_grant_says_is_read_as_it_was_stored() -> None:
+    for said in (Ending(), Ending(Payg(1, 2), alerts=(3,)), Ending(None, "auto", Limits(rpm=2), (1, 2)), None):
+        assert ending_of(ending_text(said)) == said
 
 
 async def test_the_purse_is_spent_last_and_to_the_last_credit(tmp_path: Path) -> None:
