@@ -148,7 +148,8 @@ class Explainer:
         needed = await needed_there(said, self._router, self._tokenizer, call, decision.needed)
 
         def reroute(name: str) -> Decision:
-            one = preview(self._router, call, caller.plan, needed, tenant=caller.tenant, now=found.now, instead=name)
+            asked = self._router, call, caller.plan, needed
+            one = preview(*asked, tenant=caller.tenant, now=found.now, instead=name, after=found.preview)
             if one.decision is None:
                 raise one.refusal or refusal
             previews[id(one.decision)] = one

@@ -24,10 +24,11 @@ class Preview:
     """What the router would say: a decision, or the refusal in its place.
 
     `considered` are the targets that the policy chose from, with their `scores`; `firsts` those of them that may come
-    first, as far as chance decides it; `live` the copy, as the decision left it.
+    first, as far as chance decides it; `live` and `rng` the copies, as the decision left them.
     """
 
     live: Live
+    rng: random.Random
     route: Route | None = None
     short: Shortlist | None = None
     decision: Decision | None = None
@@ -39,12 +40,13 @@ class Preview:
 
 
 def preview(
-    router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float, instead: str | None = None
-) -> Preview:
-    """Changes nothing of the router: the same call, if it follows, is decided alike."""
+    router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float, instead: str | None = None,
+    after: Preview | None = None,
+) -> Preview:  # fmt: skip
+    """Changes nothing of the router: the same call, if it follows, is decided alike; `after` another decision on it."""
     route = router.route_of(call.model if instead is None else instead)
-    live, rng = router.state()
-    out = Preview(live, route)
+    live, rng = router.state() if after is None else (after.live, after.rng)
+    out = Preview(live, rng, route)
     if route is not None:
         policy = _Watched(policy_of(route, live, rng))
         router = router.aside(route, live, rng, policy)
