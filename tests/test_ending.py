@@ -193,6 +193,18 @@ async def test_a_plan_need_not_allow_the_cheaper_route(desk: Desk) -> None:
     assert (status, headers["x-moma-model"]) == (200, "gift")
 
 
+async def test_a_call_keeps_what_the_route_requires_that_it_asked_for(desk: Desk) -> None:
+    """Its region, whatever a package says of its end."""
+    await desk.reload('base_url: "' + desk.world.b.base_url + '"', f'base_url: "{desk.world.b.base_url}", region: home')
+    await desk.reload(ROUTES, f"{ROUTES}\n  at-home: {{pick: [large], require: {{region: [home]}}}}")
+    await desk.reload("  empty: {}", "  empty: {exhausted: {downgrade: free}}")
+    await desk.tenant("ann")
+    assert (await desk.call("ann", "large"))[2]["x-moma-model"] == "gift"
+    status, body, _ = await desk.call("ann", "at-home")
+    assert (status, body["error"]["code"]) == (429, "insufficient_quota")
+    assert [seen.body["model"] for seen in desk.world.a.requests] == ["gift"]
+
+
 async def test_a_cheaper_route_that_is_gone_or_no_cheaper_blocks(desk: Desk) -> None:
     await desk.reload("  empty: {}", "  empty: {exhausted: {downgrade: large}}\n  bare: {exhausted: {downgrade: free}}")
     await desk.tenant("ann")

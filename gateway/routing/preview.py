@@ -50,7 +50,7 @@ def preview(
     if route is not None:
         policy = _Watched(policy_of(route, live, rng))
         router = router.aside(route, live, rng, policy)
-        out.short = router.shortlist(route, call, needed)
+        out.short = router.shortlist(route, call, needed, instead=instead is not None)
     try:
         out.decision = router.route(call, plan, needed, tenant=tenant, now=now, instead=instead)
     except GatewayError as error:
