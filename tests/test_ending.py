@@ -121,7 +121,9 @@ async def test_a_package_that_blocks_is_over(desk: Desk) -> None:
     assert headers["x-should-retry"] == "false"
 
 
-async def test_calls_beyond_the_package_are_billed_up_to_a_hard_cap(desk: Desk) -> None:
+async def test_calls_beyond_the_package_are_billed_up_to_a_hard_cap(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     await desk.tenant("ann", "payg")
     statuses = await desk.calls("ann", 16)
     assert statuses[:14] == [200] * 14
@@ -139,6 +141,10 @@ async def test_calls_beyond_the_package_are_billed_up_to_a_hard_cap(desk: Desk) 
     [billed] = said["payg"]
     assert (billed["credits"], float(billed["amount"]), billed["grant"]) == (str(over), over * 0.02, purse["id"])
     assert sum(int(model["credits"]) for model in said["by_model"]) == spent
+    monkeypatch.delenv("MOMA_ADMIN_KEY", raising=False)
+    assert main(["statement", "ann", "-c", str(desk.world.path / "routes.yaml")]) == 0
+    told = f"to be paid: {billed['amount']} for {over} credits beyond the package, at 20000 for 1M"
+    assert told in capsys.readouterr().out
 
 
 async def test_a_call_that_is_half_covered_is_split(desk: Desk) -> None:
@@ -147,6 +153,8 @@ async def test_a_call_that_is_half_covered_is_split(desk: Desk) -> None:
     await desk.calls("ann", 11)
     *_, last = await desk.records("ann")
     assert [part["credits"] for part in last["parts"]] == ["50", "50"]
+    why = await desk.admin("GET", f"charges/{last['charge_id']}")
+    assert [(grant["kind"], grant["paid"]) for grant in why["grants"]][1:] == [("prepaid", "50"), ("payg", "50")]
 
 
 async def test_the_cap_holds_for_many_calls_at_once(desk: Desk) -> None:
@@ -217,7 +225,9 @@ async def test_a_cheaper_route_that_is_gone_or_no_cheaper_blocks(desk: Desk) -> 
     assert (await desk.call("ben"))[1]["error"]["code"] == "insufficient_quota"
 
 
-async def test_calls_go_on_slowly_and_for_nothing(desk: Desk) -> None:
+async def test_calls_go_on_slowly_and_for_nothing(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     await desk.tenant("ann", "slow")
     assert await desk.calls("ann", 10) == [200] * 10  # of the tenth the package could not hold the most that it takes
     status, _, headers = await desk.call("ann")
@@ -232,6 +242,9 @@ async def test_calls_go_on_slowly_and_for_nothing(desk: Desk) -> None:
     assert (await desk.statement("ann"))["spent"] == "900"
     why = await desk.admin("GET", f"charges/{last['charge_id']}")
     assert (why["price"]["sum"], why["price"]["charged"]) == ("100", "0")
+    monkeypatch.delenv("MOMA_ADMIN_KEY", raising=False)
+    assert main(["why", last["charge_id"], "-c", str(desk.world.path / "routes.yaml")]) == 0
+    assert "for nothing, as no credits covered it" in capsys.readouterr().out
 
 
 async def test_a_stream_goes_on_as_well(desk: Desk) -> None:

@@ -434,6 +434,34 @@ def test_check_shows_what_is_sold(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "p 10M each month 9.9 20 rolls over 5M; once for each tenant" in out
 
 
+def test_check_and_diff_show_how_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = "exhausted: {payg: {price: 12.5, cap: 500}, downgrade: m, throttle: {rpm: 2, tpm: 10k}}, alerts: [50%, 100%]"
+    both = f"{MODELS}plans: {{gold: {{{ends}}}}}\npackages: {{p: {{credits: 10M, {ends}}}}}"
+    file = written(tmp_path, both)
+    main(["check", "-c", str(file)])
+    out = " ".join(capsys.readouterr().out.split())
+    said = "then 12.5 for 1M, at most 500{0} then by m{0} then free, with 2 rpm, 10k tpm{0} alerts at 50%, 100%"
+    assert "payg, downgrade, throttle everything " + said.format("") in out
+    assert said.format(";") in out
+    new = (
+        both.replace("cap: 500", "cap: 700")
+        .replace("alerts: [50%, 100%]", "alerts: [100%]")
+        .replace("downgrade: m, ", "")
+    )
+    told = [
+        change.text for change in changes(load(file), loaded(tmp_path, new.removeprefix("version: 1\n"), "new.yaml"))
+    ]
+    whom, when = " (those of the ledger that have it)", ", from each tenant's next period"
+    assert told == [
+        f"plan gold: exhausted.payg.cap 500 -> 700 (+40 %){whom}{when}",
+        f"plan gold: exhausted.downgrade m -> none{whom}",
+        f"plan gold: alerts drops 50%{whom}{when}",
+        "package p: exhausted.payg.cap 500 -> 700 (+40 %) (orders from now on)",
+        "package p: exhausted.downgrade m -> none (orders from now on)",
+        "package p: alerts drops 50% (orders from now on)",
+    ]
+
+
 def test_the_catalogue_of_the_docs_loads_and_every_package_is_sold(tmp_path: Path) -> None:
     [catalogue] = re.findall(r"```yaml\n(.*?)```", DOCS, re.S)
     file = written(tmp_path, f"{catalogue}\nplans: {{none: {{}}}}\ntenants: {{ann: {{plan: none}}}}\n")

@@ -80,4 +80,8 @@ def _show_price(price: Value | None, record: Value) -> None:
 
 
 def _grants(value: Value) -> list[tuple[str, str, str, str]]:
-    return [(each["grant"], each["paid"], each["why"], each["place"]) for each in value["grants"]]
+    return [(_grant(each), each["paid"], each["why"], each["place"]) for each in value["grants"]]
+
+
+def _grant(each: Value) -> str:
+    return f"{each['grant']} (billed)" if each["kind"] == "payg" else str(each["grant"])
