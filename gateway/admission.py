@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from gateway.backends.failures import public
 from gateway.clock import Clock
+from gateway.config.model import Limits
 from gateway.deadline import Deadline
-from gateway.errors import AttemptFailed, NoRoom
+from gateway.errors import AttemptFailed, NoRoom, RateLimited
 from gateway.limits import Gate, Gates, Permit
 from gateway.tenants import Caller
 from gateway.waiting import Waiting
 
 
 class Entry:
-    """What one call holds. The limits of its key are None where the key has none of its own."""
+    """What one call holds. The limits of its key are None where the key has none of its own; `slow_permit` is of what
+    goes on when a package is used up."""
 
-    __slots__ = ("gate", "key_gate", "key_permit", "permit")
+    __slots__ = ("gate", "key_gate", "key_permit", "permit", "slow_permit")
 
     def __init__(self, gate: Gate, key_gate: Gate | None) -> None:
         self.gate = gate
         self.key_gate = key_gate
         self.permit: Permit | None = None
         self.key_permit: Permit | None = None
+        self.slow_permit: Permit | None = None
 
     def headers(self) -> dict[str, str]:
         """x-ratelimit-*, of the key or of the tenant, whichever has less left."""
@@ -34,6 +37,8 @@ class Entry:
             if self.permit is None:
                 self.key_permit.undo()
             self.key_permit.release(used)
+        if self.slow_permit is not None:
+            self.slow_permit.release(used)
 
 
 class Admission:
@@ -61,6 +66,13 @@ class Admission:
             waited_s += more_s
         return waited_s
 
+    def slow(self, entry: Entry, account: str, limits: Limits, tokens: int) -> None:
+        """For a call that no credits of the account cover any more. Raises RateLimited."""
+        gate = self._gates.of(slow_name(account), limits)
+        entry.slow_permit = gate.take(tokens)
+        if entry.slow_permit is None:
+            raise slowed(gate, tokens)
+
     async def _wait(self, gate: Gate, caller: Caller, tokens: int, deadline: Deadline) -> tuple[Permit, float]:
         """A call too many waits for one to end; what exceeds a rate hears so at once."""
         error = gate.over_rate(tokens)
@@ -74,3 +86,14 @@ class Admission:
         except AttemptFailed as failure:  # we shut down
             raise public(failure) from failure
         return permit, self._clock.now() - began
+
+
+def slow_name(account: str) -> str:
+    """Of the gate for all below the account that no credits cover."""
+    return f"throttle:{account}"
+
+
+def slowed(gate: Gate, tokens: int) -> RateLimited:
+    error = gate.refusal(tokens)
+    error.message = f"The package is used up, so calls go on slowly. {error.message}"
+    return error

@@ -276,8 +276,7 @@ class App:
         self.metrics.queued.labels("tenant").set_function(lambda: parts.tenant_waiting.count)
         self.metrics.queued.labels("backend").set_function(lambda: parts.backend_waiting.count)
         self.metrics.open_holds.set_function(lambda: self.ledger.open_holds)
-        self.ledger.on_commit = self.metrics.committed
-        self.ledger.on_expired = recorder.expired
+        self.ledger.on_commit = recorder.committed
         traffic = Traffic(self.metrics, parts.clock)
         self._chores.every(LOOK_EVERY_S, "measuring traffic", traffic.look)
 

@@ -156,14 +156,18 @@ class RateLimited(CallRejected):
 
 
 class QuotaExhausted(CallRejected):
-    """`extra` carries limit, used, reserved, resets_at, scope (section 5 of the design)."""
+    """`extra` carries limit, used, reserved, resets_at, scope (section 5 of the design).
+
+    `capped`: by a cap, which holds whatever a package says of its end.
+    """
 
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
 
-    def __init__(self, message: str, **extra: Any) -> None:
+    def __init__(self, message: str, *, capped: bool = False, **extra: Any) -> None:
         super().__init__(message, refusal="quota", **extra)
+        self.capped = capped
 
     def headers(self) -> dict[str, str]:
         return {"x-should-retry": "false"}

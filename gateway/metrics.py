@@ -234,6 +234,7 @@ class Metrics:
         )
         self.attempts = Counts(r, "moma_attempts", "Tries against backends", ("backend", "outcome"))
         self.credits = Counts(r, "moma_credits", "Credits moved", ("tenant", "kind"))
+        self.package_alerts = Counts(r, "moma_package_alerts", "Shares of packages that were spent", ("level",))
         self.cost = Counts(r, "moma_cost", "What backends charge us, in the currency", ("model",))
         self.saved = Counts(r, "moma_saved_cost", "What backends would have charged us, in the currency", ("cause",))
         self.usage_missing = Counts(r, "moma_usage_missing", "Answers without usage", ("backend",))

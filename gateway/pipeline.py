@@ -24,6 +24,7 @@ from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
+from gateway.goingon import GoingOn
 from gateway.limits import Gates
 from gateway.parse import parse_call
 from gateway.quote import quoted
@@ -39,10 +40,11 @@ _log = logging.getLogger("gateway.pipeline")
 
 
 class _Life:
-    """What one call has acquired so far, so that its end can give it back. Every field is set once."""
+    """What one call has acquired so far, so that its end can give it back. Every field is set once, and the decision
+    again where the package's end asks for another."""
 
     __slots__ = (
-        "charge_id", "decision", "delivery", "dispatched", "entry", "flight", "lowered_to", "rates", "receipt",
+        "charge_id", "decision", "delivery", "dispatched", "entry", "flags", "flight", "lowered_to", "rates", "receipt",
         "record",
     )  # fmt: skip
 
@@ -54,6 +56,7 @@ class _Life:
         self.entry: Entry | None = None
         self.decision: Decision | None = None
         self.rates: InForce | None = None  # at its reserve: they price it
+        self.flags: tuple[str, ...] = ()  # of the charge: how it goes on that no credits covered
         self.receipt: Receipt | None = None
         self.lowered_to: int | None = None
         self.flight: Flight | None = None  # its task is what ends this call
@@ -89,6 +92,7 @@ class Pipeline:
         self._cards = cards
         self._tenants = tenants
         self._admission = Admission(gates, waiting, clock)
+        self._going_on = GoingOn(ledger, router, dispatcher, self._admission, tokenizer, clock)
         self._router = router
         self._dispatcher = dispatcher
         self._ledger = ledger
@@ -134,7 +138,7 @@ class Pipeline:
         decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
         self._dispatcher.shed(call, decision, caller.share)
         life.charge_id = self._next_charge_id()
-        max_tokens = await self._reserve(life, caller, call, decision)
+        decision, max_tokens = await self._reserve(life, caller, call, decision)
         job = self._job(life, caller, call, decision, max_tokens, deadline)
         await self._dispatcher.run(job, sink, life.delivery)
         usage = life.delivery.usage or await self._unreported.counted(call, life.delivery)
@@ -193,22 +197,34 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
-        """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
+    async def _reserve(
+        self, life: _Life, caller: Caller, call: Call, decision: Decision
+    ) -> tuple[Decision, int | None]:
+        """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, then does what the package
+        says of its end, before it refuses."""
         quote = self._quoted(life, caller, call, decision, call.input_bound)
         try:
             hold = await self._ledger.reserve(life.charge_id, quote, clamp=False)
         except errors.QuotaExhausted:
             bound = await self._tokenizer.bound(call)
             quote = self._quoted(life, caller, call, decision, bound)
-            hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+            try:
+                hold = await self._ledger.reserve(life.charge_id, quote, clamp=True)
+            except errors.QuotaExhausted as refusal:
+                assert life.entry is not None
+                assert life.rates is not None
+                asked = caller, call, bound, decision, quote, life.rates
+                hold, way = await self._going_on.reserve(life.charge_id, life.entry, *asked, refusal)
+                decision, quote, life.flags = way.decision, way.quote, way.flags
+                life.decision = decision
         decision.keep(hold.covered)
         life.record.reserved_uc = hold.reserved_uc
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens
-        if life.flight is not None and (life.lowered_to is not None or hold.max_tokens != quote.max_tokens):
-            life.flight.alone()  # an answer that was cut short is for nobody else
-        return hold.max_tokens
+        cut = life.lowered_to is not None or hold.max_tokens != quote.max_tokens
+        if life.flight is not None and (cut or life.flags):
+            life.flight.alone()  # cut short, of another route, or for nothing: it is for nobody else
+        return decision, hold.max_tokens
 
     def _quoted(self, life: _Life, caller: Caller, call: Call, decision: Decision, bound: int) -> Quote:
         """At the rates of this moment, which price the call."""
@@ -262,6 +278,7 @@ class Pipeline:
             backend=target.backend.name,
             rates=rates.standard[target.model.name],
             price=target.model.price,
+            status_flags=life.flags,
         )
 
     async def _finish(self, life: _Life, job: Job, sink: Sink) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 import orjson
 
 from gateway.call import Usage
+from gateway.charging.changes import Changes
+from gateway.charging.rating import percent_text
 from gateway.metrics import Metrics
 
 MICRO = 1_000_000
 OTHER = "other"
+_log = logging.getLogger("gateway.recorder")
 
 
 class Finished:
@@ -135,6 +139,16 @@ class Recorder:
 
     def expired(self, tenant: str, uc: int) -> None:
         self._count(tenant, "expired", uc)
+
+    def committed(self, seconds: float, changes: Changes) -> None:
+        """What is durable since the last commit."""
+        self._metrics.committed(seconds, len(changes.closings))
+        for _, account, _, kind, uc in changes.entries:
+            if kind == "expired":
+                self.expired(account, uc)
+        for alert in changes.alerts:
+            self._metrics.package_alerts.inc((percent_text(alert.level),))
+            _log.warning("alert: %s", alert)
 
     def _count(self, tenant: str, kind: str, uc: int) -> None:
         self._metrics.credits.inc((tenant if tenant in self._labelled else OTHER, kind), uc / MICRO)

@@ -26,6 +26,7 @@ LAYERS = (
     ("changes",),
     ("generation",),
     ("pipeline", "explain"),
+    ("goingon",),
     ("cached", "unreported"),
     ("draining",),
     ("admission",),

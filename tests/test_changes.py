@@ -219,6 +219,7 @@ KNOWN: dict[str, Any] = {  # names must be of something that there is
     "policy": "cheapest",
     "weigh": {"cost": 1.0},
     "allow": frozenset({"small"}),
+    "alerts": (500_000,),
     "fallback_error": (Fallback("large"),),
     "fallback_context": (Fallback("large"),),
 }

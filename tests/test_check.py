@@ -133,6 +133,7 @@ def test_plans_tenants_and_the_rest(check: Checked) -> None:
         "weight": 1,
         "max_output": 2000,
         "exhausted": "block",
+        "alerts": [],
         "allow": None,
     }
     assert plans["narrow"]["allow"] == ["chat"]

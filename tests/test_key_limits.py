@@ -78,6 +78,8 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("ALTER TABLE accounts DROP COLUMN caps")
     connection.execute("ALTER TABLE records DROP COLUMN split")
     connection.execute("ALTER TABLE grants DROP COLUMN scope")
+    connection.execute("ALTER TABLE grants DROP COLUMN ending")
+    connection.execute("DROP TABLE alerts")
     connection.execute("DROP TABLE cap_use")
     connection.execute("DROP TABLE once")
     connection.execute("ALTER TABLE records DROP COLUMN hash")

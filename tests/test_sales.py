@@ -20,7 +20,7 @@ from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.cli import main
 from gateway.config.load import ConfigError, load
-from gateway.config.model import Config, Package, Plan
+from gateway.config.model import Config, Exhausted, Limits, Package, Payg, Plan
 from gateway.errors import GatewayError
 from tests.conftest import ADMIN_KEY, KEY, World
 from tests.virtual import VirtualClock
@@ -377,11 +377,45 @@ def test_a_scope_that_nothing_is_in_is_an_error(tmp_path: Path, package: str, ke
     check_problem(tmp_path, f"{MODELS}packages: {{p: {package}}}", key, says)
 
 
-def test_what_is_not_applied_yet_is_named(tmp_path: Path) -> None:
-    config = loaded(tmp_path, "packages: {p: {credits: 1, exhausted: payg, alerts: [50%]}}")
-    assert [warning for warning in config.warnings if "package" in warning] == [
-        f"{key} of package p is not applied in this version" for key in ("exhausted", "alerts")
-    ]
+def test_what_is_said_of_the_end_is_exact(tmp_path: Path) -> None:
+    ends = "{payg: {price: 12.5, cap: 500}, downgrade: m, throttle: {rpm: 2, tpm: 10k}}"
+    both = f"{{exhausted: {ends}, alerts: [80%, 0.5, 100%]}}"
+    config = loaded(
+        tmp_path, f"{MODELS}plans: {{p: {both}}}\npackages: {{p: {{credits: 1, {both[1:]}, q: {{credits: 1}}}}\n"
+    )
+    said = Exhausted(Payg(12_500_000, 500_000_000), "m", Limits(2, 10_000))
+    for one in (config.plans["p"], config.packages["p"]):
+        assert (one.exhausted, one.alerts) == (said, (500_000, 800_000, 1_000_000))
+    assert (config.packages["q"].exhausted, config.packages["q"].alerts) == (Exhausted(), ())
+    assert not config.warnings
+
+
+@pytest.mark.parametrize(
+    ("package", "key", "says"),
+    [
+        (
+            "{credits: 1, exhausted: payg}",
+            "exhausted",
+            "does not say enough of payg write {payg: {price: 12, cap: 500}}",
+        ),
+        ("{credits: 1, exhausted: throttle}", "exhausted", "write {throttle: {rpm: 2, tpm: 10k}}"),
+        ("{credits: 1, exhausted: downgrade}", "exhausted", "write {downgrade: ROUTE}"),
+        ("{credits: 1, exhausted: stop}", "exhausted", "is block, or a mapping"),
+        ("{credits: 1, exhausted: {}}", "exhausted", "says nothing"),
+        ("{credits: 1, exhausted: {payg: {price: 12}}}", "exhausted.payg", "has no cap"),
+        ("{credits: 1, exhausted: {payg: {price: 0, cap: 1}}}", "exhausted.payg.price", "is above 0"),
+        ("{credits: 1, exhausted: {payg: {price: 1, cap: 0}}}", "exhausted.payg.cap", "buys no credit"),
+        ("{credits: 1, exhausted: {payg: {price: 0.000001, cap: 2}}}", "exhausted.payg.cap", "more than 10^12"),
+        ("{credits: 1, exhausted: {throttle: {}}}", "exhausted.throttle", "has no limit"),
+        ("{credits: 1, exhausted: {downgrade: mm}}", "exhausted.downgrade", "there is no mm did you mean m?"),
+        ("{credits: 1, alerts: []}", "alerts", "has at least 1"),
+        ("{credits: 1, alerts: [0%]}", "alerts.0", "is above 0%"),
+        ("{credits: 1, alerts: [50%, 0.5]}", "alerts.1", "stands here twice"),
+        ("{credits: 1, alerts: [150%]}", "alerts.0", "is a share"),
+    ],
+)
+def test_what_says_too_little_of_the_end_is_an_error(tmp_path: Path, package: str, key: str, says: str) -> None:
+    check_problem(tmp_path, f"{MODELS}packages: {{p: {package}}}", key, says)
 
 
 def test_what_an_edit_changes_is_told(tmp_path: Path) -> None:
@@ -402,12 +436,40 @@ def test_check_shows_what_is_sold(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "p 10M each month 9.9 20 rolls over 5M; once for each tenant" in out
 
 
+def test_check_and_diff_show_how_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = "exhausted: {payg: {price: 12.5, cap: 500}, downgrade: m, throttle: {rpm: 2, tpm: 10k}}, alerts: [50%, 100%]"
+    both = f"{MODELS}plans: {{gold: {{{ends}}}}}\npackages: {{p: {{credits: 10M, {ends}}}}}"
+    file = written(tmp_path, both)
+    main(["check", "-c", str(file)])
+    out = " ".join(capsys.readouterr().out.split())
+    said = "then 12.5 for 1M, at most 500{0} then by m{0} then free, with 2 rpm, 10k tpm{0} alerts at 50%, 100%"
+    assert "payg, downgrade, throttle everything " + said.format("") in out
+    assert said.format(";") in out
+    new = (
+        both.replace("cap: 500", "cap: 700")
+        .replace("alerts: [50%, 100%]", "alerts: [100%]")
+        .replace("downgrade: m, ", "")
+    )
+    told = [
+        change.text for change in changes(load(file), loaded(tmp_path, new.removeprefix("version: 1\n"), "new.yaml"))
+    ]
+    whom, when = " (those of the ledger that have it)", ", from each tenant's next period"
+    assert told == [
+        f"plan gold: exhausted.payg.cap 500 -> 700 (+40 %){whom}{when}",
+        f"plan gold: exhausted.downgrade m -> none{whom}",
+        f"plan gold: alerts drops 50%{whom}{when}",
+        "package p: exhausted.payg.cap 500 -> 700 (+40 %) (orders from now on)",
+        "package p: exhausted.downgrade m -> none (orders from now on)",
+        "package p: alerts drops 50% (orders from now on)",
+    ]
+
+
 def test_the_catalogue_of_the_docs_loads_and_every_package_is_sold(tmp_path: Path) -> None:
     [catalogue] = re.findall(r"```yaml\n(.*?)```", DOCS, re.S)
     file = written(tmp_path, f"{catalogue}\nplans: {{none: {{}}}}\ntenants: {{ann: {{plan: none}}}}\n")
     file.write_text(file.read_text() + f"storage: {{ledger: 'sqlite:{tmp_path}/moma.db'}}\n")
     config = load(file)
-    assert {key.split(" ")[0] for key in config.warnings} <= {"exhausted", "alerts"}
+    assert not config.warnings
 
     async def sell() -> int:
         clock = VirtualClock()

@@ -109,7 +109,7 @@ class Admin:
                 return await self._tenants_of(method, query, body)
             case ["tenants", tenant, *of]:
                 return await self._of_tenant(method, tenant, of, query, body)
-            case ["packages" | "orders" | "subscriptions" | "codes", *_]:
+            case ["packages" | "orders" | "subscriptions" | "codes" | "alerts", *_]:
                 return await self.sales.handle(method, parts, query, body)
             case ["reload"] if self._reload is not None:
                 self._expect(method, "POST")

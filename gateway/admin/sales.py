@@ -1,4 +1,7 @@
-"""`/admin/v1/packages|orders|subscriptions|codes`, and the codes that tenants redeem: guesses at them are limited."""
+"""`/admin/v1/packages|orders|subscriptions|codes|alerts`, and the codes that tenants redeem.
+
+Guesses at codes are limited.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class Sales:
                 return await self._change(name, object_of(body, "package", "quantity", "order_id"))
             case "POST", "codes":
                 return await self._make_codes(object_of(body, "package", "count", "expires_at"))
-            case _, "packages" | "codes" | "orders" | "subscriptions":
+            case _, "packages" | "codes" | "orders" | "subscriptions" | "alerts":
                 raise MethodNotAllowed("This path takes another method.")
         raise NotFound("There is no such admin path.")
 
@@ -73,6 +76,8 @@ class Sales:
                 return self._ledger.look(shown.subscription, name)
             case ["codes"]:
                 return self._ledger.look(shown.code_batches, query)
+            case ["alerts"]:
+                return self._ledger.look(shown.alerts, query)
         raise NotFound("There is no such admin path.")
 
     async def _place(self, asked: dict[str, Any]) -> Answer:

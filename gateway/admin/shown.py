@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from gateway.admin.fields import query_int
+from gateway.charging import views
+from gateway.charging.alerts import Alert
 from gateway.charging.image import Image
 from gateway.charging.packages import Batch, Order, Subscription, of_order
-from gateway.charging.rating import credits_text
+from gateway.charging.rating import credits_text, percent_text
 from gateway.charging.records import Account, Key
-from gateway.config.model import Caps, Limits, Package
+from gateway.config.model import Caps, Exhausted, Limits, Package
 from gateway.errors import NotFound
 
 MAX_LISTED: Final = 1000
-Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch)
+Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, Alert)
 
 
 def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
@@ -69,7 +71,20 @@ def shown_package(package: Package) -> dict[str, Any]:
         "caps": shown_caps(package.caps),
         "card": package.card,
         "scope": {kind: list(words) for kind, words in package.scope.items()} or None,
+        "exhausted": shown_exhausted(package.exhausted),
+        "alerts": [percent_text(level) for level in package.alerts],
     }
+
+
+def shown_exhausted(exhausted: Exhausted) -> str | dict[str, Any]:
+    """As routes.yaml writes it; money as decimal strings."""
+    payg, throttle = exhausted.payg, exhausted.throttle
+    shown = {
+        "payg": payg and {"price": credits_text(payg.price), "cap": credits_text(payg.cap)},
+        "downgrade": exhausted.downgrade,
+        "throttle": throttle and throttle.given,
+    }
+    return {key: value for key, value in shown.items() if value} or "block"
 
 
 def shown_caps(caps: Caps) -> dict[str, dict[str, str]]:
@@ -126,6 +141,12 @@ def order(image: Image, order_id: str, now_ms: int) -> dict[str, Any]:
     left_uc = sum(grant.available for grant in grants if grant.live(now_ms))
     revoked_uc = sum(grant.revoked for grant in grants)
     return {**shown_order(found), "left": credits_text(left_uc), "revoked": credits_text(revoked_uc)}
+
+
+def alerts(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    """Of all tenants, or those of `tenant`."""
+    tenant = query.get("tenant")
+    return listed((a for a in image.watch.alerts if tenant in (None, a.account)), query, views.shown_alert)
 
 
 def subscriptions(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:

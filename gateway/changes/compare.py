@@ -24,6 +24,9 @@ _LATER: Final[Mapping[Path, str]] = {
     ("timezone",): RESTART,
     ("tenant_label_top",): RESTART,
     ("plans", "grants"): NEXT_PERIOD,
+    ("plans", "exhausted", "payg", "price"): NEXT_PERIOD,
+    ("plans", "exhausted", "payg", "cap"): NEXT_PERIOD,
+    ("plans", "alerts"): NEXT_PERIOD,
 }
 _SAID: Final = {NOW: "", NEXT_PERIOD: ", from each tenant's next period", RESTART: ", takes effect after a restart"}
 _NOUNS: Final = {

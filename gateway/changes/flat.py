@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from gateway.charging.rating import credits_text
-from gateway.config.model import CardTerms, Fallback, Plan, PlanGrant, Secret, Via
+from gateway.config.model import CardTerms, Fallback, Payg, Plan, PlanGrant, Secret, Via
 
 Path: TypeAlias = tuple[str, ...]
 _WRITTEN: Mapping[str, Path] = {  # fields whose key in routes.yaml is another
@@ -57,7 +57,8 @@ def flat(value: Any, path: Path = ()) -> Values:
     if isinstance(value, frozenset):
         return {path: tuple(sorted(map(item_text, value)))}
     if isinstance(value, tuple):
-        return {path: tuple(map(item_text, value))}
+        text = share_text if key == "alerts" else item_text
+        return {path: tuple(map(text, value))}
     return {path: value if isinstance(value, int | float | None) else item_text(value)}
 
 
@@ -66,6 +67,9 @@ def _fields(value: Any, path: Path) -> Values:
     for one in fields(value):
         item = getattr(value, one.name)
         if one.name == "name":
+            continue
+        if isinstance(value, Payg):
+            out[*path, one.name] = credits_text(item)
             continue
         if one.name == "limits" and isinstance(value, Plan):  # they stand beside the rest
             out |= flat(item, path)

@@ -35,7 +35,7 @@ def active(image: Image, quote: Quote, now_ms: int) -> Standing:
 
 def standing(image: Image, quote: Quote, now_ms: int) -> Standing:
     """As `active`; and raises QuotaExhausted for who is in debt that nothing repays."""
-    if image.debtors:
+    if image.debtors and not quote.throttled:
         for account in [image.accounts[name] for name in quote.account_path if name in image.debtors]:
             image.repay(account, now_ms)
             if account.debt_uc:
@@ -127,6 +127,7 @@ def capped(image: Image, quote: Quote, meter: Meter, now_ms: int) -> QuotaExhaus
         reserved=text(meter, meter.held),
         resets_at=None if reset_ms is None else views.iso(reset_ms),
         scope=meter.account,
+        capped=True,
     )
 
 

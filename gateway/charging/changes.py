@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from gateway.charging.alerts import Alert
 from gateway.charging.grants import Grant
 from gateway.charging.packages import Batch, Code, Order, Subscription
 from gateway.charging.records import Account, Hold, Key, Receipt, Row
@@ -29,6 +30,13 @@ class Changes:
     codes: dict[str, Code] = field(default_factory=dict)
     meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
     once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
+    alerts: list[Alert] = field(default_factory=list)  # of grants that are among them
+
+    @property
+    def latest_ms(self) -> int:
+        """When the last of what was charged or moved was."""
+        charged_ms = self.closings[-1][2] if self.closings else 0
+        return max(charged_ms, self.entries[-1][0]) if self.entries else charged_ms
 
     @property
     def sold(self) -> bool:

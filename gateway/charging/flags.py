@@ -10,6 +10,8 @@ FLAGS: Final = {
     "zero_usage": "the backend reported that nothing was used",
     "partial": "the answer broke off, or the client left: charged is what was passed on",
     "cache_hit": "answered from a cache or by the same call under way; no backend was asked",
+    "downgraded": "no credits covered the call on the route that was asked for: it went to a cheaper one",
+    "throttled": "no credits covered the call: it went on slowly, for nothing",
     "crash": "the gateway ended in the middle of the call: nothing is charged, as what was delivered is unknown",
     "overdue": "the call's deadline passed and nobody closed it: nothing is charged",
     "aborted": "the client left, and nothing is charged for what a backend may have done",

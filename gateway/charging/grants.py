@@ -8,12 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from gateway.charging.ending import Ending
 from gateway.charging.offers import STANDARD, Scope
+from gateway.config.model import Payg
 from gateway.hours import minute_of_day, next_edge_ms
 
 NEVER_MS: Final = 1 << 62
 PLAN_PRIORITY: Final = 20
 PACK_PRIORITY: Final = 30
+PAYG_PRIORITY: Final = 1001  # after all that is prepaid, whose priority is at most 1000
+PURSE: Final = "payg-"
 DAY_MS: Final = 86_400_000
 
 
@@ -41,6 +45,12 @@ class Grant:
     expired: int = 0
     revoked: int = 0
     scope: Scope | None = None  # None: it pays for everything
+    ending: Ending | None = None
+
+    @property
+    def payg(self) -> Payg | None:
+        """What is spent of it is billed by; None: it is prepaid."""
+        return None if self.ending is None else self.ending.payg
 
     @property
     def special(self) -> bool:
@@ -56,6 +66,13 @@ class Grant:
     @property
     def offer(self) -> str:
         return self.period.partition(":")[0]
+
+    @property
+    def lot(self) -> str:
+        """What it has in common with what was granted for the same period of the same offer; "" if added by hand."""
+        if self.offer in ("order", PURSE + "order"):
+            return self.period
+        return self.period.partition(":change:")[0].removesuffix(":rolled")
 
     @property
     def used_up(self) -> bool:
@@ -79,6 +96,11 @@ def hours_change_ms(hourly: Sequence[Grant], now_ms: int, zone: ZoneInfo) -> int
 def hours_of(grants: Iterable[Grant]) -> list[str]:
     """All that one of them pays at."""
     return sorted({hours for grant in grants if grant.scope is not None for hours in grant.scope.hours})
+
+
+def purse_period(period: str) -> str:
+    """The key of the purse behind the grant with this one."""
+    return PURSE + period
 
 
 def burn_key(grant: Grant) -> tuple[int, int, int, str]:

@@ -13,12 +13,13 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import metering, renewing
+from gateway.charging.alerts import Watch
 from gateway.charging.caps import Meter, merged
 from gateway.charging.changes import Changes
-from gateway.charging.grants import NEVER_MS, PLAN_PRIORITY, Grant, burn_key, hours_change_ms, in_hours
+from gateway.charging.grants import NEVER_MS, Grant, burn_key, hours_change_ms, in_hours
 from gateway.charging.metering import Counting
 from gateway.charging.offers import STANDARD
-from gateway.charging.packages import ROLLED_PRIORITY, Sold, Subscription, caps_sold, granted
+from gateway.charging.packages import Sold, Subscription, caps_sold
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.charging.renewing import Due
 from gateway.charging.splitting import shares
@@ -68,6 +69,7 @@ class Image:
         self.cards: dict[str, tuple[CardVersion, ...]] = {}  # those of the last edit of each
         self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
         self.once: dict[str, int] = {}  # what was charged under an Idempotency-Key, and when: the oldest first
+        self.watch = Watch()
         self.uncounted: list[Meter] = []  # of caps that are younger than records that count
         self._standing: dict[tuple[str, ...], Standing] = {}
 
@@ -129,14 +131,16 @@ class Image:
     def refresh(self, account: Account, now_ms: int) -> None:
         """Renew and expire; running it twice is harmless, because a renewal is keyed by its period."""
         due, next_event_ms = renewing.of_plan(account, self.plans.get(account.plan), self.zone, now_ms)
-        self._grant_due(account, due, now_ms)
+        self.grant_due(account, due, now_ms)
         next_event_ms = account.renews_ms = min(next_event_ms, self._renew_subscriptions(account, now_ms))
         for subscription in account.subscriptions:
             next_event_ms = min(next_event_ms, subscription.ended_ms or NEVER_MS)
         for grant in account.grants:
             if grant.over(now_ms):
                 self.expire(grant, now_ms)
-        account.grants = [grant for grant in account.grants if not grant.over(now_ms) and not grant.used_up]
+        account.grants = [
+            grant for grant in account.grants if not grant.over(now_ms) and not (grant.used_up and not grant.ending)
+        ]
         for grant in account.grants:
             starts_ms = grant.starts_ms if grant.starts_ms > now_ms else NEVER_MS
             next_event_ms = min(next_event_ms, starts_ms, grant.expires_ms or NEVER_MS)
@@ -145,15 +149,17 @@ class Image:
 
     def upgrade(self, account: Account, now_ms: int) -> None:
         """Another plan in mid-period."""
-        due = renewing.upgrade(account, self.plans[account.plan].grants, self.zone, now_ms)
-        self._grant_due(account, due, now_ms)
+        self.grant_due(account, renewing.upgrade(account, self.plans[account.plan], self.zone, now_ms), now_ms)
 
-    def _grant_due(self, account: Account, due: list[Due], now_ms: int) -> None:
+    def grant_due(self, account: Account, due: list[Due], now_ms: int) -> None:
+        """Each once for its period."""
         for one in due:
-            self.add_grant(
-                account, one.credits_uc, now_ms, starts_ms=one.starts_ms, expires_ms=one.expires_ms,
-                priority=PLAN_PRIORITY, source_ref=f"plan:{account.plan}", period=one.period, card=one.card,
-            )  # fmt: skip
+            if (account.id, "period", one.period) not in self.grant_refs:
+                self.add_grant(
+                    account, one.credits_uc, now_ms, starts_ms=one.starts_ms, expires_ms=one.expires_ms,
+                    priority=one.priority, source_ref=one.source_ref, period=one.period, card=one.card,
+                    scope=one.scope, ending=one.ending,
+                )  # fmt: skip
 
     def _renew_subscriptions(self, account: Account, now_ms: int) -> int:
         """Begin the periods that are due and book the ends; returns when the next one begins."""
@@ -174,23 +180,13 @@ class Image:
         self, account: Account, subscription: Subscription, number: int, start_ms: int, end_ms: int, now_ms: int
     ) -> None:
         """What is left of the last period expires; up to the rollover it is granted anew, in the same commit."""
-        terms, left_uc = subscription.terms, 0
+        left_uc = 0
         ended = [grant for grant in account.grants if grant.offer == subscription.id and grant.over(start_ms)]
         for grant in ended:
             left_uc += grant.available
             self.expire(grant, now_ms)
             account.grants.remove(grant)
-        kinds = (
-            (f"{subscription.id}:{number}", f"package:{terms.name}", terms.priority, subscription.credits_uc),
-            (f"{subscription.id}:{number}:rolled", f"rollover:{terms.name}", ROLLED_PRIORITY,
-             min(left_uc, terms.rollover_uc * subscription.quantity)),
-        )  # fmt: skip
-        for key, source_ref, priority, credits_uc in kinds:
-            if credits_uc and (account.id, "period", key) not in self.grant_refs:
-                self.add_grant(
-                    account, credits_uc, now_ms, starts_ms=start_ms, expires_ms=end_ms, priority=priority,
-                    source_ref=source_ref, period=key, **granted(terms),
-                )  # fmt: skip
+        self.grant_due(account, renewing.of_period(subscription, number, start_ms, end_ms, left_uc), now_ms)
         subscription.period = number
         subscription.peak_uc, subscription.paid = subscription.credits_uc, subscription.price
         self.changes.subscriptions[subscription.id] = subscription
@@ -217,6 +213,8 @@ class Image:
         account.owned.append(grant)
         account.grants.append(grant)
         self.changed(account)
+        if grant.ending is not None and grant.ending.alerts:
+            self.watch.keep(grant)
         if grant.period:
             self.grant_refs[account.id, "period", grant.period] = grant
         elif grant.source_ref is not None:
@@ -389,6 +387,8 @@ class Image:
 
     def take(self) -> tuple[Changes, list[Row]]:
         """The changes so far and their numbered records. The numbers are assigned here, in the order of closing."""
+        if self.watch.lots:
+            self.changes.alerts = self.watch.crossed(self.changes.grants, self.changes.latest_ms)
         changes, self.changes = self.changes, Changes()
         rows = []
         for receipt, hold, closed_ms in changes.closings:

@@ -22,6 +22,7 @@ def check_image(image: Image) -> None:
         assert min(values) >= 0, f"I1: {grant}"
         assert sum(values) == grant.granted, f"I1: {grant}"
         assert grant.reserved == reserved[grant.id], f"I3: {grant}"
+        assert grant.payg is None or grant.payg.amount(grant.spent) <= grant.payg.cap, f"I1: {grant}"
     _check_caps(image)
     _check_sums(image)
     for end, hold, _ in image.changes.closings:

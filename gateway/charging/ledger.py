@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from gateway.call import Usage
 from gateway.charging import directory, preview, statements, views
 from gateway.charging.affording import active, afforded, known, standing
+from gateway.charging.changes import Changes
 from gateway.charging.counting import count_back
 from gateway.charging.image import Image
 from gateway.charging.invariants import check_image
@@ -54,8 +55,7 @@ class Ledger:
     """One per process, on one loop. State: image, plans, the timer of young holds, `broken`."""
 
     def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
-        self.on_commit: Callable[[float, int], None] = lambda seconds, charges: None
-        self.on_expired: Callable[[str, int], None] = lambda account, uc: None
+        self.on_commit: Callable[[float, Changes], None] = lambda seconds, changes: None
         self._store = store
         self._image = image
         self._plans = plans
@@ -342,10 +342,7 @@ class Ledger:
         for future, receipt in changes.waiters:
             if not future.done():
                 future.set_result(receipt)
-        for _, account, _, kind, uc in changes.entries:
-            if kind == "expired":
-                self.on_expired(account, uc)
-        self.on_commit(seconds, len(changes.closings))
+        self.on_commit(seconds, changes)
         self._count_back()
 
     def _count_back(self) -> None:

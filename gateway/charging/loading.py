@@ -12,7 +12,9 @@ import orjson
 
 from gateway.call import Usage
 from gateway.charging import cards
+from gateway.charging.alerts import alert_of
 from gateway.charging.caps import COUNTED
+from gateway.charging.ending import ending_of
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
 from gateway.charging.offers import scope_of
@@ -44,6 +46,8 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.remember(charge_id, end)
         image.next_seq = seq + 1
     _load_meters(connection, image)
+    for row in connection.execute(f"{select_sql('alerts')} ORDER BY id") if has_table(connection, "alerts") else ():
+        image.watch.restore(alert_of(row))
     if has_table(connection, "once"):
         image.once.update(connection.execute("SELECT digest, ms FROM once ORDER BY ms").fetchall())
     return image
@@ -115,7 +119,9 @@ def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
 
 
 def grants(connection: sqlite3.Connection) -> list[Grant]:
-    return [_grant(*row) for row in sorted(_rows(connection, "grants", scope="NULL"), key=lambda row: row[0])]
+    return [
+        _grant(*row) for row in sorted(_rows(connection, "grants", scope="NULL", ending="NULL"), key=lambda row: row[0])
+    ]
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:
@@ -136,10 +142,10 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
 def _grant(
     name: str, account: str, granted: int, spent: int, expired: int, revoked: int, starts_ms: int,
     expires_ms: int | None, priority: int, card: str, source_ref: str | None, created_ms: int, period: str,
-    scope: str | None,
+    scope: str | None, ending: str | None,
 ) -> Grant:  # fmt: skip
     available = granted - spent - expired - revoked
     return Grant(
         name, account, granted, available, starts_ms, expires_ms, priority, card, source_ref, created_ms, period,
-        0, spent, expired, revoked, scope_of(orjson.loads(scope)) if scope else None,
+        0, spent, expired, revoked, scope_of(orjson.loads(scope)) if scope else None, ending_of(ending),
     )  # fmt: skip

@@ -78,6 +78,11 @@ class Offer:
     versions: Mapping[str, int] = field(default_factory=dict)
     dearest: Mapping[str, Dearest] = field(init=False)
 
+    @property
+    def free(self) -> bool:
+        """What no grant pays of it, which is counted at the card standard, is nothing."""
+        return self.dearest.get(STANDARD) == Dearest(0, 0, 0)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "dearest", {card: _dearest(rates) for card, rates in self.rates.items()})
 

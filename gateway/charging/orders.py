@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.charging import renewing
 from gateway.charging.directory import CLOSED, MAX_GRANT_UC, account
-from gateway.charging.grants import Grant, burn_key
+from gateway.charging.grants import Grant, burn_key, purse_period
 from gateway.charging.image import Image
 from gateway.charging.packages import (
     COMPENSATION_PRIORITY,
@@ -19,7 +19,6 @@ from gateway.charging.packages import (
     Order,
     Subscription,
     grant_period,
-    granted,
     of_order,
 )
 from gateway.charging.records import Account
@@ -54,11 +53,7 @@ def sell(image: Image, node: Account, order_id: str, kind: str, terms: Package, 
     credits_uc, price = amounts(terms, quantity)
     order = Order(order_id, kind, node.id, terms.name, quantity, price, credits_uc, now_ms)
     if terms.every is None:
-        expires_ms = None if terms.valid_s is None else now_ms + int(terms.valid_s * 1000)
-        image.add_grant(
-            node, credits_uc, now_ms, starts_ms=now_ms, expires_ms=expires_ms, priority=terms.priority,
-            source_ref=f"package:{terms.name}", period=grant_period(order_id), **granted(terms),
-        )  # fmt: skip
+        image.grant_due(node, renewing.of_sale(order_id, terms, quantity, now_ms), now_ms)
     else:
         order.subscription = subscribe(image, node, order_id, terms, quantity, now_ms).id
         image.refresh(node, now_ms)
@@ -93,7 +88,9 @@ def check_sale(image: Image, node: Account, terms: Package, quantity: int) -> No
 def amounts(terms: Package, quantity: int) -> tuple[int, int]:
     """Credits and price of all of it."""
     credits_uc, price = terms.credits_uc * quantity, terms.price * quantity
-    if credits_uc > MAX_GRANT_UC or price > MAX_PRICE:
+    payg = terms.exhausted.payg
+    afterwards_uc = 0 if payg is None else payg.credits_uc * quantity
+    if max(credits_uc, afterwards_uc) > MAX_GRANT_UC or price > MAX_PRICE:
         raise InvalidValue("quantity is out of range: an order has at most 10^12 credits.", param="quantity")
     return credits_uc, price
 
@@ -134,8 +131,9 @@ def revoke(image: Image, grants: list[Grant], most_uc: int, now_ms: int) -> int:
 
 
 def end(image: Image, node: Account, grants: list[Grant], subscription: Subscription | None, now_ms: int) -> None:
-    """Now. What calls in flight hold of the grants and do not use is not to be had again."""
-    for grant in grants:
+    """Now, and the purses behind them. What calls in flight hold and do not use is not to be had again."""
+    behind = {purse_period(grant.period) for grant in grants}
+    for grant in (*grants, *(one for one in node.grants if one.period in behind)):
         grant.expires_ms = now_ms
         image.changes.grants[grant.id] = grant
     if subscription is not None and not subscription.over(now_ms):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.charging.ending import exhausted_of
 from gateway.charging.grants import Grant
 from gateway.charging.offers import scope_of
 from gateway.config.model import Caps, Package
@@ -144,4 +145,7 @@ def terms_text(terms: Package) -> str:
 def terms_of(text: str) -> Package:
     values: dict[str, Any] = orjson.loads(text)
     values["scope"] = {kind: tuple(words) for kind, words in values.get("scope", {}).items()}
+    values["alerts"] = tuple(values.get("alerts", ()))
+    if "exhausted" in values:  # not of what was sold before packages had it
+        values["exhausted"] = exhausted_of(values["exhausted"])
     return Package(**values)

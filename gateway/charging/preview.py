@@ -38,7 +38,7 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
     accounts = [directory.account(image, name) for name in quote.account_path]
     left = {grant.id: grant.available for grant in found.burn}
     for account in accounts:
-        if account.debt_uc and not _repaid(image, account, left, now_ms):
+        if account.debt_uc and not quote.throttled and not _repaid(image, account, left, now_ms):
             raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
     aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
     hold = affording.afforded(image, quote, aside, now_ms, clamp=clamp)

@@ -13,6 +13,8 @@ from gateway.charging.units import UC_PER_CREDIT
 
 PPM: Final = 1_000_000  # all of a charge; shares are millionths of it
 CACHE_HIT: Final = "cache_hit"
+THROTTLED: Final = "throttled"
+DOWNGRADED: Final = "downgraded"
 _SHARE_FLAG: Final = "charge:"
 MIN_CLAMPED_TOKENS: Final = 256  # an answer cut shorter than this is of no use: refuse instead
 
@@ -38,7 +40,10 @@ def percent_text(ppm: int) -> str:
 
 
 def shared_uc(uc: int, flags: Sequence[str]) -> int:
-    """What is charged of a cost: all, or of a cache hit the share among its flags, rounded down to a micro-credit."""
+    """What is charged of a cost: all, nothing of a call that was throttled, or of a cache hit the share among its
+    flags, rounded down to a micro-credit."""
+    if THROTTLED in flags:
+        return 0
     if CACHE_HIT not in flags:
         return uc
     for flag in flags:
@@ -86,6 +91,7 @@ class Quote:
     choices: int = 1
     offers: Sequence[Offer] = ()
     once: str = ""  # of all calls with the same text one is charged
+    throttled: bool = False  # it is for nothing, so that debts do not matter
 
     @property
     def min_tokens(self) -> int:

@@ -6,8 +6,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 
+from gateway.charging.ending import ending_of
+from gateway.charging.grants import PURSE
 from gateway.charging.packages import grant_period
-from gateway.charging.tables import has_table
+from gateway.charging.tables import has_column, has_table
 
 
 def sales_contradicted(connection: sqlite3.Connection) -> Iterator[str]:
@@ -20,12 +22,28 @@ def sales_contradicted(connection: sqlite3.Connection) -> Iterator[str]:
             "SELECT account, period, granted, revoked FROM grants WHERE period <> ''"
         )
     }
+    yield from _purses(connection, grants)
     yield from _orders(connection, grants)
     yield from _subscriptions(connection, grants)
     used = Counter(order for (order,) in connection.execute("SELECT order_id FROM codes WHERE order_id <> ''"))
     sold = Counter(order for (order,) in connection.execute("SELECT id FROM orders WHERE kind = 'code'"))
     if used != sold:
         yield f"I5: codes that were redeemed and orders of codes differ: {sorted((used - sold) + (sold - used))}"
+
+
+def _purses(connection: sqlite3.Connection, grants: dict[tuple[str, str], tuple[int, int]]) -> Iterator[str]:
+    """What is paid for afterwards stands behind what was sold, and never comes to more than its cap."""
+    if not has_column(connection, "grants", "ending"):
+        return
+    for account, period, spent, granted, ending in connection.execute(
+        "SELECT account, period, spent, granted, ending FROM grants WHERE ending IS NOT NULL"
+    ):
+        said = ending_of(ending)
+        payg = said.payg if said else None
+        if payg is not None and (granted > payg.credits_uc or payg.amount(spent) > payg.cap):
+            yield f"I5: the purse {period} of {account} has more than its cap of {payg.cap} buys"
+        if payg is not None and period.startswith(PURSE) and (account, period.removeprefix(PURSE)) not in grants:
+            yield f"I5: the purse {period} of {account} stands behind nothing"
 
 
 def _orders(connection: sqlite3.Connection, grants: dict[tuple[str, str], tuple[int, int]]) -> Iterator[str]:

@@ -7,19 +7,21 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.charging.alerts import alert_row
 from gateway.charging.changes import Changes
+from gateway.charging.ending import ending_text
 from gateway.charging.grants import Grant
 from gateway.charging.packages import Order, Subscription, terms_text
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
                  "loss_uc", "status", "caps"),
     "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms", "limits"),
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
-               "card", "source_ref", "created_ms", "period", "scope"),
+               "card", "source_ref", "created_ms", "period", "scope", "ending"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
     "cap_use": ("account", "span", "unit", "slot_ms", "used"),
@@ -31,6 +33,7 @@ COLUMNS: Final = {
     "code_batches": ("id", "terms", "created_ms", "expires_ms"),
     "codes": ("hash", "batch", "number", "order_id"),
     "entries": ("ms", "account", "grant_id", "kind", "uc"),
+    "alerts": ("id", "account", "lot", "level", "ms", "source_ref", "payg", "granted", "spent"),
     "rate_cards": ("card", "version", "effective_ms", "rates"),
     "card_terms": ("card", "version", "terms"),
     "records": RECORD_COLUMNS,
@@ -49,7 +52,10 @@ CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_
 CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
   spent INTEGER NOT NULL, expired INTEGER NOT NULL, revoked INTEGER NOT NULL, starts_ms INTEGER NOT NULL,
   expires_ms INTEGER, priority INTEGER NOT NULL, card TEXT NOT NULL, source_ref TEXT, created_ms INTEGER NOT NULL,
-  period TEXT NOT NULL, scope TEXT) WITHOUT ROWID;
+  period TEXT NOT NULL, scope TEXT, ending TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alerts (id TEXT PRIMARY KEY, account TEXT NOT NULL, lot TEXT NOT NULL,
+  level INTEGER NOT NULL, ms INTEGER NOT NULL, source_ref TEXT NOT NULL, payg INTEGER NOT NULL,
+  granted INTEGER NOT NULL, spent INTEGER NOT NULL, UNIQUE (account, lot, level)) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS grants_period ON grants (account, period) WHERE period <> '';
 CREATE UNIQUE INDEX IF NOT EXISTS grants_ref ON grants (account, source_ref)
   WHERE period = '' AND source_ref IS NOT NULL;
@@ -101,6 +107,7 @@ MIGRATIONS: Final = {
     4: ("ALTER TABLE records ADD COLUMN hash TEXT NOT NULL DEFAULT ''",),
     5: (),  # subscriptions, orders and codes: new tables alone, which DDL makes
     6: (),  # card_terms: a new table as well
+    7: ("ALTER TABLE grants ADD COLUMN ending TEXT",),
 }
 
 
@@ -116,7 +123,7 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
 _REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes")
-_APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches")
+_APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts")
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
     **{table: insert_sql(table, "INSERT") for table in _APPENDED},
@@ -152,6 +159,8 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
     if changes.once:
         rows.append((WRITES["once"], [(digest, *value) for digest, value in changes.once.items() if value is not None]))
         rows.append((WRITES["once_gone"], [(digest,) for digest, value in changes.once.items() if value is None]))
+    if changes.alerts:
+        rows.append((WRITES["alerts"], [alert_row(alert) for alert in changes.alerts]))
     if changes.sold:
         rows += _rows_sold(changes)
     if changes.cards:
@@ -202,7 +211,7 @@ def _grant_row(grant: Grant) -> Row:
     g = grant
     return (
         g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
-        g.card, g.source_ref, g.created_ms, g.period, _json(g.scope.value) if g.scope else None,
+        g.card, g.source_ref, g.created_ms, g.period, _json(g.scope.value) if g.scope else None, ending_text(g.ending),
     )  # fmt: skip
 
 

@@ -80,6 +80,8 @@ def _spread_at(burn: Sequence[Grant], quote: Quote, max_tokens: int | None, room
     output = (max_tokens or 0) * quote.choices
     for offer in quote.offers:
         parts = _ceiling(burn, offer, quote.input_tokens, output)
+        if parts is None and offer.free:
+            parts = {}
         if parts is None:
             continue
         both = {name: max(parts.get(name, 0), held.get(name, 0)) for name in {*parts, *held}}

@@ -169,7 +169,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     ((version,),) = versions
     if version > SCHEMA_VERSION:
         raise sqlite3.DatabaseError(f"schema version {version} is of a later gateway; this one knows {SCHEMA_VERSION}")
-    for step in range(version + 1, SCHEMA_VERSION + 1):
+    for step in sorted(step for step in MIGRATIONS if step > version):
         with transaction(connection):
             for statement in MIGRATIONS[step]:
                 connection.execute(statement)

@@ -10,7 +10,7 @@ from gateway.charging.grants import NEVER_MS, prorated
 from gateway.charging.image import Image
 from gateway.charging.offers import scope_of
 from gateway.charging.orders import amounts, book, check_sale, end, known, on_sale, revoke, subscribe
-from gateway.charging.packages import OWN_IDS, Order, Subscription, granted
+from gateway.charging.packages import OWN_IDS, Order, Subscription
 from gateway.charging.records import Account
 from gateway.config.model import Package
 from gateway.errors import Conflict, InvalidValue, NotFound
@@ -101,10 +101,7 @@ def _adopt(image: Image, node: Account, one: Subscription, terms: Package, order
         order.price, order.credits_uc = prorated(more_price, *part), prorated(more_uc, *part)
     if order.credits_uc:
         mine = sum(grant.offer == one.id for grant in node.owned)
-        image.add_grant(
-            node, order.credits_uc, now_ms, starts_ms=now_ms, expires_ms=end_ms, priority=terms.priority,
-            source_ref=f"package:{terms.name}", period=f"{one.id}:{one.period}:change:{mine}", **granted(terms),
-        )  # fmt: skip
+        image.grant_due(node, [renewing.of_change(one, order.credits_uc, now_ms, end_ms, mine)], now_ms)
     image.changes.subscriptions[one.id] = one
     image.fit(node, now_ms)
     if node.debt_uc:

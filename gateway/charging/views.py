@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway.charging import directory
+from gateway.charging.alerts import Alert
 from gateway.charging.caps import Meter, text
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
-from gateway.charging.rating import Quote, credits_text
+from gateway.charging.rating import Quote, credits_text, percent_text
+from gateway.config.model import Payg
 
 FIRST_MS: Final = -86_400_000  # 1970 began up to a day earlier in the east
 LAST_MS: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)  # later than that cannot be shown
@@ -22,10 +24,12 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
 
     In `grants`, in each and in the sums at the top, granted = available + reserved + spent. A grant that has ended is
     in `ended`, for 40 days and as long as a call still holds of it: there expired and revoked belong to the sum too.
+    What is paid for afterwards stands apart, in `payg`.
     """
     path = directory.account(image, tenant).path
     image.standing(path, now_ms)
-    owned = [grant for name in path for grant in image.accounts[name].owned]
+    every = [grant for name in path for grant in image.accounts[name].owned]
+    owned = [grant for grant in every if grant.payg is None]
     grants = [grant for grant in owned if grant.live(now_ms)]
     ended = [grant for grant in owned if grant.over(now_ms) and (grant.reserved or _recent(grant, now_ms))]
     return {
@@ -39,6 +43,8 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
             for grant in ended
         ],
         "caps": caps(image.standing(path, now_ms).meters, now_ms),
+        "payg": [_shown_purse(grant, grant.payg) for grant in every if grant.payg and grant.live(now_ms)],
+        "alerts": [shown_alert(alert) for alert in image.watch.of(grant for grant in every if grant.live(now_ms))],
     }
 
 
@@ -56,9 +62,10 @@ def quota(image: Image, quote: Quote, now_ms: int) -> dict[str, Any]:
 
 
 def available_uc(image: Image, tenants: Sequence[str], now_ms: int) -> int:
-    """From all grants on their paths; one that several of them may draw on counts once."""
+    """From all grants on their paths that are prepaid; one that several of them may draw on counts once."""
     paths = [directory.account(image, tenant).path for tenant in tenants]
-    return sum({grant.id: grant.available for path in paths for grant in image.burn_list(path, now_ms)}.values())
+    grants = {grant.id: grant for path in paths for grant in image.burn_list(path, now_ms)}
+    return sum(grant.available for grant in grants.values() if grant.payg is None)
 
 
 def caps(meters: Sequence[Meter], now_ms: int) -> list[dict[str, Any]]:
@@ -97,6 +104,36 @@ def _shown(grant: Grant) -> dict[str, Any]:
         "package": grant.source_ref,
         "card": grant.card,
         "scope": grant.scope.value if grant.scope else None,
+    }
+
+
+def _shown_purse(grant: Grant, payg: Payg) -> dict[str, Any]:
+    """Credits, and `price` (of 1M of them), `cap` and `amount` in the currency."""
+    return {
+        "id": grant.id,
+        "account": grant.account,
+        "package": grant.source_ref,
+        "price": credits_text(payg.price),
+        "cap": credits_text(payg.cap),
+        "amount": credits_text(payg.amount(grant.spent)),
+        "available": credits_text(grant.available),
+        "reserved": credits_text(grant.reserved),
+        "spent": credits_text(grant.spent),
+        "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms),
+    }
+
+
+def shown_alert(alert: Alert) -> dict[str, Any]:
+    """`granted` and `spent` in credits, as they were then; `kind` payg: of what its cap buys."""
+    return {
+        "id": alert.id,
+        "tenant": alert.account,
+        "package": alert.source_ref,
+        "kind": "payg" if alert.payg else "prepaid",
+        "level": percent_text(alert.level),
+        "granted": credits_text(alert.granted_uc),
+        "spent": credits_text(alert.spent_uc),
+        "at": iso(alert.ms),
     }
 
 

@@ -107,7 +107,8 @@ def _grants(connection: sqlite3.Connection, record: Record) -> list[dict[str, An
     reasons.append("the last of those that were there" if len(order) > 1 else "the only one that was there")
     return [
         {
-            "grant": grant.id, "account": grant.account, "paid": credits_text(parts.get(grant.id, 0)),
+            "grant": grant.id, "kind": "payg" if grant.payg else "prepaid", "account": grant.account,
+            "paid": credits_text(parts.get(grant.id, 0)),
             "priority": grant.priority, "created_at": iso(grant.created_ms),
             "expires_at": None if grant.expires_ms is None else iso(grant.expires_ms), "source_ref": grant.source_ref,
             "place": reason, "why": _paid(connection, record, order[at:], parts, first=not at),

@@ -11,6 +11,7 @@ from typing import Final
 from gateway import __version__
 from gateway.cli import (
     accounts,
+    alerts,
     cache,
     check,
     codes,
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="moma", description="MoMA gateway: route, cache, charge.")
     parser.add_argument("--version", action="version", version=f"moma {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    sold = (packages, orders, subscriptions, codes)
+    sold = (packages, orders, subscriptions, codes, alerts)
     books = (verify, why, export, reconcile)
     for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, cache, *books):
         noun.add_parser(subparsers)

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.admin.api import Admin
 from gateway.admin.shown import (
+    alerts,
     code_batches,
     listed,
     order,
@@ -41,6 +42,7 @@ ANSWER_S = 10.0
 NO, WRONG_USE = 1, 2
 SOLD: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {  # all of them, and one
     "orders": (orders, order), "subscriptions": (subscriptions, subscription), "codes": (code_batches, None),
+    "alerts": (alerts, None),
 }  # fmt: skip
 
 

@@ -125,8 +125,8 @@ def _plans(facts: dict[str, Any]) -> None:
         first, *others = [_granted(grant) for grant in plan["grants"]] or [NONE]
         limits = (_number(plan["limits"][kind]) for kind in ("rpm", "tpm", "concurrency"))
         allowed = "everything" if plan["allow"] is None else ", ".join(plan["allow"]) or "nothing"
-        rows.append((plan["name"], first, *limits, _number(plan["max_output"]), plan["exhausted"], allowed))
-        rows += [("", more, *[""] * 6) for more in (*others, *_share(plan))]
+        rows.append((plan["name"], first, *limits, _number(plan["max_output"]), _beyond(plan), allowed))
+        rows += [("", more, *[""] * 6) for more in (*others, *_share(plan), *_ending(plan))]
     _table("Plans", ("plan", "credits", "rpm", "tpm", "at once", "output", "exhausted", "may use"), rows)
 
 
@@ -134,6 +134,25 @@ def _share(plan: dict[str, Any]) -> Iterable[str]:
     """Of what is short, where it is not the usual one."""
     if (plan["priority"], plan["weight"]) != (Plan.priority, Plan.weight):
         yield f"priority {plan['priority']}, weight {plan['weight']}"
+
+
+def _beyond(plan: dict[str, Any]) -> str:
+    exhausted = plan["exhausted"]
+    return exhausted if isinstance(exhausted, str) else ", ".join(exhausted)
+
+
+def _ending(owner: dict[str, Any]) -> Iterable[str]:
+    """What `exhausted` and `alerts` of a plan or package say."""
+    exhausted = owner["exhausted"]
+    if exhausted != "block":
+        if payg := exhausted.get("payg"):
+            yield f"then {payg['price']} for 1M, at most {payg['cap']}"
+        if downgrade := exhausted.get("downgrade"):
+            yield f"then by {downgrade}"
+        if throttle := exhausted.get("throttle"):
+            yield "then free, with " + ", ".join(f"{_number(limit)} {kind}" for kind, limit in throttle.items())
+    if owner["alerts"]:
+        yield f"alerts at {', '.join(owner['alerts'])}"
 
 
 def _credits(text: str) -> str:
@@ -201,6 +220,7 @@ def _further_terms(package: dict[str, Any]) -> Iterable[str]:
         yield f"{kind} {', '.join(words)}"
     for window, limits in package["caps"].items():
         yield f"{window}: " + ", ".join(f"{_credits(limit)} {unit}" for unit, limit in limits.items())
+    yield from _ending(package)
 
 
 def _tenants(facts: dict[str, Any]) -> None:

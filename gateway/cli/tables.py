@@ -81,6 +81,9 @@ def statement(value: Mapping[str, Any]) -> None:
         if Decimal(value[name]):
             table.add_row(f"  {name}", _number(value[name]), style="dim")
     _print(table)
+    for purse in value["payg"]:
+        amount, spent = _number(purse["amount"]), _number(purse["credits"])
+        _print(f"\nto be paid: {amount} for {spent} credits beyond the package, at {purse['price']} for 1M")
     _by_model(value)
 
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.admin.shown import shown_package
+from gateway.admin.shown import shown_exhausted, shown_package
 from gateway.call import BUCKETS
 from gateway.charging.offers import STANDARD
 from gateway.charging.rate_cards import named
@@ -145,7 +145,8 @@ def _plan(plan: Plan) -> Facts:
         "priority": plan.priority,
         "weight": plan.weight,
         "max_output": plan.max_output,
-        "exhausted": plan.exhausted,
+        "exhausted": shown_exhausted(plan.exhausted),
+        "alerts": [percent_text(level) for level in plan.alerts],
         "allow": None if plan.allow is None else sorted(plan.allow),
     }
 

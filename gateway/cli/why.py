@@ -76,7 +76,10 @@ def _show_price(price: Value | None, record: Value) -> None:
     ]
     sums = [("sum", price["sum"])]
     if price["share"] != price["sum"]:
-        sums.append(("the cache's share, rounded down", price["share"]))
+        free = "throttled" in record["flags"]
+        sums.append(
+            ("for nothing, as no credits covered it" if free else "the cache's share, rounded down", price["share"])
+        )
     if price["charged"] != price["share"]:
         sums.append(("at most what was held", price["charged"]))
     table(title, ("bucket", "used", "rate", "credits"), [*rows, *((what, "", "", f"= {n}") for what, n in sums)])
@@ -92,4 +95,8 @@ def _card(card: Value) -> str:
 
 
 def _grants(value: Value) -> list[tuple[str, str, str, str]]:
-    return [(each["grant"], each["paid"], each["why"], each["place"]) for each in value["grants"]]
+    return [(_grant(each), each["paid"], each["why"], each["place"]) for each in value["grants"]]
+
+
+def _grant(each: Value) -> str:
+    return f"{each['grant']} (billed)" if each["kind"] == "payg" else str(each["grant"])

@@ -37,6 +37,11 @@ _OWN_HEADERS: Final = frozenset(
 )  # fmt: skip
 MAX_FACTOR: Final = 1000 * 1_000_000
 _UNITS: Final = {"": 1, "k": 1_000, "M": 1_000_000}
+_ENDINGS: Final = {
+    "payg": "{payg: {price: 12, cap: 500}}: the price of 1M credits, and the most that a period may come to",
+    "downgrade": "{downgrade: ROUTE}: where calls go then",
+    "throttle": "{throttle: {rpm: 2, tpm: 10k}}: how slowly they go on",
+}
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,15 @@ def _factor(value: Any) -> int:
     return factor
 
 
+def _block(value: Any) -> str:
+    """The short form of `exhausted`."""
+    if value in _ENDINGS:
+        raise ValueError(f"does not say enough of {value}", f"write {_ENDINGS[value]}")
+    if value != "block":
+        raise ValueError("is block, or a mapping with some of payg, downgrade, throttle")
+    return "block"
+
+
 def one_of(*names: str) -> Kind:
     def read(value: Any) -> str:
         if value not in names:
@@ -265,4 +279,5 @@ FACTOR: Final = Kind(
     _factor, {"type": ["number", "string"], "minimum": 0, "maximum": 1000, "pattern": f"^(?:{_DECIMAL})$"}
 )
 CLOCK: Final = Kind(_clock, _pattern(_CLOCK))
+BLOCK: Final = Kind(_block, {"enum": ["block"]})
 ANYTHING: Final = Kind(lambda value: value, {})

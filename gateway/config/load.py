@@ -16,10 +16,12 @@ from gateway.config.model import (
     CardTerms,
     Check,
     Config,
+    Exhausted,
     Fallback,
     Limits,
     Model,
     Package,
+    Payg,
     Plan,
     PlanGrant,
     Queue,
@@ -200,7 +202,8 @@ def _plan(name: str, value: Values) -> Plan:
         grants=tuple(_made(PlanGrant, grant, credits="credits_uc") for grant in value.get("grants", ())),
         caps=value.get("caps", {}),
         limits=Limits(value.get("rpm"), value.get("tpm"), value.get("concurrency")),
-        exhausted=value.get("exhausted", "block"),
+        exhausted=_exhausted(value.get("exhausted")),
+        alerts=tuple(sorted(value.get("alerts", ()))),
         allow=frozenset(value["allow"]) if "allow" in value else None,
         max_output=value.get("max_output"),
         priority=value.get("priority", Plan.priority),
@@ -239,8 +242,20 @@ def _package(name: str, value: Values) -> Package:
         priority = SCOPED_PRIORITY
     known = ("credits", "every", "periods", "valid", "price", "rollover", "priority", "once", "caps", "card")
     applied = {key: value[key] for key in known if key in value}
+    read = {"exhausted": _exhausted(value.get("exhausted")), "alerts": tuple(sorted(value.get("alerts", ())))}
     renamed = {"credits": "credits_uc", "valid": "valid_s", "rollover": "rollover_uc"}
-    return _made(Package, {"name": name, "priority": priority, "scope": scope, **applied}, **renamed)
+    return _made(Package, {"name": name, "priority": priority, "scope": scope, **applied, **read}, **renamed)
+
+
+def _exhausted(value: Any) -> Exhausted:
+    if not isinstance(value, Mapping):  # block
+        return Exhausted()
+    payg, throttle = value.get("payg"), value.get("throttle")
+    return Exhausted(
+        payg=None if payg is None else Payg(**payg),
+        downgrade=value.get("downgrade"),
+        throttle=None if throttle is None else Limits(**throttle),
+    )
 
 
 def _later(structure: Structure) -> Iterable[str]:
@@ -269,6 +284,3 @@ def _warnings(values: Values) -> Iterable[str]:
     for name, backend in values.get("backends", {}).items():
         if backend["kind"] != "openai":
             yield f"kind {backend['kind']} of backend {name} is spoken to as openai in this version"
-    for name, plan in values.get("plans", {}).items():
-        if plan.get("exhausted", "block") != "block":
-            yield f"exhausted {plan['exhausted']} of plan {name} runs as block in this version"

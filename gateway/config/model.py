@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.config.sources import Sources
+
+_UC_PER_PRICED: Final = 10**12  # a price is of 1M credits
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,32 @@ class PlanGrant:
     card: str = "standard"
 
 
+@dataclass(frozen=True)
+class Payg:
+    """Paid afterwards: `price` of 1M credits, and the most that a period may come to; in micro-units of currency."""
+
+    price: int
+    cap: int
+
+    @property
+    def credits_uc(self) -> int:
+        """What the cap buys, rounded down."""
+        return self.cap * _UC_PER_PRICED // self.price
+
+    def amount(self, uc: int) -> int:
+        """What so many micro-credits cost, rounded up: never more than the cap, as long as the credits suffice."""
+        return -(-uc * self.price // _UC_PER_PRICED)
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """What becomes of calls that the credits do not cover, in this order. Nothing of it: they are refused."""
+
+    payg: Payg | None = None
+    downgrade: str | None = None  # a route or model
+    throttle: Limits | None = None  # for nothing, within these
+
+
 Caps = Mapping[str, Mapping[str, int]]  # by window (total, month, week, day, 5h) and unit (credits in uc, calls)
 
 
@@ -224,12 +253,13 @@ class Plan:
     name: str
     grants: tuple[PlanGrant, ...] = ()
     limits: Limits = Limits()
-    exhausted: str = "block"
+    exhausted: Exhausted = Exhausted()
     allow: frozenset[str] | None = None  # names or tags; None: everything
     max_output: int | None = None
     priority: int = 100  # the lowest is served first
     weight: int = 1
     caps: Caps = field(default_factory=dict)
+    alerts: tuple[int, ...] = ()  # shares of the credits in millionths, in ascending order
     gone: bool = False  # not in routes.yaml any more, while the ledger has tenants with it
 
 
@@ -252,6 +282,8 @@ class Package:
     caps: Caps = field(default_factory=dict)
     card: str = "standard"  # | raw: a credit per token | one of rate_cards
     scope: Mapping[str, Sequence[str]] = field(default_factory=dict)  # models, tags, regions, hours; empty: everything
+    exhausted: Exhausted = Exhausted()
+    alerts: tuple[int, ...] = ()  # shares of the credits in millionths, in ascending order
 
 
 @dataclass(frozen=True)

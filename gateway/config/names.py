@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from gateway.config import card_names
 from gateway.config.known import doubtful, must_exist
-from gateway.config.model import Cache
+from gateway.config.model import Cache, Payg
 from gateway.config.structure import near
 from gateway.config.yaml_source import Source
 
 Values = Mapping[str, Any]
 Path = tuple[str, ...]
 MAX_VALID_S: Final = 36_500 * 86_400.0
+MAX_PAYG_UC: Final = 10**18
 MAX_PICKED: Final = 100_000  # models that routes and their fallbacks stand for, all together
 
 
@@ -34,6 +35,7 @@ def check(source: Source, values: Values) -> None:
     card_names.check(source, values)
     for name, plan in values.get("plans", {}).items():
         _plan(source, values, name, plan)
+        _ending(source, values, ("plans", name), plan)
     _packages(source, values)
     for name, tenant in values.get("tenants", {}).items():
         must_exist(source, ("tenants", name, "plan"), tenant.get("plan"), values.get("plans", {}), "plans")
@@ -164,6 +166,7 @@ def _plan(source: Source, values: Values, name: str, plan: Values) -> None:
 def _packages(source: Source, values: Values) -> None:
     for name, package in values.get("packages", {}).items():
         _package(source, values, ("packages", name), package)
+        _ending(source, values, ("packages", name), package)
     if not source.problems:
         card_names.pay_something(source, values)
 
@@ -199,6 +202,32 @@ def _scope(source: Source, values: Values, path: Path, scope: Values) -> None:
             must_exist(
                 source, (*path, kind, str(index)), word, known[kind], "backends" if kind == "regions" else "models"
             )
+
+
+def _ending(source: Source, values: Values, path: Path, owner: Values) -> None:
+    """`exhausted` and `alerts` of a plan or package."""
+    exhausted, at = owner.get("exhausted"), (*path, "exhausted")
+    if exhausted == {} and not source.doubts(at):
+        source.problem(at, "says nothing", "known: block, payg, downgrade, throttle")
+    if isinstance(exhausted, Mapping):
+        must_exist(source, (*at, "downgrade"), exhausted.get("downgrade"), _reachable(values), "models", "routes")
+        _payg(source, (*at, "payg"), exhausted.get("payg", {}))
+        if exhausted.get("throttle") == {} and not source.doubts((*at, "throttle")):
+            source.problem((*at, "throttle"), "has no limit", "such as {rpm: 2, tpm: 10k}")
+    alerts = owner.get("alerts", ())
+    for index, share in enumerate(alerts):
+        if share is not None and (share == 0 or share in alerts[:index]):
+            says = "stands here twice" if share else "is above 0%"
+            source.problem((*path, "alerts", str(index)), says)
+
+
+def _payg(source: Source, path: Path, payg: Values) -> None:
+    """The credits that the cap buys must be some, and fit."""
+    price, cap = payg.get("price"), payg.get("cap")
+    if price == 0:
+        source.problem((*path, "price"), "is above 0", "what is for nothing is a throttle")
+    elif price is not None and cap is not None and not 0 < Payg(price, cap).credits_uc <= MAX_PAYG_UC:
+        source.problem((*path, "cap"), "buys no credit, or more than 10^12 of them, at this price")
 
 
 def _keys_are_of_one_tenant(source: Source, values: Values) -> None:

@@ -145,6 +145,17 @@ _CACHE: Final = Keys(
         "max_entry": kinds.SIZE,
     }
 )
+_EXHAUSTED: Final = Either(
+    Keys(
+        {
+            "payg": Keys({"price": kinds.MICRO, "cap": kinds.MICRO}, required=("price", "cap")),
+            "downgrade": kinds.TEXT,
+            "throttle": Keys(_LIMITS),
+        }
+    ),
+    kinds.BLOCK,
+)
+_ALERTS: Final = Many(kinds.EXACT_SHARE, least=1)
 CAP: Final = Keys({"credits": kinds.CREDITS, "calls": number()})
 CAPS: Final = Keys(dict.fromkeys(("total", "month", "week", "day", "5h"), CAP))
 _SPAN: Final[Mapping[str, Node]] = {"from": kinds.CLOCK, "to": kinds.CLOCK}
@@ -167,7 +178,8 @@ _PLAN: Final = Keys(
         ),
         "caps": CAPS,
         **_LIMITS,
-        "exhausted": one_of("block", "payg", "downgrade", "throttle"),
+        "exhausted": _EXHAUSTED,
+        "alerts": _ALERTS,
         "allow": TEXTS,
         "max_output": number(),
         "priority": number(0),
@@ -195,11 +207,10 @@ _PACKAGE: Final = Keys(
         "caps": CAPS,
         "scope": _SCOPE,
         "card": kinds.TEXT,
-        "exhausted": one_of("block", "payg", "downgrade", "throttle"),
-        "alerts": Many(kinds.SHARE),
+        "exhausted": _EXHAUSTED,
+        "alerts": _ALERTS,
     },
     required=("credits",),
-    later=("exhausted", "alerts"),
 )
 
 SCHEMA: Final = Keys(

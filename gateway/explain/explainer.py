@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+from gateway.admission import slow_name, slowed
 from gateway.cache.caches import Caches
 from gateway.cached import sites_of, verdict
 from gateway.call import Call, Request
-from gateway.charging.in_force import Cards
+from gateway.charging.beyond import Beyond, beyond
+from gateway.charging.in_force import Cards, InForce
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote
 from gateway.clock import Clock
@@ -16,18 +19,20 @@ from gateway.config.model import Config, Plan
 from gateway.errors import BackendOverloaded, GatewayError, QuotaExhausted
 from gateway.explain.findings import Findings, Funds, Room
 from gateway.explain.shown import shown
+from gateway.goingon import needed_there, requoting, ways
 from gateway.limits import Gate, Gates
 from gateway.parse import parse_call
 from gateway.quote import quoted
 from gateway.routing.estimate import estimated_input, needed_context
 from gateway.routing.live import Live
 from gateway.routing.policies import Target
-from gateway.routing.preview import preview
+from gateway.routing.preview import Preview, preview
 from gateway.routing.router import Decision, Router
 from gateway.routing.turns import Turns
 from gateway.tenants import Caller
 from gateway.tokens import Tokenizer
 
+T = TypeVar("T")
 ANYBODY: Final = Caller("", Plan(""), ())  # no tenant was named: everything is allowed, nothing is limited
 
 
@@ -35,6 +40,8 @@ class Purse(Protocol):
     """What is asked of a ledger."""
 
     def preview(self, quote: Quote, *, clamp: bool) -> Terms: ...
+
+    def look(self, read: Callable[..., T], *terms: Any) -> T: ...
 
 
 class Explainer:
@@ -90,8 +97,9 @@ class Explainer:
         found.preview = preview(self._router, call, caller.plan, needed, tenant=caller.tenant, now=found.now)
         found.refuse(found.preview.refusal)
         if found.preview.decision is not None:
-            found.funds, refusal = await self._funds(caller, call, found.preview.decision)
+            found.funds, refusal = await self._funds(found, caller, call, found.preview.decision)
             found.refuse(refusal)
+            assert found.preview.decision is not None
             found.room = self._room(call, found.preview.decision, found.preview.live, found.now)
             found.refuse(found.room.refusal)
             found.waits += ["backends"] if found.room.awaited is not None else []
@@ -108,8 +116,11 @@ class Explainer:
         except GatewayError as error:
             found.refuse(error)
 
-    async def _funds(self, caller: Caller, call: Call, decision: Decision) -> tuple[Funds, GatewayError | None]:
-        """As `Pipeline._reserve`: counts exactly, then lowers max_tokens, before it refuses."""
+    async def _funds(
+        self, found: Findings, caller: Caller, call: Call, decision: Decision
+    ) -> tuple[Funds, GatewayError | None]:
+        """As `Pipeline._reserve`: counts exactly, then lowers max_tokens, then goes on as the package says of its end,
+        before it refuses."""
         now_ms = self._clock.wall_ms()
         rates, ends_ms = self._cards.at(now_ms), now_ms + int(self._config.timeout.total_s * 1000)
         quote = quoted(caller, call, decision, call.input_bound, rates=rates, deadline_ms=ends_ms)
@@ -124,12 +135,47 @@ class Explainer:
             try:
                 terms = self._purse.preview(quote, clamp=True)
             except QuotaExhausted as error:
-                return Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens)), error
+                return await self._beyond(found, caller, call, decision, quote, rates, bound, error)
         except GatewayError as error:  # the store is away
             return unpaid, error
         decision.keep(terms.covered)
         paid = terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered, terms.closed
         return Funds(quote, *paid), None
+
+    async def _beyond(
+        self, found: Findings, caller: Caller, call: Call, decision: Decision, quote: Quote, rates: InForce,
+        bound: int, refusal: QuotaExhausted,
+    ) -> tuple[Funds, GatewayError | None]:  # fmt: skip
+        """As `GoingOn.reserve`. What is found out then is about the route that the call goes by."""
+        previews: dict[int, Preview] = {}
+        said = Beyond() if refusal.capped else self._purse.look(beyond, quote)
+        needed = await needed_there(said, self._router, self._tokenizer, call, decision.needed)
+
+        def reroute(name: str) -> Decision:
+            asked = self._router, call, caller.plan, needed
+            one = preview(*asked, tenant=caller.tenant, now=found.now, instead=name, after=found.preview)
+            if one.decision is None:
+                raise one.refusal or refusal
+            previews[id(one.decision)] = one
+            return one.decision
+
+        unpaid = Funds(quote, quote.max_tokens, quote.ceiling(quote.max_tokens))
+        for way in ways(said, decision, quote, reroute, requoting(caller, call, quote, rates, bound)):
+            if way.throttle is not None:
+                gate = self._gates.aside(slow_name(way.throttle.account), way.throttle.limits)
+                tokens = estimated_input(call)
+                if gate.aside().take(tokens) is None:
+                    return unpaid, slowed(gate, tokens)
+            try:
+                terms = self._purse.preview(way.quote, clamp=True)
+            except QuotaExhausted as error:
+                if error.capped:
+                    return unpaid, error
+                continue
+            found.preview, found.flags = previews.get(id(way.decision), found.preview), way.flags
+            way.decision.keep(terms.covered)
+            return Funds(way.quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
+        return unpaid, refusal
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
         """Whom dispatch would ask in turn, if each failed, and whom a limit keeps it from asking."""

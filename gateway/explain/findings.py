@@ -72,6 +72,7 @@ class Findings:
     room: Room | None = None
     waits: list[str] = field(default_factory=list)  # in the queue of its tenant, of backends
     refusal: GatewayError | None = None
+    flags: tuple[str, ...] = ()  # how it goes on that no credits cover
 
     def refuse(self, error: GatewayError | None) -> None:
         """The client hears the first."""

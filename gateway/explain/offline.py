@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.charging import directory
@@ -21,6 +23,8 @@ from gateway.routing.live import Live
 from gateway.routing.router import Router
 from gateway.tenants import Caller
 from gateway.tokens import Tokenizer
+
+T = TypeVar("T")
 
 
 class Offline:
@@ -86,3 +90,6 @@ class _Purse:
 
     def preview(self, quote: Quote, *, clamp: bool) -> Terms:
         return terms(self._image, quote, self._clock.wall_ms(), clamp=clamp)
+
+    def look(self, read: Callable[..., T], *asked: Any) -> T:
+        return read(self._image, *asked, self._clock.wall_ms())

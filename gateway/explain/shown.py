@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from gateway.call import Call
+from gateway.charging.flags import meaning
 from gateway.charging.rating import credits_text
 from gateway.config.model import Config, Route
 from gateway.errors import GatewayError
@@ -208,6 +209,7 @@ def _notes(found: Findings, config: Config, generation: int | None) -> Iterable[
     if not found.caller.tenant:
         yield "No tenant was named: all names are allowed, and nothing is limited or paid."
     preview, call = found.preview, found.call
+    yield from (f"{flag}: {meaning(flag)}." for flag in found.flags)
     if preview is not None and len(preview.firsts) > 1:
         yield "Which of several comes first is drawn by weight, anew for each call."
     if call is not None and preview is not None and preview.route is None:

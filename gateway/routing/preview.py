@@ -24,10 +24,11 @@ class Preview:
     """What the router would say: a decision, or the refusal in its place.
 
     `considered` are the targets that the policy chose from, with their `scores`; `firsts` those of them that may come
-    first, as far as chance decides it; `live` the copy, as the decision left it.
+    first, as far as chance decides it; `live` and `rng` the copies, as the decision left them.
     """
 
     live: Live
+    rng: random.Random
     route: Route | None = None
     short: Shortlist | None = None
     decision: Decision | None = None
@@ -38,17 +39,20 @@ class Preview:
     firsts: Sequence[Target] = ()
 
 
-def preview(router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float) -> Preview:
-    """Changes nothing of the router: the same call, if it follows, is decided alike."""
-    route = router.route_of(call.model)
-    live, rng = router.state()
-    out = Preview(live, route)
+def preview(
+    router: Router, call: Call, plan: Plan, needed: int, *, tenant: str, now: float, instead: str | None = None,
+    after: Preview | None = None,
+) -> Preview:  # fmt: skip
+    """Changes nothing of the router: the same call, if it follows, is decided alike; `after` another decision on it."""
+    route = router.route_of(call.model if instead is None else instead)
+    live, rng = router.state() if after is None else (after.live, after.rng)
+    out = Preview(live, rng, route)
     if route is not None:
         policy = _Watched(policy_of(route, live, rng))
         router = router.aside(route, live, rng, policy)
-        out.short = router.shortlist(route, call, needed)
+        out.short = router.shortlist(route, call, needed, instead=instead is not None)
     try:
-        out.decision = router.route(call, plan, needed, tenant=tenant, now=now)
+        out.decision = router.route(call, plan, needed, tenant=tenant, now=now, instead=instead)
     except GatewayError as error:
         out.refusal = error
     if route is not None and out.decision is not None:

@@ -14,7 +14,7 @@ from gateway.routing.affinity import conversation
 from gateway.routing.estimate import needed_context
 from gateway.routing.live import Live
 from gateway.routing.policies import Policy, Target, policy_of
-from gateway.routing.shortlist import Ceiling, Removed, Shortlist, shortlist, within
+from gateway.routing.shortlist import ANYTHING, Ceiling, Removed, Shortlist, shortlist, within
 
 
 @dataclass(slots=True)
@@ -60,7 +60,8 @@ class Decision:
 class Router:
     """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend.
 
-    State: the shortlists that were asked for so far, by route, endpoint and needs: there are few of each.
+    State: the shortlists that were asked for so far, by route (and the one in whose place it comes), endpoint and
+    needs: there are few of each.
     """
 
     def __init__(self, config: Config, rng: random.Random, live: Live) -> None:
@@ -73,7 +74,7 @@ class Router:
         self._policies = {name: policy_of(route, live, rng) for name, route in self._routes.items()}
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
         self._drained = {name for name, route in self._routes.items() if _drains(config, route)}
-        self._shortlists: dict[tuple[str, str, frozenset[str]], Shortlist] = {}
+        self._shortlists: dict[tuple[str, str, str, frozenset[str]], Shortlist] = {}
 
     def names(self, plan: Plan) -> list[str]:
         """What a tenant may put in `model`, in file order."""
@@ -97,15 +98,20 @@ class Router:
             raise _not_in_plan(model, plan)
 
     def route(
-        self, call: Call, plan: Plan, needed: int | None = None, *, tenant: str = "", now: float = 0.0
-    ) -> Decision:
-        """`needed` is the number of the input's tokens; without it, it is estimated. `now` in monotonic seconds."""
-        name = self._config.aliases.get(call.model, call.model)
+        self, call: Call, plan: Plan, needed: int | None = None, *, tenant: str = "", now: float = 0.0,
+        instead: str | None = None,
+    ) -> Decision:  # fmt: skip
+        """`needed` is the number of the input's tokens; without it, it is estimated. `now` in monotonic seconds.
+
+        `instead` is a route other than the one that was asked for: who named it has allowed it. What the first requires
+        holds for it too.
+        """
+        name = self._config.aliases.get(call.model, call.model) if instead is None else instead
         route = self._routes.get(name)
-        if route is None or not self._allowed(call.model, plan):
+        if route is None or (instead is None and not self._allowed(call.model, plan)):
             raise _not_in_plan(call.model, plan)
         needed = needed_context(call) if needed is None else needed
-        short = self.shortlist(route, call, needed)
+        short = self.shortlist(route, call, needed, instead=instead is not None)
         lists = _filled_up(short)
         if lists is None:
             raise _why_none(short, call, needed)
@@ -148,12 +154,14 @@ class Router:
             return [*order, *held, *down], f"{why};held={len(held)};down={len(down)}"
         return order, why
 
-    def shortlist(self, route: Route, call: Call, needed: int) -> Shortlist:
-        """What of a route can serve the call, and what cannot."""
-        key = (route.name, call.endpoint, call.needs)
+    def shortlist(self, route: Route, call: Call, needed: int, *, instead: bool = False) -> Shortlist:
+        """What of a route can serve the call, and what cannot; `instead` of the one that it asked for."""
+        asked = self.route_of(call.model) if instead else None
+        key = (route.name, "" if asked is None else asked.name, call.endpoint, call.needs)
         short = self._shortlists.get(key)
         if short is None:
-            short = self._shortlists[key] = shortlist(route, self._targets, call)
+            also = ANYTHING if asked is None else asked.require
+            short = self._shortlists[key] = shortlist(route, self._targets, call, also)
         return within(short, needed) if needed > short.shortest else short
 
     def route_of(self, model: str) -> Route | None:

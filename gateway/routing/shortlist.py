@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.call import Call
 from gateway.charging.in_force import InForce
@@ -11,6 +12,7 @@ from gateway.charging.offers import STANDARD, Dearest, Offer
 from gateway.config.model import Fallback, Require, Route
 from gateway.routing.policies import Target
 
+ANYTHING: Final = Require()
 Removed = tuple[Target, str]  # and the constraint that it breaks
 
 
@@ -61,19 +63,24 @@ class Shortlist:
     shortest: int
 
 
-def shortlist(route: Route, targets: Mapping[str, tuple[Target, ...]], call: Call) -> Shortlist:
-    """Of all that a call of this endpoint and these needs may use, whatever its length. `targets` are by model."""
+def shortlist(
+    route: Route, targets: Mapping[str, tuple[Target, ...]], call: Call, also: Require = ANYTHING
+) -> Shortlist:
+    """Of all that a call of this endpoint and these needs may use, whatever its length. `targets` are by model.
+
+    `also` is required of all, beside what the route requires.
+    """
     kept: list[Target] = []
     removed: list[Removed] = []
     for name in route.pick:
         for target in targets[name]:
-            if why := _broken(target, route.require, call):
+            if why := _broken(target, (route.require, also), call):
                 removed.append((target, why))
             else:
                 kept.append(target)
     lost: list[Removed] = []
-    on_error = _fallbacks(route.fallback_error, targets, kept, route.require, call, lost)
-    on_context = _fallbacks(route.fallback_context, targets, kept, route.require, call, lost)
+    on_error = _fallbacks(route.fallback_error, targets, kept, (route.require, also), call, lost)
+    on_context = _fallbacks(route.fallback_context, targets, kept, (route.require, also), call, lost)
     return _of(kept, on_error, on_context, removed, lost)
 
 
@@ -96,7 +103,7 @@ def _fallbacks(
     fallbacks: Iterable[Fallback],
     targets: Mapping[str, tuple[Target, ...]],
     before: Sequence[Target],
-    require: Require,
+    required: tuple[Require, ...],
     call: Call,
     lost: list[Removed],
 ) -> list[Target]:
@@ -107,21 +114,21 @@ def _fallbacks(
     out: list[Target] = []
     for fallback in fallbacks:
         for target in targets[fallback.model]:
-            if why := _broken(target, require, call) or _broken(target, fallback.require, call):
+            if why := _broken(target, (*required, fallback.require), call):
                 lost.append((target, why))
             elif target not in before and target not in out:
                 out.append(target)
     return out
 
 
-def _broken(target: Target, require: Require, call: Call) -> str | None:
+def _broken(target: Target, required: tuple[Require, ...], call: Call) -> str | None:
     """The constraint that a target breaks, or None."""
     backend, model = target.backend, target.model
     if call.endpoint not in model.endpoints:
         return "endpoint"
     if model.can is not None and not call.needs <= model.can:
         return "capability"
-    return require.broken_by(backend)
+    return next((why for require in required if (why := require.broken_by(backend))), None)
 
 
 def _of(

@@ -17,7 +17,7 @@ SHANGHAI_MS = 8 * 3_600_000  # it has no summer time
 WRITTEN_AFTER_MS = 50  # a younger hold leaves nothing in the file
 LEAST_CLAMPED = 256
 Terms = tuple[str, int, int, int | None, int]
-Offer = tuple[int, str | None]  # how much, every when
+Offer = tuple[int, str | None, int]  # how much, every when, with which priority
 
 
 @dataclass
@@ -33,6 +33,10 @@ class Pot:
     left: int
     spent: int = 0
     expired: int = 0
+
+    @property
+    def prepaid(self) -> bool:
+        return self.priority <= 1000
 
     @property
     def terms(self) -> Terms:
@@ -115,11 +119,11 @@ class Books:
             if pot.over(now):
                 pot.expired, pot.left = pot.expired + pot.left, 0
         for name, offers in self.plans.items():
-            for index, (uc, every) in enumerate(offers):
+            for index, (uc, every, priority) in enumerate(offers):
                 start, end = period(self.since[name], every, now)
                 if (name, index, start) not in self.renewed:
                     self.renewed.add((name, index, start))
-                    self.pots.append(Pot(name, uc, start, end, 20, now, uc))
+                    self.pots.append(Pot(name, uc, start, end, priority, now, uc))
         for call in self.calls.values():
             call.written = call.written or now - call.opened >= WRITTEN_AFTER_MS
 

@@ -14,10 +14,13 @@ from gateway.charging.grants import Grant
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.packages import Order, Subscription
 from gateway.charging.rating import Quote
-from gateway.config.model import Package, Plan
+from gateway.config.model import Exhausted, Package, Payg, Plan
 from tests.charging.fakes import FakeClock, settle
 
 ZONE = ZoneInfo("Asia/Shanghai")
+TWICE = 2 * 10**12  # the price of 1M credits, so that a micro-credit costs two millionths of the currency
+PAYG = Exhausted(Payg(TWICE, 400))  # 200 micro-credits
+LEVELS = (500_000, 800_000, 1_000_000)
 PACKAGES = {
     "month": Package("month", 3100, "month", price=31_000, priority=20),
     "large": Package("large", 31_000, "month", price=310_000, priority=20),
@@ -29,6 +32,10 @@ PACKAGES = {
     "pack": Package("pack", 500, valid_s=30 * 86_400.0, price=5_990_000),
     "trial": Package("trial", 70, valid_s=7 * 86_400.0, once=True),
     "units": Package("units", 400, price=1_000_000, priority=50),
+    "plain": Package("plain", 300, "month", priority=20),
+    "over": Package("over", 300, "month", priority=20, rollover_uc=100, exhausted=PAYG, alerts=LEVELS),
+    "late": Package("late", 300, valid_s=30 * 86_400.0, exhausted=PAYG, alerts=LEVELS),
+    "named": Package("named", 300, "month", priority=20, card="raw", scope={"models": ("m",)}, exhausted=PAYG),
     "calls": Package("calls", 9000, "month", priority=20, caps={"5h": {"calls": 2}, "month": {"credits": 1000}}),
 }
 

@@ -150,6 +150,7 @@ def as_version_2(path: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE records DROP COLUMN hash")
         connection.execute("DROP TABLE chain_head")
+        connection.execute("ALTER TABLE grants DROP COLUMN ending")
         connection.execute("UPDATE meta SET schema_version = 3")
         connection.commit()
 

@@ -44,6 +44,7 @@ from tests.charging.walks import (
     GIFTS,
     HOUR_MS,
     LATER,
+    LEVELS,
     OFFERS,
     PICKS,
     PLANS,
@@ -361,11 +362,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self.check_shown(name)
         await self.committed()
         self.check_file()
+        self.check_alerts()
         assert audit(self.path) == []  # I1, I3-I6, I8, I9, I13, I14 of the file alone
         assert [each for each in reconciled(self.path, self.clock.ms) if each.check != "I11"] == []
 
     def check_shown(self, name: str) -> None:
-        shown, live = self.ledger.usage(name), self.books.live(self.books.paths[name])
+        shown, every = self.ledger.usage(name), self.books.live(self.books.paths[name])
+        live = [pot for pot in every if pot.prepaid]
         used = {(cap["account"], cap["window"], cap["unit"]): (cap["used"], cap["held"]) for cap in shown["caps"]}
         assert used == {
             (node, *key): tuple(
@@ -383,6 +386,9 @@ class LedgerMachine(RuleBasedStateMachine):
         reserved = sum(pot.granted for pot in live) - available - spent
         assert [shown[key] for key in ("available", "reserved", "spent")] == [
             credits_text(uc) for uc in (available, reserved, spent)
+        ]
+        assert [(purse["account"], purse["spent"], purse["amount"]) for purse in shown["payg"]] == [
+            (pot.owner, credits_text(pot.spent), credits_text(pot.spent)) for pot in every if not pot.prepaid
         ]
 
     def check_file(self) -> None:
@@ -402,6 +408,21 @@ class LedgerMachine(RuleBasedStateMachine):
             found = [(seq, entry.charged) for seq, asked, entry in records if asked == request]
             assert found == [(receipt.seq, receipt.charged_uc)], f"I12: {request}"
 
+    def check_alerts(self) -> None:
+        """Told of each period once, and of no level that was not reached."""
+        told = {}
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+            for account, payg, level, spent, granted, ms in connection.execute(ALERTS):
+                assert spent * 10**6 >= granted * level
+                told[account, payg, level, granted, ms] = spent
+        reached = [
+            (pot.owner, int(not pot.prepaid), level)
+            for pot in self.books.pots
+            for level in LEVELS.get((pot.owner, pot.priority), ())
+            if pot.spent * 10**6 >= pot.granted * level
+        ]
+        assert sorted(alert[:3] for alert in told) == sorted(reached)
+
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
             self.run(self.ledger.aclose())
@@ -411,6 +432,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 GRANTS = "SELECT id, account, granted, starts_ms, expires_ms, priority, spent, expired FROM grants"
 ACCOUNTS = "SELECT id, settled_uc, debt_uc, loss_uc FROM accounts"
+ALERTS = "SELECT account, payg, level, spent, granted, ms FROM alerts"
 RECORDS = (
     "SELECT seq, charge_id, request_id, tenant, card_version, status, reserved, charged, debt, loss, parts, flags"
     " FROM records ORDER BY seq"

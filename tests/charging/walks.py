@@ -6,13 +6,21 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from gateway.config.model import Plan, PlanGrant
+from gateway.config.model import Exhausted, Payg, Plan, PlanGrant
 from tests.charging.model import DAY_MS, Offer
 
 START_MS = 1_706_691_600_000  # 31 January, so that a month later is the 29th of February
 HOUR_MS = 3_600_000
-OFFERS: dict[str, tuple[Offer, ...]] = {"top": ((500, "month"), (150, None)), "ann": ((300, "day"),), "ben": ()}
-PLANS = {name: Plan(name, grants=tuple(PlanGrant(*offer) for offer in offers)) for name, offers in OFFERS.items()}
+PURSE = (200, "month", 1001)  # what ben pays for afterwards, at a millionth of the currency each
+OFFERS: dict[str, tuple[Offer, ...]] = {
+    "top": ((500, "month", 20), (150, None, 20)), "ann": ((300, "day", 20),), "ben": (PURSE,),
+}  # fmt: skip
+LEVELS = {("top", 20): (500_000, 1_000_000), ("ben", 1001): (1_000_000,)}  # by owner and priority
+PLANS = {
+    "top": Plan("top", (PlanGrant(500, "month"), PlanGrant(150)), alerts=(500_000, 1_000_000)),
+    "ann": Plan("ann", (PlanGrant(300, "day"),)),
+    "ben": Plan("ben", exhausted=Exhausted(Payg(10**12, 200)), alerts=(1_000_000,)),
+}
 CARDS = ({"m": {"input": 1, "output": 1}}, {"m": {"input": 2, "output": 3}})
 TENANTS = st.sampled_from(["top", "ann", "ben"])
 # Never 50 ms in sum, nor that after a deadline: there floats decide.

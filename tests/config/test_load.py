@@ -351,7 +351,7 @@ cache:
   c: {mode: exact}
   d: {mode: semantic}
 plans:
-  p: {exhausted: payg, priority: 1, weight: 2}
+  p: {exhausted: block, priority: 1, weight: 2}
 """)
     later = " is not applied in this version"
     assert sorted(load(path).warnings) == sorted(
@@ -364,7 +364,6 @@ plans:
             "mode semantic of cache d runs as exact in this version",
             "weigh of route r decides nothing, as its policy is cheapest",
             "kind anthropic of backend a is spoken to as openai in this version",
-            "exhausted payg of plan p runs as block in this version",
         ]
     )
 

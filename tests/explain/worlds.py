@@ -17,7 +17,7 @@ from gateway.call import BUCKETS, Call, Request
 from gateway.charging.in_force import unkept
 from gateway.charging.ledger import Ledger
 from gateway.charging.rate_cards import tariffs
-from gateway.config.model import Config, Limits, Plan, PlanGrant, Retry, Timeout
+from gateway.config.model import Config, Exhausted, Limits, Payg, Plan, PlanGrant, Retry, Timeout
 from gateway.deadline import Deadlines
 from gateway.dispatch import Dispatcher, RetryBudget
 from gateway.draining import Drains
@@ -241,9 +241,18 @@ def random_callers(rng: random.Random, settings: Config) -> list[Caller]:
             limits=Limits(rpm=rng.choice((None, 5)), tpm=rng.choice((None, 2_000)), concurrency=rng.choice((None, 8))),
             allow=rng.choice((None, None, None, frozenset(_some(rng, names)))),
             max_output=rng.choice((None, 50)),
+            exhausted=_exhausted(rng, [*settings.models, *settings.routes]),
         )
         callers.append(Caller(f"t{number}", plan, (f"t{number}",)))
     return callers
+
+
+def _exhausted(rng: random.Random, names: Sequence[str]) -> Exhausted:
+    return Exhausted(
+        payg=rng.choice((None, None, Payg(1_000_000, 50), Payg(1_000_000, 500))),
+        downgrade=rng.choice((None, *names)),
+        throttle=rng.choice((None, Limits(rpm=2), Limits(tpm=500), Limits(concurrency=1))),
+    )
 
 
 def random_request(rng: random.Random, settings: Config) -> Request:
