@@ -81,7 +81,9 @@ def _fields(value: Any, path: Path) -> Values:
 def _card(terms: CardTerms, path: Path) -> Values:
     """A version of a rate card, by its date where it has one."""
     path = (*path, terms.effective) if terms.effective else path
-    hours = None if terms.hours is None else tuple(f"{h.span} x {credits_text(h.factor)}" for h in terms.hours)
+    hours: Value = terms.hours and tuple(f"{one.span} x {credits_text(one.factor)}" for one in terms.hours)
+    if hours == ():  # not those of the base
+        hours = "[]"
     out: Values = {(*path, "base"): terms.base, (*path, "hours"): hours, **flat(terms.factor, (*path, "factor"))}
     for model, rates in terms.rates.items():
         for bucket, uc in rates.items():

@@ -23,7 +23,8 @@ Written = tuple[Mapping[str, int], tuple[int, ...]]
 def tariffs(config: Config) -> Tariffs:
     """All cards but `raw`, which never changes."""
     cards = {STANDARD: (CardTerms(),), **config.rate_cards}
-    return {name: tuple(_Resolver(cards, config.models).card(name)) for name in cards}
+    resolver = _Resolver(cards, config.models)
+    return {name: tuple(resolver.card(name)) for name in cards}
 
 
 async def put(ledger: Ledger, wanted: Tariffs) -> Cards:
