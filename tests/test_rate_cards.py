@@ -266,7 +266,14 @@ def test_check_shows_cards_and_who_is_on_them(tmp_path: Path, capsys: pytest.Cap
     ):
         assert line in out, line
     assert main(["check", "--json", "-c", str(file)]) == 0
-    cards = json.loads(capsys.readouterr().out)["understood"]["rate_cards"]
+    facts = json.loads(capsys.readouterr().out)["understood"]
+    assert {
+        "card": "office",
+        "hours": ["00:00-08:00"],
+        "factor": "0.5",
+        "rates": {"m": {"input": "0.4", "output": "0.4"}},
+    } in (facts["tariffs"])
+    cards = facts["rate_cards"]
     assert [(card["name"], card["effective"], card["models"]) for card in cards] == [
         ("standard", None, []), ("office", None, []), ("office", "2027-01-01", ["m"]),
     ]  # fmt: skip
