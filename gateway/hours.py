@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -38,11 +39,13 @@ def within(minute: int, found: Iterable[Span]) -> bool:
 
 
 def overlapping(found: Sequence[Span]) -> tuple[int, int] | None:
-    """The places of two that have a minute in common."""
-    for second, (start, end) in enumerate(found):
-        for first in range(second):
-            if within(start, [found[first]]) or within(found[first][0], [(start, end)]):
-                return first, second
+    """The places of two that have a minute in common, the first before the second."""
+    parts = [(start, end, at) for at, (start, end) in enumerate(found) if start < end]
+    for at, (start, end) in enumerate(found):
+        parts += [(start, DAY_MINUTES, at), (0, end, at)] if start > end else []  # up to midnight, and from there
+    for (_, end, first), (start, _, second) in pairwise(sorted(part for part in parts if part[0] < part[1])):
+        if start < end:
+            return min(first, second), max(first, second)
     return None
 
 

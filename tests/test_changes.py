@@ -34,6 +34,8 @@ routes:
   auto: {{pick: [small, large], policy: ordered}}
 cache:
   short: {{ttl: 2m, charge: 50%}}
+rate_cards:
+  office: {{base: standard, factor: 0.8}}
 plans:
   pro: {{grants: [{{credits: 1M, every: month}}], rpm: 60}}
   tiny: {{allow: [small], rpm: 5}}

@@ -98,7 +98,7 @@ async def test_a_reload_changes_what_the_next_call_costs_and_tells_it(world: Wor
     value = await reloaded(world, ("timezone: UTC", f"timezone: UTC{CARDS}"))
     assert [change["text"] for change in value["changes"]] == [
         "package office is new",
-        "rate card standard is new",
+        "rate card standard is new (cards office, packages office)",
         "rate card office is new (packages office)",
     ]
     after = await world.chat()
@@ -106,7 +106,7 @@ async def test_a_reload_changes_what_the_next_call_costs_and_tells_it(world: Wor
     assert float(after[2]["x-moma-credits"]) == cost(after[1], 0.5)
     value = await reloaded(world, ("factor: 0.8", "factor: 0.75"), ("factor: 0.5", "factor: 0.25"))
     assert [change["text"] for change in value["changes"]] == [
-        "rate card standard: hours adds 00:00-24:00 x 0.25, drops 00:00-24:00 x 0.5",
+        "rate card standard: hours adds 00:00-24:00 x 0.25, drops 00:00-24:00 x 0.5 (cards office, packages office)",
         "rate card office: factor 0.8 -> 0.75 (-6.25 %) (packages office)",
     ]
     last = await world.chat()
@@ -266,7 +266,14 @@ def test_check_shows_cards_and_who_is_on_them(tmp_path: Path, capsys: pytest.Cap
     ):
         assert line in out, line
     assert main(["check", "--json", "-c", str(file)]) == 0
-    cards = json.loads(capsys.readouterr().out)["understood"]["rate_cards"]
+    facts = json.loads(capsys.readouterr().out)["understood"]
+    assert {
+        "card": "office",
+        "hours": ["00:00-08:00"],
+        "factor": "0.5",
+        "rates": {"m": {"input": "0.4", "output": "0.4"}},
+    } in (facts["tariffs"])
+    cards = facts["rate_cards"]
     assert [(card["name"], card["effective"], card["models"]) for card in cards] == [
         ("standard", None, []), ("office", None, []), ("office", "2027-01-01", ["m"]),
     ]  # fmt: skip
@@ -286,6 +293,29 @@ def test_diff_says_what_changes_of_a_card(tmp_path: Path) -> None:
         "rate card office: factor 0.8 -> 0.9 (+12.5 %) (packages p)",
         "rate card office: 2027-01-01.rates.m*.output 4 -> 5 (+25 %) credits per token (packages p)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("{base: standard}", "{base: raw}", "base standard -> raw"),
+        ("{base: standard}", "{base: standard, factor: 2}", "factor 1 -> 2 (+100 %)"),
+        ("{base: raw, hours: []}", "{base: raw}", "hours [] -> none"),
+        ("[{base: raw}]", "[{base: raw}, {effective: 2027-01-01, base: raw}]", "2027-01-01.base none -> raw"),
+        (
+            "[{base: raw}, {effective: 2027-01-01, base: raw, factor: 3}]",
+            "[{base: raw}, {effective: 2027-02-01, base: raw, factor: 3}]", "2027-02-01.factor none -> 3",
+        ),
+        ("{rates: {m: {input: 1, output: 1}}}", "{rates: {m: {input: 1, output: 1, output_audio: 9}}}",
+         "rates.m.output_audio none -> 9 credits per token"),
+    ],
+)  # fmt: skip
+def test_diff_tells_each_part_of_a_card(tmp_path: Path, old: str, new: str, told: str) -> None:
+    files = [
+        load(written(tmp_path, f"{MODELS}rate_cards: {{x: {card}}}\n", f"{number}.yaml"))
+        for number, card in enumerate((old, new))
+    ]
+    assert f"rate card x: {told}" in [change.text for change in changes(*files)]
 
 
 def test_the_examples_of_the_docs_load(tmp_path: Path) -> None:

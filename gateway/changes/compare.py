@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from gateway.changes.flat import Hidden, KeyHashes, Path, Value, Values, compact, flat, item_text, share_text
+from gateway.charging.offers import STANDARD
 from gateway.config.model import Config
 from gateway.config.secrets import Secrets
 from gateway.routing.live import Live
@@ -83,6 +84,8 @@ def turned(old: Secrets, new: Secrets, config: Config) -> list[Change]:
 
 def _of_names(section: str, old: Mapping[str, Any], new: Mapping[str, Any], concerned: _Concerned) -> Iterator[Change]:
     for name in dict.fromkeys((*old, *new)):
+        if name in old and name in new and old[name] == new[name]:
+            continue
         whom, about = concerned.by(section, name), f"{_NOUNS[section]} {name}"
         if name not in new:
             text = f"{about} is gone{_gone(section)}{_for(whom)}"
@@ -90,7 +93,7 @@ def _of_names(section: str, old: Mapping[str, Any], new: Mapping[str, Any], conc
         elif name not in old:
             text = f"{about} is new{_begins(section, new[name])}{_for(whom)}"
             yield Change(section, name, "", None, _known_as(new[name]), NOW, whom, text)
-        elif old[name] != new[name]:
+        else:
             yield from _of_values(section, name, flat(old[name]), flat(new[name]), whom)
     if [name for name in old if name in new] != [name for name in new if name in old]:
         yield Change(section, "", "", None, None, NOW, "", f"{section} stand in another order")
@@ -226,8 +229,7 @@ class _Concerned:
         if section == "tenants":
             return ""
         if section == "rate_cards":
-            packages = {p.name: None for c in (self._new, self._old) for p in c.packages.values() if p.card == name}
-            return f"packages {_words(list(packages))}" if packages else ""
+            return self._by_card(name)
         if section == "caches":
             routes = {r.name: None for c in (self._new, self._old) for r in c.routes.values() if r.cache == name}
             return f"routes {_words(list(routes))}" if routes else "no route names it"
@@ -235,6 +237,23 @@ class _Concerned:
         if not plans:
             return "no plan allows it"
         return "" if plans.keys() >= self._new.plans.keys() else f"plans {_words(list(plans))}"
+
+    def _by_card(self, name: str) -> str:
+        """The cards that stand on it, and what is sold on it or on them; of standard that would be nearly all."""
+        configs = (self._new, self._old)
+        stands: dict[str | None, list[str]] = {}
+        for card, terms in ((card, t) for c in configs for card, of in c.rate_cards.items() for t in of):
+            stands.setdefault(terms.base, []).append(card)
+        above = {name: None}
+        waiting = [name]
+        while waiting:
+            more = [card for card in stands.get(waiting.pop(), ()) if card not in above]
+            above |= dict.fromkeys(more)
+            waiting += more
+        sold = {p.name: None for c in configs for p in c.packages.values() if p.card in above and p.card != STANDARD}
+        cards = [card for card in above if card != name]
+        said = [f"cards {_words(cards)}"] if cards else []
+        return ", ".join([*said, *([f"packages {_words(list(sold))}"] if sold else [])])
 
 
 def _names_by_plan(config: Config) -> dict[str, set[str]]:

@@ -85,7 +85,9 @@ def _fields(value: Any, path: Path) -> Values:
 def _card(terms: CardTerms, path: Path) -> Values:
     """A version of a rate card, by its date where it has one."""
     path = (*path, terms.effective) if terms.effective else path
-    hours = None if terms.hours is None else tuple(f"{h.span} x {credits_text(h.factor)}" for h in terms.hours)
+    hours: Value = None  # those of the base, which an empty list is not
+    if terms.hours is not None:
+        hours = tuple(f"{one.span} x {credits_text(one.factor)}" for one in terms.hours) or "[]"
     out: Values = {(*path, "base"): terms.base, (*path, "hours"): hours, **flat(terms.factor, (*path, "factor"))}
     for model, rates in terms.rates.items():
         for bucket, uc in rates.items():

@@ -107,15 +107,9 @@ def refusal(image: Image, quote: Quote, found: Standing, now_ms: int) -> QuotaEx
         if meter.unit == CREDITS and meter.room(now_ms) < most_uc:
             return capped(image, quote, meter, now_ms)
     why = "the token package does not cover this call"
-    if hours := hours_of(closed(found)):
+    if hours := hours_of(views.closed(found)):
         why += f" at this hour; some of it pays at {', '.join(hours)}"
     return exhausted(image, quote, now_ms, why)
-
-
-def closed(found: Standing) -> list[Grant]:
-    """The grants that do not pay at this hour."""
-    now = {grant.id for grant in found.burn}
-    return [grant for grant in found.hourly if grant.id not in now]
 
 
 def capped(image: Image, quote: Quote, meter: Meter, now_ms: int) -> QuotaExhausted:

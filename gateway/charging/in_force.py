@@ -67,7 +67,7 @@ class Cards:
     def _at(self, now_ms: int) -> InForce:
         until_ms, found = NEVER_MS, {}
         for name, begins in self._cards.items():
-            until_ms = min(until_ms, *(begin_ms for begin_ms, _ in begins if begin_ms > now_ms), NEVER_MS)
+            until_ms = min([until_ms, *(begin_ms for begin_ms, _ in begins if begin_ms > now_ms)])
             latest_ms = max((begin_ms for begin_ms, _ in begins if begin_ms <= now_ms), default=None)
             of = [one for begin_ms, one in begins if begin_ms == latest_ms]
             if of:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
-from gateway.charging import affording, directory, loading
+from gateway.charging import affording, directory, loading, views
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.rating import Quote
@@ -42,7 +42,7 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
             raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
     aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
     hold = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
-    return Terms(hold.max_tokens, hold.reserved_uc, sum(left.values()), hold.covered, affording.closed(found))
+    return Terms(hold.max_tokens, hold.reserved_uc, sum(left.values()), hold.covered, views.closed(found))
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:

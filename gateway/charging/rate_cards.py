@@ -21,9 +21,13 @@ Written = tuple[Mapping[str, int], tuple[int, ...]]
 
 
 def tariffs(config: Config) -> Tariffs:
-    """All cards but `raw`, which never changes."""
-    cards = {STANDARD: (CardTerms(),), **config.rate_cards}
-    return {name: tuple(_Resolver(cards, config.models).card(name)) for name in cards}
+    """All cards but `raw`, which never changes. Before its first date `standard` is the rates of the models."""
+    standard = config.rate_cards.get(STANDARD, ())
+    if all(terms.effective for terms in standard):
+        standard = (CardTerms(), *standard)
+    cards = {**config.rate_cards, STANDARD: standard}
+    resolver = _Resolver(cards, config.models)
+    return {name: tuple(resolver.card(name)) for name in cards}
 
 
 async def put(ledger: Ledger, wanted: Tariffs) -> Cards:

@@ -9,8 +9,8 @@ from typing import Any, Final
 from gateway.charging import directory
 from gateway.charging.alerts import Alert
 from gateway.charging.caps import Meter, text
-from gateway.charging.grants import Grant
-from gateway.charging.image import Image
+from gateway.charging.grants import NEVER_MS, Grant, hours_change_ms
+from gateway.charging.image import Image, Standing
 from gateway.charging.rating import Quote, credits_text, percent_text
 from gateway.config.model import Payg
 
@@ -49,9 +49,12 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
 
 
 def quota(image: Image, quote: Quote, now_ms: int) -> dict[str, Any]:
-    """What a refusal says of the live grants on the path, and of when there are new ones."""
-    burn = image.burn_list(quote.account_path, now_ms)
+    """What a refusal says of the grants on the path that pay now, and of when there are others."""
+    found = image.standing(quote.account_path, now_ms)
+    burn, opens_ms = found.burn, hours_change_ms(closed(found), now_ms, image.zone)
     reset_ms = image.next_reset_ms(quote.account_path, now_ms)
+    if opens_ms < NEVER_MS:
+        reset_ms = opens_ms if reset_ms is None else min(opens_ms, reset_ms)
     return {
         "limit": credits_text(sum(grant.granted for grant in burn)),
         "used": credits_text(sum(grant.spent for grant in burn)),
@@ -59,6 +62,12 @@ def quota(image: Image, quote: Quote, now_ms: int) -> dict[str, Any]:
         "resets_at": None if reset_ms is None else iso(reset_ms),
         "scope": quote.tenant,
     }
+
+
+def closed(found: Standing) -> list[Grant]:
+    """The grants that do not pay at this hour."""
+    now = {grant.id for grant in found.burn}
+    return [grant for grant in found.hourly if grant.id not in now]
 
 
 def available_uc(image: Image, tenants: Sequence[str], now_ms: int) -> int:

@@ -12,8 +12,9 @@ from typing import Any
 from gateway.admin.shown import shown_exhausted, shown_package
 from gateway.call import BUCKETS
 from gateway.charging.offers import STANDARD
-from gateway.charging.rate_cards import named
+from gateway.charging.rate_cards import named, tariffs
 from gateway.charging.rating import credits_text, percent_text
+from gateway.charging.tariffs import Tariff
 from gateway.config.model import Backend, Cache, CardTerms, Config, Fallback, Limits, Model, Plan, Require, Route
 from gateway.routing.live import Live
 from gateway.routing.router import Router
@@ -36,6 +37,7 @@ def understood(config: Config) -> Facts:
         "plans": [_plan(plan) for plan in config.plans.values()],
         "packages": [shown_package(package) for package in config.packages.values()],
         "rate_cards": [_card(config, name, terms) for name, of in config.rate_cards.items() for terms in of],
+        "tariffs": [_tariff(name, one) for name, of in tariffs(config).items() for one in of],
         "tenants": [{"name": t.name, "plan": t.plan, "keys": len(t.key_hashes)} for t in config.tenants.values()],
         "queue": {"length": config.queue.length, "wait_s": config.queue.wait_s},
         "limits": [*_limits_of_plans(config), *_limits_of_backends(config, routes)],
@@ -162,6 +164,11 @@ def _card(config: Config, name: str, terms: CardTerms) -> Facts:
         "models": [model for model in config.models if named(terms.rates, model) is not None],
         "hours": None if terms.hours is None else {one.span: credits_text(one.factor) for one in terms.hours},
     }
+
+
+def _tariff(card: str, tariff: Tariff) -> Facts:
+    """What a card takes in the end, at its hours from its date on."""
+    return {"card": card, **tariff.terms, "rates": {model: _by_bucket(of) for model, of in tariff.rates.items()}}
 
 
 def _limits(limits: Limits) -> dict[str, int | None]:

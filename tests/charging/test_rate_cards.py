@@ -175,6 +175,12 @@ def test_versions_begin_at_midnight_of_their_date(tmp_path: Path, at: str, stand
     assert rates(cards, "soon", at) == {}
 
 
+def test_standard_is_there_before_its_first_date(tmp_path: Path) -> None:
+    cards = resolved(tmp_path, "\n  standard: {effective: 2027-01-01, factor: 2}\n  x: {base: standard}\n")
+    for at, rate in (("2026-12-31T23:59", 1), ("2027-01-01", 2)):
+        assert rates(cards, "standard", at)["qwen-s"][0] == rates(cards, "x", at)["qwen-s"][0] == rate * CREDIT
+
+
 def test_what_never_changes_is_looked_at_once(tmp_path: Path) -> None:
     cards = resolved(tmp_path, WRITTEN)
     assert all(cards.at(ms(at)) is cards.at(0) for at in ("2026-01-01", "2030-01-01"))

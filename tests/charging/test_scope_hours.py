@@ -89,8 +89,11 @@ async def test_the_reserve_decides_which_packs_pay(tmp_path: Path) -> None:
 async def test_a_refusal_says_when_packs_pay(tmp_path: Path) -> None:
     till = await open_till(tmp_path, "2027-01-01T12:00")
     manage.add_grant(till.ledger, "t", 1000 * CREDIT, scope=at_night())
-    with pytest.raises(QuotaExhausted, match=r"does not cover this call at this hour; some of it pays at 22:00-08:00"):
+    with pytest.raises(
+        QuotaExhausted, match=r"does not cover this call at this hour; some of it pays at 22:00-08:00"
+    ) as caught:
         await till.begin()
+    assert (caught.value.extra["limit"], caught.value.extra["resets_at"]) == ("0", "2027-01-01T14:00:00Z")
     till.clock.ms = ms("2027-01-01T22:00")
     await till.settle(await till.begin())
     await till.end()
