@@ -15,6 +15,7 @@ from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rate_cards import put
+from gateway.charging.schema import SCHEMA_VERSION
 from gateway.charging.tariffs import Rates, plain
 from gateway.charging.why import why
 from gateway.config.load import load
