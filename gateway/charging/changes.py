@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from gateway.charging.admins import AdminKey
 from gateway.charging.grants import Grant
 from gateway.charging.packages import Batch, Code, Order, Subscription
 from gateway.charging.records import Account, CardVersion, Hold, Key, Receipt, Row
@@ -28,6 +29,9 @@ class Changes:
     codes: dict[str, Code] = field(default_factory=dict)
     meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
     once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
+
+    admin_keys: dict[str, AdminKey] = field(default_factory=dict)
+    audit: list[Row] = field(default_factory=list)  # in the order of admins.AUDIT_COLUMNS; somebody waits for each
 
     @property
     def sold(self) -> bool:

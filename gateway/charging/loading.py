@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.call import Usage
+from gateway.charging.admins import AdminKey
 from gateway.charging.caps import COUNTED
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
@@ -35,6 +36,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
     for grant in grants(connection):
         image.keep_grant(grant)
     _load_sold(connection, image)
+    _load_admins(connection, image)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
         end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
@@ -63,6 +65,21 @@ def _load_sold(connection: sqlite3.Connection, image: Image) -> None:
         sold.batches[name] = Batch(name, terms_of(terms), created_ms, expires_ms)
     for hashed, batch, number, order in connection.execute(select_sql("codes")):
         sold.codes[hashed] = Code(hashed, sold.batches[batch], number, order)
+
+
+def _load_admins(connection: sqlite3.Connection, image: Image) -> None:
+    """The keys, and where the audit log ends."""
+    if has_table(connection, "admin_keys"):
+        for key in admin_keys(connection):
+            image.admins.keep(key)
+        for number, last_hash in connection.execute("SELECT number, hash FROM audit_head"):
+            image.admins.number, image.admins.hash = number, last_hash
+
+
+def admin_keys(connection: sqlite3.Connection) -> list[AdminKey]:
+    if not has_table(connection, "admin_keys"):
+        return []
+    return [AdminKey(*row) for row in connection.execute(f"{select_sql('admin_keys')} ORDER BY id")]
 
 
 def keys(connection: sqlite3.Connection) -> list[Key]:
