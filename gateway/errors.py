@@ -19,7 +19,7 @@ GatewayError
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -122,13 +122,13 @@ class MethodNotAllowed(CallRejected):
     status = 405
     code = "method_not_allowed"
 
-    def __init__(self, *methods: str) -> None:
-        """`methods`: those that the path takes."""
-        super().__init__(f"This path takes {' and '.join(methods)}.")
-        self._methods = methods
+    def __init__(self, message: str, *, allow: Sequence[str] = ()) -> None:
+        """`allow`: the methods that the path takes."""
+        super().__init__(message)
+        self._allow = allow
 
     def headers(self) -> dict[str, str]:
-        return {"allow": ", ".join(self._methods)}
+        return {"allow": ", ".join(self._allow)} if self._allow else {}
 
 
 class Conflict(CallRejected):

@@ -198,7 +198,7 @@ class Gateway:
             raise NotFound("There is nothing at this path. See GET /v1/models and the documentation.")
         method, handler = entry
         if http.method != method and not (http.method == "HEAD" and method == "GET"):
-            raise MethodNotAllowed(method)
+            raise MethodNotAllowed(f"This path takes {method}.", allow=[method])
         return handler
 
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:

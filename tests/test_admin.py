@@ -78,8 +78,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 
 async def test_a_tenant_is_made_shown_and_made_once(desk: Desk) -> None:
-    made = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"], "status": "active"}
-    assert await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro", "tags": ["vip", "北京"]}) == (201, made)
+    status, made = await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro", "tags": ["vip", "北京"]})
+    said = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"], "status": "active"}
+    assert (status, made) == (201, {**said, "version": made["version"]})
     assert await desk.ask("GET", "tenants/acme") == (200, {**made, "caps": []})
     status, error = await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro"})
     assert (status, error["code"]) == (409, "conflict")

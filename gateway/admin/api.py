@@ -102,10 +102,11 @@ class Admin:
 
     def _expect_seen(self, wish: Wish) -> None:
         """A key of one tenant is told that what others have is not there."""
+        of_one = wish.by.tenant is not None
         for name, value in wish.path.items():
-            if name in NAMED:
+            if name == "tenant" or (of_one and name in NAMED):
                 self._desk.expect(wish, NAMED[name], value)
-        if wish.by.tenant is not None and (tenant := wish.query.get("tenant")) is not None:
+        if of_one and (tenant := wish.query.get("tenant")) is not None:
             self._desk.expect(wish, TENANT, tenant)
 
 

@@ -66,5 +66,5 @@ def found(operations: Sequence[Operation], method: str, path: str) -> tuple[Oper
     if not at:
         raise NotFound("There is no such admin path.")
     if method not in at:
-        raise MethodNotAllowed(*at)
+        raise MethodNotAllowed(f"This path takes {' and '.join(at)}.", allow=list(at))
     return at[method]
