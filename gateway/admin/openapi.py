@@ -81,7 +81,11 @@ def _parameters(one: Operation) -> list[dict[str, Any]]:
     ]
     found += [{"name": name, "in": "query", "schema": schema} for name, schema in one.query.items()]
     if one.edits:
-        etag = {"type": "string", "description": "the etag of an answer: 412 when it is not the one in force"}
+        etag = {
+            "type": "string",
+            "pattern": '^(\\*|"[!#-~]*")$',
+            "description": "an etag; 412 when another is in force",
+        }
         found.append({"name": "if-match", "in": "header", "schema": etag})
     return found
 

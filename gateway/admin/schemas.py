@@ -48,7 +48,11 @@ OBJECT: Final[Schema] = {"type": "object"}
 AMOUNT: Final[Schema] = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "description": "a decimal, exact"}
 SECONDS: Final[Schema] = {"type": "integer", "description": "Unix seconds"}
 INSTANT: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, in UTC"}
-VERSION: Final[Schema] = {"type": "string", "description": "another one when anything that can be edited has changed"}
+VERSION: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "description": "another one when anything that can be edited has changed",
+}
 
 # -- what is asked ------------------------------------------------------------------------------------------------
 
@@ -59,7 +63,7 @@ CREDITS: Final[Schema] = {
     "description": 'credits, with at most six decimals; as a string also such as "2.5k" or "1M"',
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0, "maximum": 10**12},
-        {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,6})?[kM]?$"},
+        {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,15}(\.[0-9]{1,6})?[kM]?$"},
     ],
 }
 TIME: Final[Schema] = {

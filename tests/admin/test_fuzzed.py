@@ -1,0 +1,74 @@
+"""schemathesis against a gateway over real sockets: all operations, with good data and bad, by an operator and by a
+tenant admin. What it answers is what the OpenAPI document says, and never a 5xx."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.admin.table import OPERATIONS
+from gateway.charging.audit import audit
+from gateway.config.model import Limits
+from tests.conftest import ADMIN_KEY, World
+from tests.test_sales import SOLD
+
+TOOL = Path(__file__).parent.parent.parent / ".venv/schemathesis/bin/st"
+EXAMPLES = (12, 200)  # an operation and phase; the second for test-long
+SEED = 20261125
+UNKNOWABLE = "positive_data_acceptance"  # what is well formed may be no plan of routes.yaml, or have passed
+
+
+async def ask(world: World, method: str, path: str, body: Any = None) -> Any:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    async with world.http.request(method, f"{world.url}/admin/v1/{path}", json=body, headers=headers) as answer:
+        assert answer.status in (200, 201), await answer.text()
+        return await answer.json()
+
+
+async def stocked(world: World) -> str:
+    """Something of each kind is there. Returns the parameters that lead to it."""
+    routes = world.path / "routes.yaml"
+    routes.write_text(routes.read_text() + SOLD + "cache: {short: {mode: exact, ttl: 10m}}\n")
+    await ask(world, "POST", "reload")
+    _, _, headers = await world.chat()
+    order = await ask(world, "POST", "orders", {"order_id": "A-1", "tenant": "demo", "package": "home"})
+    await ask(world, "POST", "codes", {"package": "pack"})
+    await world.written()
+    found = {"charge": headers["x-request-id"], "order": order["id"], "subscription": order["subscription"]}
+    return "[parameters]\n" + "".join(f'"path.{name}" = "{value}"\n' for name, value in found.items())
+
+
+@pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("role", ["operator", "tenant-admin"])
+async def test_the_api_is_what_its_document_says(
+    world: World, role: str, long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not TOOL.exists():
+        pytest.skip("make .venv/schemathesis/.done installs it")
+    monkeypatch.setattr("gateway.admin.api.FAILED_LOGINS", Limits(rpm=10**6))  # it asks each operation without a key
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(await stocked(world))
+    document = tmp_path / "openapi.json"  # of what it reads itself it does not test the path
+    document.write_text(json.dumps(await ask(world, "GET", "openapi.json")))
+    asked = {"name": "fuzzer", "role": role, "tenant": None if role == "operator" else "demo"}
+    key = (await ask(world, "POST", "admin-keys", asked))["key"]
+    process = await asyncio.create_subprocess_exec(
+        str(TOOL), "--no-color", "--config-file", str(config), "run", str(document), "--url", f"{world.url}/admin/v1",
+        "--header", f"Authorization: Bearer {key}", "--seed", str(SEED), "--max-examples", str(EXAMPLES[long]),
+        "--phases", "coverage,fuzzing,stateful", "--continue-on-failure", "--warnings", "off",
+        "--checks", "all", "--exclude-checks", UNKNOWABLE,
+        cwd=tmp_path, env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "examples")},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output = (await asyncio.wait_for(process.communicate(), 1800 if long else 300))[0].decode()
+    assert process.returncode == 0, output
+    assert re.search(rf"Tested: +{len(OPERATIONS)}\n", output), output
+    world.app.ledger.check_invariants()
+    await world.written()
+    assert audit(str(world.path / "moma.db")) == []
