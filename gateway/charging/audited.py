@@ -47,7 +47,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Deed:
-    """A change that is asked for. It edits what is there, or makes something: then the entry is of what was made.
+    """A change that is asked for: of what it edits, of what it makes, or of what it edits by making something.
 
     `versions`: what is edited must be of one of these; empty: of any.
     """
@@ -75,12 +75,12 @@ def audited(image: Image, deed: Deed, step: Callable[..., T], *terms: Any) -> T:
     before = None if deed.edits is None else _before(image, *deed.edits, deed.versions, now_ms)
     many = 0 if deed.makes is None else len(deed.makes.every(image))
     done: Any = step(image, *terms)
-    if deed.makes is None:
-        assert deed.edits is not None
-        _append(image, deed, *deed.edits, before, now_ms)
-    elif len(deed.makes.every(image)) > many:  # whoever asks again is given the first
-        made = done[0] if isinstance(done, tuple) else done
-        _append(image, deed, deed.makes, made.id, None, now_ms)
+    made = None
+    if deed.makes is not None:
+        if len(deed.makes.every(image)) == many:  # whoever asks again is given the first
+            return cast("T", done)
+        made = deed.makes, (done[0] if isinstance(done, tuple) else done).id
+    _append(image, deed, made, before, now_ms)
     return cast("T", done)
 
 
@@ -92,8 +92,14 @@ def _before(image: Image, kind: Kind, name: str, versions: frozenset[str], now_m
     return before
 
 
-def _append(image: Image, deed: Deed, kind: Kind, name: str, before: Shown | None, now_ms: int) -> None:
+def _append(image: Image, deed: Deed, made: tuple[Kind, str] | None, before: Shown | None, now_ms: int) -> None:
+    """Of what was edited, with what was made for it; else of what was made."""
+    of = deed.edits or made
+    assert of is not None
+    kind, name = of
     after = kind.shown(image, name, now_ms)
+    if deed.edits is not None and made is not None:
+        after = {**after, "made": made[0].shown(image, made[1], now_ms)}
     if after != before:
         tenant = kind.tenant(kind.every(image)[name])
         note(image, deed.by, deed.operation, deed.request_id, kind.name, name, tenant, before, after, now_ms)

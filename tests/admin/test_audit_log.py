@@ -73,6 +73,17 @@ async def test_what_was_refused_or_changes_nothing_leaves_no_entry(office: Offic
     assert len(await office.audit()) == before
 
 
+async def test_a_change_of_a_subscription_says_what_it_was_and_what_it_came_to(office: Office) -> None:
+    await office.ask("POST", "orders", {"order_id": "A-1", "tenant": "ann", "package": "home"})
+    before = (await office.ask("GET", "subscriptions/s00000001"))[1]
+    asked = {"quantity": 2, "order_id": "U-1"}
+    changed = (await office.ask("POST", "subscriptions/s00000001/change", asked))[1]
+    *_, entry = await office.audit()
+    assert (entry["kind"], entry["object"], entry["tenant"]) == ("subscription", "s00000001", "ann")
+    order = changed.pop("change")
+    assert (entry["before"], entry["after"]) == (before, {**changed, "made": order})
+
+
 async def test_no_secret_is_in_it(office: Office) -> None:
     _, key = await office.ask("POST", "tenants/ann/keys", {})
     _, admin_key = await office.ask("POST", "admin-keys", {"name": "x", "role": "viewer"})

@@ -11,7 +11,7 @@ from gateway.admin.operations import Operation
 from gateway.admin.table import OPERATIONS
 from gateway.charging.admins import CLI, OPERATOR, ROOT, TENANT_ADMIN, VIEWER, By
 from gateway.charging.ledger import open_ledger
-from gateway.errors import InvalidKey, RateLimited
+from gateway.errors import InvalidKey, RateLimited, StoreUnavailable
 from tests.admin.desk import PLANS, Office
 from tests.test_admin import stored
 
@@ -174,6 +174,21 @@ async def test_wrong_keys_are_slowed_and_right_ones_are_heard(office: Office) ->
             office.holder(f"adm-{number}")
     with pytest.raises(RateLimited):
         office.holder("adm-10")
+    assert office.holder(made["key"]).name == "bo"
+
+
+async def test_while_the_ledger_is_away_only_the_root_is_known_and_guesses_are_slowed(
+    office: Office,
+) -> None:
+    _, made = await office.ask("POST", "admin-keys", {"name": "bo", "role": "viewer"})
+    office.ledger._broken = True
+    assert office.admin.verify("r00t", "x", "r00t") == ROOT
+    for _ in range(10):
+        with pytest.raises(StoreUnavailable):
+            office.holder(made["key"])
+    with pytest.raises(RateLimited):
+        office.holder("adm-guess")
+    office.ledger._broken = False
     assert office.holder(made["key"]).name == "bo"
 
 
