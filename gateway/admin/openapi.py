@@ -52,7 +52,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 def errors_of(one: Operation) -> list[int]:
     found = {*ALWAYS, *one.errors}
-    found |= {404} if "{" in one.path else set()
+    found |= {404} if "{" in one.path or "tenant" in one.query else set()
     found |= {400} if one.query or one.body is not None else set()
     found |= {413} if one.body is not None else set()
     found |= {412} if one.edits else set()

@@ -9,7 +9,8 @@ from gateway.admin.fields import MAX_WORD_CHARS, MAX_WORDS
 from gateway.charging.admins import ROLES
 from gateway.charging.directory import STATUSES
 from gateway.charging.offers import CARDS
-from gateway.config.schema import CAP, CAPS
+from gateway.config.kinds import number
+from gateway.config.schema import CAP, CAPS, json_schema
 
 Schema = Mapping[str, Any]
 
@@ -30,7 +31,8 @@ def maybe(schema: Schema) -> dict[str, Any]:
 
 
 def text(most: int, least: int = 0) -> dict[str, Any]:
-    return {"type": "string", "minLength": least, "maxLength": most, "description": "printable"}
+    """Printable: without control characters, and more that no pattern says."""
+    return {"type": "string", "minLength": least, "maxLength": most, "pattern": r"^[^\x00-\x1f\x7f-\xa0]*$"}
 
 
 def whole(least: int, most: int) -> dict[str, Any]:
@@ -62,6 +64,7 @@ NAME: Final[Schema] = text(200, 1)
 CREDITS: Final[Schema] = {
     "description": 'credits, with at most six decimals; as a string also such as "2.5k" or "1M"',
     "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": 10**12},
         {"type": "number", "exclusiveMinimum": 0, "maximum": 10**12},
         {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,15}(\.[0-9]{1,6})?[kM]?$"},
     ],
@@ -70,29 +73,17 @@ TIME: Final[Schema] = {
     "description": "Unix seconds, or ISO 8601 with an offset; it must be still to come",
     "anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string", "format": "date-time"}, {"type": "null"}],
 }
-COUNT: Final[Schema] = {"description": "such as 100 or 5k", "anyOf": [{"type": "number"}, {"type": "string"}]}
-LIMITS: Final = {
-    "anyOf": [
-        {
-            "type": "object",
-            "properties": {kind: maybe(COUNT) for kind in ("rpm", "tpm", "concurrency")},
-            "additionalProperties": False,
-        },
-        {"type": "null"},
-    ]
-}
+LIMITS: Final = maybe(
+    {
+        "type": "object",
+        "properties": {kind: maybe(json_schema(number())) for kind in ("rpm", "tpm", "concurrency")},
+        "additionalProperties": False,
+    }
+)
 CAPS_ASKED: Final = {
     "type": "object",
     "description": "all of its own caps at once, beside those of its plan and packages",
-    "properties": {
-        window: {
-            "type": "object",
-            "properties": dict.fromkeys(CAP.keys, COUNT),
-            "additionalProperties": False,
-            "minProperties": 1,
-        }
-        for window in CAPS.keys
-    },
+    "properties": {window: {**json_schema(CAP), "type": "object", "minProperties": 1} for window in CAPS.keys},
     "additionalProperties": False,
 }
 _WORDS: Final = {"type": "array", "items": text(MAX_WORD_CHARS, 1), "minItems": 1, "maxItems": MAX_WORDS}
