@@ -14,6 +14,7 @@ from gateway.config.model import Caps, Limits, Plan
 from gateway.errors import InvalidValue, NotAllowed, NotFound
 
 _UNLIMITED: Final = 2**63
+_BLOCKS: Final = Plan("").exhausted
 
 
 def check_new(desk: Desk, by: By, plan: Plan, parent: str | None) -> None:
@@ -90,7 +91,7 @@ def stronger(plan: Plan, own: Plan) -> str:
         return "has longer answers"
     if plan.priority < own.priority or plan.weight > own.weight:
         return "comes first"
-    return "goes on when it is exhausted" if plan.exhausted not in ("block", own.exhausted) else ""
+    return "goes on when it is exhausted" if plan.exhausted not in (_BLOCKS, own.exhausted) else ""
 
 
 def _limits(limits: Limits) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.admin.fields import MAX_WORD_CHARS, MAX_WORDS
 from gateway.charging.admins import ROLES
 from gateway.charging.directory import STATUSES
-from gateway.charging.offers import CARDS
+from gateway.charging.offers import CARDS, Scope
 from gateway.config.kinds import number
 from gateway.config.schema import CAP, CAPS, json_schema
 
@@ -92,7 +93,7 @@ SCOPE_ASKED: Final = {
     "anyOf": [
         {
             "type": "object",
-            "properties": dict.fromkeys(("models", "tags", "regions"), _WORDS),
+            "properties": {field.name: _WORDS for field in dataclasses.fields(Scope) if field.init},
             "additionalProperties": False,
         },
         {"type": "null"},

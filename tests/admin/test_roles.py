@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.admin.bounds import stronger
 from gateway.admin.operations import Operation
 from gateway.admin.table import OPERATIONS
 from gateway.charging.admins import CLI, OPERATOR, ROOT, TENANT_ADMIN, VIEWER, By
 from gateway.charging.ledger import open_ledger
+from gateway.config.model import Limits, Plan, PlanGrant
 from gateway.errors import InvalidKey, RateLimited, StoreUnavailable
 from tests.admin.desk import PLANS, Office
 from tests.test_admin import stored
@@ -301,3 +304,29 @@ async def test_caps_of_what_was_sold_are_not_lifted(office: Office) -> None:
     assert (await office.ask("PATCH", "tenants/ann", {"caps": {"5h": {"calls": 101}}}, by))[0] == 403
     assert (await office.ask("PATCH", "tenants/ann", {"caps": {"5h": {"calls": 100}}}, by))[0] == 200
     assert (await office.ask("PATCH", "tenants/ann", {"caps": {"5h": {"calls": 101}}}, CLI))[0] == 200
+
+
+OWN = Plan("own", limits=Limits(rpm=60), allow=frozenset({"small"}), max_output=100, priority=50, weight=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({}, ""),
+        ({"limits": Limits(rpm=59, tpm=5)}, ""),
+        ({"limits": Limits()}, "has wider limits"),
+        ({"limits": Limits(rpm=61)}, "has wider limits"),
+        ({"allow": None}, "allows more models"),
+        ({"allow": frozenset({"small", "large"})}, "allows more models"),
+        ({"allow": frozenset()}, ""),
+        ({"max_output": None}, "has longer answers"),
+        ({"priority": 49}, "comes first"),
+        ({"weight": 3}, "comes first"),
+        ({"exhausted": "payg"}, "goes on when it is exhausted"),
+        ({"grants": (PlanGrant(1, "day"),)}, "has grants"),
+    ],
+    ids=str,
+)
+def test_what_makes_a_plan_stronger(change: dict[str, Any], what: str) -> None:
+    assert stronger(replace(OWN, **change), OWN) == what
+    assert stronger(replace(OWN, allow=frozenset({"any"})), replace(OWN, allow=None)) == ""
