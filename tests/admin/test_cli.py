@@ -103,6 +103,17 @@ async def test_a_reload_is_in_the_log_with_who_asked_and_what_it_changed(world: 
     assert "rpm 3 -> 4" in entries[1]["after"]["changes"][0]
 
 
+async def test_an_entry_has_the_request_id_of_the_answer(world: World) -> None:
+    asked = {"name": "bo", "role": "tenant-admin", "tenant": "demo"}
+    headers = {"authorization": f"Bearer {(await ask(world, 'POST', 'admin-keys', asked))['key']}"}
+    async with world.http.post(f"{world.url}/admin/v1/tenants/demo/keys", json={}, headers=headers) as answer:
+        assert answer.status == 201
+    async with world.http.post(f"{world.url}/admin/v1/orders", json={}, headers=headers) as refused:
+        assert (refused.status, (await refused.json())["error"]["code"]) == (403, "not_allowed")
+    *_, entry = (await ask(world, "GET", "audit"))["data"]
+    assert (entry["by"]["name"], entry["request_id"]) == ("bo", answer.headers["x-request-id"])
+
+
 async def test_a_key_of_one_tenant_opens_no_status_page(world: World) -> None:
     await ask(world, "POST", "tenants", {"id": "acme", "plan": "empty"})
     for tenant, status in (("acme", 401), (None, 200)):
