@@ -84,6 +84,20 @@ async def test_each_role_has_the_same_commands(shell: Shell, monkeypatch: pytest
     await app.aclose()
 
 
+async def test_a_gateway_without_a_key_in_routes_yaml_knows_those_of_the_ledger(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.routes.write_text(shell.routes.read_text().replace(", admin_key: env:MOMA_TEST_ADMIN_KEY", ""))
+    key = (await asyncio.to_thread(shell.json, "admin-key", "add", "ann", "--role", "operator"))["key"]
+    app = App(load(shell.routes))
+    await app.start("127.0.0.1", shell.port)
+    monkeypatch.setenv("MOMA_ADMIN_KEY", key)
+    assert await asyncio.to_thread(shell.run, "tenant", "add", "acme", "--plan", "empty") == 0
+    monkeypatch.setenv("MOMA_ADMIN_KEY", ADMIN_KEY)
+    assert await asyncio.to_thread(shell.run, "tenant", "list") == 2
+    await app.aclose()
+
+
 async def test_a_reload_is_in_the_log_with_who_asked_and_what_it_changed(world: World) -> None:
     routes = world.path / "routes.yaml"
     text = routes.read_text()
