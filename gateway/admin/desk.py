@@ -11,6 +11,7 @@ from gateway.charging.admins import By
 from gateway.charging.audited import Deed, Kind, audited
 from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
+from gateway.charging.records import Account
 from gateway.clock import Clock
 from gateway.config.model import Package, Plan
 from gateway.errors import NotFound
@@ -69,7 +70,11 @@ class Desk:
 
     def sees(self, by: By, tenant: str | None) -> bool:
         """Whether it is in the part of the tree that the key is for."""
-        return by.tenant is None or (tenant is not None and self.ledger.look(_below, by.tenant, tenant))
+        return by.tenant is None or self.ledger.look(_sees, by, tenant)
+
+    def seen(self, by: By) -> list[Account]:
+        """The tenants that are in it."""
+        return [one for one in self.ledger.tenants() if by.tenant is None or by.tenant in one.path]
 
     def expect(self, wish: Wish, kind: Kind, name: str) -> None:
         """Raises NotFound for what is not there and, in the same words, for what is not to be seen."""
@@ -78,9 +83,18 @@ class Desk:
             raise NotFound(f"no {kind.name} {name[:64]!r}")
 
 
-def _below(image: Image, root: str, tenant: str, now_ms: int) -> bool:
-    account = image.accounts.get(tenant)
-    return account is not None and root in account.path
+def _sees(image: Image, by: By, tenant: str | None, now_ms: int) -> bool:
+    return sight(image, by)(tenant)
+
+
+def sight(image: Image, by: By) -> Callable[[str | None], bool]:
+    """`Desk.sees` for lists, which may be long."""
+
+    def sees(tenant: str | None) -> bool:
+        account = image.accounts.get(tenant or "")
+        return by.tenant is None or (account is not None and by.tenant in account.path)
+
+    return sees
 
 
 def _owner(image: Image, kind: Kind, name: str, now_ms: int) -> tuple[str | None] | None:

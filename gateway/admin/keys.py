@@ -7,7 +7,7 @@ import secrets
 from typing import Any, Final
 
 from gateway.admin import bounds, schemas, shown
-from gateway.admin.desk import Desk, Wish
+from gateway.admin.desk import Desk, Wish, sight
 from gateway.admin.fields import is_text, query_int
 from gateway.admin.kinds import ADMIN_KEY, TENANT
 from gateway.admin.operations import Answer, Operation
@@ -25,11 +25,11 @@ PREFIX: Final = "adm-"
 
 
 async def list_admin_keys(desk: Desk, wish: Wish) -> Answer:
-    return 200, desk.ledger.look(_listed, desk, wish)
+    return 200, desk.ledger.look(_listed, wish)
 
 
-def _listed(image: Image, desk: Desk, wish: Wish, now_ms: int) -> dict[str, Any]:
-    return shown.admin_keys(image, wish.query, now_ms, lambda tenant: desk.sees(wish.by, tenant))
+def _listed(image: Image, wish: Wish, now_ms: int) -> dict[str, Any]:
+    return shown.admin_keys(image, wish.query, now_ms, sight(image, wish.by))
 
 
 async def add_admin_key(desk: Desk, wish: Wish) -> Answer:
@@ -63,7 +63,7 @@ async def list_audit(desk: Desk, wish: Wish) -> Answer:
         desk.expect(wish, TENANT, tenant)
         tenants = [tenant]
     elif wish.by.tenant is not None:
-        tenants = [account.id for account in desk.ledger.tenants() if desk.sees(wish.by, account.id)]
+        tenants = [account.id for account in desk.seen(wish.by)]
     return 200, await asyncio.to_thread(entries, desk.ledger.path, after, max(1, limit), tenants)
 
 

@@ -7,7 +7,7 @@ import secrets
 from typing import Any, Final
 
 from gateway.admin import schemas, shown
-from gateway.admin.desk import Desk, Wish
+from gateway.admin.desk import Desk, Wish, sight
 from gateway.admin.fields import credits_uc, is_text, time_ms
 from gateway.admin.kinds import CODES, ORDER, SUBSCRIPTION
 from gateway.admin.operations import Answer, Operation
@@ -33,7 +33,7 @@ async def list_packages(desk: Desk, wish: Wish) -> Answer:
 
 
 async def list_orders(desk: Desk, wish: Wish) -> Answer:
-    return 200, desk.ledger.look(_orders, desk, wish)
+    return 200, desk.ledger.look(_orders, wish)
 
 
 async def show_order(desk: Desk, wish: Wish) -> Answer:
@@ -65,7 +65,7 @@ async def compensate(desk: Desk, wish: Wish) -> Answer:
 
 
 async def list_subscriptions(desk: Desk, wish: Wish) -> Answer:
-    return 200, desk.ledger.look(_subscriptions, desk, wish)
+    return 200, desk.ledger.look(_subscriptions, wish)
 
 
 async def show_subscription(desk: Desk, wish: Wish) -> Answer:
@@ -121,12 +121,12 @@ async def redeem(desk: Desk, wish: Wish) -> Answer:
     return 201 if new else 200, shown_order(order)
 
 
-def _orders(image: Image, desk: Desk, wish: Wish, now_ms: int) -> dict[str, Any]:
-    return shown.orders(image, wish.query, now_ms, lambda tenant: desk.sees(wish.by, tenant))
+def _orders(image: Image, wish: Wish, now_ms: int) -> dict[str, Any]:
+    return shown.orders(image, wish.query, now_ms, sight(image, wish.by))
 
 
-def _subscriptions(image: Image, desk: Desk, wish: Wish, now_ms: int) -> dict[str, Any]:
-    return shown.subscriptions(image, wish.query, now_ms, lambda tenant: desk.sees(wish.by, tenant))
+def _subscriptions(image: Image, wish: Wish, now_ms: int) -> dict[str, Any]:
+    return shown.subscriptions(image, wish.query, now_ms, sight(image, wish.by))
 
 
 def _new_code() -> str:

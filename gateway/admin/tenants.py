@@ -26,8 +26,7 @@ MAX_REF_CHARS: Final = 200
 
 
 async def list_tenants(desk: Desk, wish: Wish) -> Answer:
-    seen = (account for account in desk.ledger.tenants() if desk.sees(wish.by, account.id))
-    return 200, listed(seen, wish.query, shown)
+    return 200, listed(desk.seen(wish.by), wish.query, shown)
 
 
 async def show_tenant(desk: Desk, wish: Wish) -> Answer:
