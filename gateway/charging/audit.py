@@ -90,7 +90,7 @@ class _Books:
             check, _, says = line.partition(": ")
             self._differ(check, "sales", "", says)
         for what, says in audited.contradicted(connection):
-            self._differ("I15", what, "hash", says)
+            self._differ("I16", what, "hash", says)
 
     def _differ(self, check: str, subject: str, field: str, says: str) -> None:
         self.found += 1

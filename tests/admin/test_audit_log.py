@@ -163,7 +163,7 @@ async def test_what_is_forged_is_found(office: Office, statement: str, says: str
         kept = list(connection.execute("SELECT * FROM audit")), list(connection.execute("SELECT * FROM audit_head"))
         connection.execute(statement)
         connection.commit()
-        assert f"I15: {says}" in audit(office.path)
+        assert f"I16: {says}" in audit(office.path)
         for table, rows in zip(("audit", "audit_head"), kept, strict=True):
             connection.execute(f"DELETE FROM {table}")
             connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
