@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 SDKS := $(VENV)/openai1/.done $(VENV)/openai2/.done $(VENV)/openai3/.done
+FUZZER := $(VENV)/schemathesis/.done
 DEMO_ARGS ?=
 
 .PHONY: run test test-long lint bench soak dashboards clean
@@ -11,10 +12,10 @@ DEMO_ARGS ?=
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
 
-test: $(VENV)/.dev $(VENV)/.demo $(SDKS)
+test: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER)
 	$(BIN)/python -m pytest -rs
 
-test-long: $(VENV)/.dev $(VENV)/.demo $(SDKS)
+test-long: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER)
 	MOMA_LONG=1 $(BIN)/python -m pytest -rs -m "long or not long"
 
 lint: $(VENV)/.dev
@@ -54,6 +55,12 @@ $(VENV)/.dev: requirements-dev.lock | $(VENV)/.venv
 
 # Majors of the OpenAI SDK that the suite runs against the gateway, each in a venv of its own.
 $(VENV)/openai%/.done: tests/sdk/openai%.lock | $(VENV)/.venv
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# In a venv of its own, as its pytest plugin would be loaded by each run of ours.
+$(FUZZER): tests/admin/schemathesis.lock | $(VENV)/.venv
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -18,6 +18,7 @@ from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging import rate_cards
+from gateway.charging.admins import By
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import real_path
@@ -30,7 +31,7 @@ from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
 from gateway.draining import Drains
 from gateway.edge import SWEEP_S, Edge
-from gateway.errors import StoreUnavailable
+from gateway.errors import InvalidKey, StoreUnavailable
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, left_over, made, taken_over
 from gateway.limits import Gates
@@ -209,8 +210,8 @@ class App:
     def _served(self, parts: Parts, reloader: Reloader) -> Gateway:
         """All that is reached by a URL."""
 
-        async def reload() -> dict[str, Any]:
-            return (await reloader.reload()).value()
+        async def reload(by: By, request_id: str) -> dict[str, Any]:
+            return (await reloader.reload(by, request_id)).value()
 
         async def explain(wish: Mapping[str, Any]) -> dict[str, Any]:
             generation = self._front.generation
@@ -227,9 +228,14 @@ class App:
             why=functools.partial(why, ledger_path(self._config)),
             caches=parts.caches,
         )
+
+        def verify(sent: str, remote: str) -> None:
+            if admin.verify(sent, remote, self._front.generation.admin_key).tenant is not None:
+                raise InvalidKey("The status page is for keys that see all tenants.")
+
         page = StatusPage(
             self._show(parts, reloader),
-            lambda sent, remote: admin.verify(sent, remote, self._front.generation.admin_key),
+            verify,
             lambda: self._front.generation.admin_key is not None,
         )
         return Gateway(

@@ -5,7 +5,7 @@ GatewayError
     InvalidKey 401, PasswordNeeded 401 (an InvalidKey that makes a browser ask)
     NotFound 404               ModelNotFound 404       MethodNotAllowed 405
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
-    AccountNotActive 403       KeyReused 422
+    AccountNotActive 403       NotAllowed 403           VersionMismatch 412     KeyReused 422
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
     ConfigRefused 422
     NotCached 504
@@ -19,7 +19,7 @@ GatewayError
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -99,6 +99,20 @@ class AccountNotActive(CallRejected):
     code = "account_not_active"
 
 
+class NotAllowed(CallRejected):
+    """What the role of an admin key does not reach."""
+
+    status = 403
+    code = "not_allowed"
+
+
+class VersionMismatch(CallRejected):
+    """An edit of what was changed meanwhile; `extra` carries the `version` that is in force."""
+
+    status = 412
+    code = "version_mismatch"
+
+
 class ModelNotFound(CallRejected):
     status = 404
     code = "model_not_found"
@@ -107,6 +121,14 @@ class ModelNotFound(CallRejected):
 class MethodNotAllowed(CallRejected):
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: Sequence[str] = ()) -> None:
+        """`allow`: the methods that the path takes."""
+        super().__init__(message)
+        self._allow = allow
+
+    def headers(self) -> dict[str, str]:
+        return {"allow": ", ".join(self._allow)} if self._allow else {}
 
 
 class Conflict(CallRejected):

@@ -16,6 +16,8 @@ from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from gateway.changes.compare import RESTART, Change, changes, turned
 from gateway.charging import rate_cards
+from gateway.charging.admins import FILE, By
+from gateway.charging.audited import note
 from gateway.charging.tariffs import Tariffs
 from gateway.config.load import ConfigError, Problem, load
 from gateway.config.model import Config
@@ -114,10 +116,10 @@ class Reloader:
             shown["message"] = "The configuration before it is in force. The log, and POST /admin/v1/reload, say why."
         return shown
 
-    async def reload(self) -> Outcome:
-        """Fails by its outcome only; who asked and leaves does not end it."""
+    async def reload(self, by: By = FILE, request_id: str = "") -> Outcome:
+        """Fails by its outcome only; who asked and leaves does not end it. `by`: who is in the audit log for it."""
         if self._turn is None:
-            self._turn = self._spawn(self._take_turn())
+            self._turn = self._spawn(self._take_turn(by, request_id))
         return await asyncio.shield(self._turn)
 
     def soon(self) -> None:
@@ -159,17 +161,17 @@ class Reloader:
         if settled or (same and self._last.result == "failed"):
             await self.reload()
 
-    async def _take_turn(self) -> Outcome:
+    async def _take_turn(self, by: By, request_id: str) -> Outcome:
         async with self._one_at_a_time:
             self._turn = None  # who asks from here on may know of a change that this one does not see
-            outcome = await self._outcome()
+            outcome = await self._outcome(by, request_id)
             _tell(outcome, self._last, self._sources.path)
             self._last = outcome
             self._parts.metrics.reloads.inc((outcome.result,))
             self._parts.metrics.reloaded.set(float(outcome.error is None))
             return outcome
 
-    async def _outcome(self) -> Outcome:
+    async def _outcome(self, by: By, request_id: str) -> Outcome:
         number = self.generation.number
         try:
             loaded = await self._read()
@@ -177,7 +179,7 @@ class Reloader:
                 return _refused(loaded, self._sources.path, number)
             if not loaded.changes:
                 return Outcome("unchanged", number, pending=loaded.pending, warnings=loaded.config.warnings)
-            await self._apply(loaded)
+            await self._apply(loaded, by, request_id)
         except (StoreUnavailable, ShuttingDown) as error:
             return Outcome("failed", number, error=error)
         except Exception:
@@ -199,7 +201,7 @@ class Reloader:
                 return loaded
         return Refusal([Problem(str(path), 1, "", "changes all the time", "rename a finished file over it")], 1)
 
-    async def _apply(self, loaded: Loaded) -> None:
+    async def _apply(self, loaded: Loaded, by: By, request_id: str) -> None:
         """Raises StoreUnavailable or ShuttingDown before anything has changed."""
         config, parts, old = loaded.config, self._parts, self.generation
         cards = await rate_cards.put(parts.ledger, loaded.cards)
@@ -208,6 +210,11 @@ class Reloader:
             raise ShuttingDown("The gateway is shutting down.")
         # No await from here on: what is in force changes in one step of the loop.
         parts.ledger.follow(config.plans, {tenant.name: tenant.plan for tenant in config.tenants.values()})
+        said = {"generation": new.number, "changes": [change.text for change in loaded.changes[:LOGGED]]}
+        parts.ledger.change(
+            note, by, "configuration.reload", request_id, "configuration", self._sources.path.name, None,
+            {"generation": old.number}, said,
+        )  # fmt: skip
         taken_over(parts, old, new)
         self.generation = new
         self._swap(new)

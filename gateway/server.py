@@ -198,7 +198,7 @@ class Gateway:
             raise NotFound("There is nothing at this path. See GET /v1/models and the documentation.")
         method, handler = entry
         if http.method != method and not (http.method == "HEAD" and method == "GET"):
-            raise MethodNotAllowed(f"This path takes {method}.")
+            raise MethodNotAllowed(f"This path takes {method}.", allow=[method])
         return handler
 
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
@@ -237,15 +237,19 @@ class Gateway:
 
     async def _redeem(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         caller, body = await self._admitted(http, self.generation)
-        status, value = await self._admin.sales.redeem(caller.tenant, body)
+        status, value = await self._admin.redeem(caller.tenant, body, request_id)
         await sink.send(_json(value, request_id, status))
 
     async def _administer(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation
-        self._admin.authorise(http.headers, http.remote, generation.admin_key)
+        by = self._admin.authorise(http.headers, http.remote, generation.admin_key)
         body = await http.body(generation.config.server.max_body) if http.method in ("POST", "PUT", "PATCH") else b""
-        status, value = await self._admin.handle(http.method, http.path, http.query, body)
-        await sink.send(_json(value, request_id, status))
+        asked = http.method, http.path, http.query, body, by, request_id, http.headers.get("if-match")
+        status, value = await self._admin.handle(*asked)
+        answer = _json(value, request_id, status)
+        if "version" in value:
+            answer.headers["etag"] = f'"{value["version"]}"'
+        await sink.send(answer)
 
     async def _page(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         await sink.send(self._status.answer(http.headers, http.remote, request_id))

@@ -13,6 +13,7 @@ import pytest
 from gateway.admin.api import Admin
 from gateway.admin.fields import credits_uc
 from gateway.cache.caches import Caches
+from gateway.charging.admins import By
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import ConfigRefused, GatewayError, InvalidKey, InvalidValue, RateLimited
@@ -35,7 +36,7 @@ class Desk:
         self.reloads: list[GatewayError | None] = []
         self.admin = Admin(ledger=ledger, plans=lambda: PLANS, reload=self.reload, clock=clock, caches=CACHES)
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, by: By, request_id: str) -> dict[str, Any]:
         error = self.reloads.pop(0)
         if error is not None:
             raise error
@@ -77,8 +78,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 
 async def test_a_tenant_is_made_shown_and_made_once(desk: Desk) -> None:
-    made = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"], "status": "active"}
-    assert await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro", "tags": ["vip", "北京"]}) == (201, made)
+    status, made = await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro", "tags": ["vip", "北京"]})
+    said = {"id": "acme", "plan": "pro", "parent": None, "tags": ["vip", "北京"], "status": "active"}
+    assert (status, made) == (201, {**said, "version": made["version"]})
     assert await desk.ask("GET", "tenants/acme") == (200, {**made, "caps": []})
     status, error = await desk.ask("POST", "tenants", {"id": "acme", "plan": "pro"})
     assert (status, error["code"]) == (409, "conflict")

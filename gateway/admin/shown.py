@@ -6,23 +6,36 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from gateway.admin.fields import query_int
+from gateway.admin.fields import is_text, query_int
 from gateway.charging import views
+from gateway.charging.admins import AdminKey
 from gateway.charging.alerts import Alert
+from gateway.charging.audited import version
+from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.packages import Batch, Order, Subscription, of_order
 from gateway.charging.rating import credits_text, percent_text
 from gateway.charging.records import Account, Key
 from gateway.config.model import Caps, Exhausted, Limits, Package
-from gateway.errors import NotFound
+from gateway.errors import InvalidValue, NotFound
 
 MAX_LISTED: Final = 1000
-Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, Alert)
+Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, AdminKey, Alert)
+MAX_CURSOR_CHARS: Final = 256
+
+Sold = TypeVar("Sold", Order, Subscription, Alert)
+Sees = Callable[[str | None], bool]  # whether a tenant's objects are to be seen
+
+
+def everything(tenant: str | None) -> bool:
+    return True
 
 
 def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
     """In the order of their ids; `next` is the `after` of the following page."""
     limit, after = max(1, query_int(query, "limit", MAX_LISTED, MAX_LISTED)), query.get("after", "")
+    if not is_text(after, MAX_CURSOR_CHARS):
+        raise InvalidValue("after is what `next` of the last page says.", param="after")
     rest = sorted((item for item in items if item.id > after), key=lambda item: item.id)
     return {
         "data": [show(item) for item in rest[:limit]],
@@ -31,12 +44,19 @@ def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Li
 
 
 def shown(account: Account) -> dict[str, Any]:
+    edited = tenant_edited(account)
+    return {**{name: value for name, value in edited.items() if name != "caps"}, "version": version(edited)}
+
+
+def tenant_edited(account: Account) -> dict[str, Any]:
+    """All that can be edited; `caps` are its own."""
     return {
         "id": account.id,
         "plan": account.plan,
         "parent": account.parent,
         "tags": list(account.tags),
         "status": account.status,
+        "caps": shown_caps(account.caps),
     }
 
 
@@ -49,6 +69,34 @@ def shown_key(key: Key) -> dict[str, Any]:
         "expires_at": seconds(key.expires_ms),
         "revoked_at": seconds(key.revoked_ms),
         "limits": shown_limits(key.limits),
+    }
+
+
+def shown_admin_key(key: AdminKey) -> dict[str, Any]:
+    """Without the hash."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "tenant": key.tenant,
+        "made_by": key.made_by,
+        "created_at": seconds(key.created_ms),
+        "expires_at": seconds(key.expires_ms),
+        "revoked_at": seconds(key.revoked_ms),
+    }
+
+
+def shown_grant(grant: Grant) -> dict[str, Any]:
+    """As it was made."""
+    return {
+        "id": grant.id,
+        "tenant": grant.account,
+        "credits": credits_text(grant.granted),
+        "expires_at": seconds(grant.expires_ms),
+        "priority": grant.priority,
+        "source_ref": grant.source_ref,
+        "card": grant.card,
+        "scope": grant.scope.value if grant.scope else None,
     }
 
 
@@ -114,7 +162,7 @@ def shown_subscription(subscription: Subscription, now_ms: int) -> dict[str, Any
     """`ends_at` is null while it goes on until it is cancelled."""
     waits = subscription.started_ms > now_ms
     status = "ended" if subscription.over(now_ms) else "waiting" if waits else "active"
-    return {
+    value = {
         "id": subscription.id,
         "tenant": subscription.account,
         "package": subscription.terms.name,
@@ -124,12 +172,13 @@ def shown_subscription(subscription: Subscription, now_ms: int) -> dict[str, Any
         "ends_at": seconds(subscription.ended_ms),
         "status": status,
     }
+    return {**value, "version": version(value)}
 
 
-def orders(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+def orders(image: Image, query: Mapping[str, str], now_ms: int, sees: Sees = everything) -> dict[str, Any]:
     """Of all tenants, or those of `tenant`."""
-    tenant = query.get("tenant")
-    return listed((o for o in image.sold.orders.values() if tenant in (None, o.account)), query, shown_order)
+    found = image.sold.orders.values()
+    return listed(_of_tenants(found, query, sees), query, shown_order)
 
 
 def order(image: Image, order_id: str, now_ms: int) -> dict[str, Any]:
@@ -143,17 +192,20 @@ def order(image: Image, order_id: str, now_ms: int) -> dict[str, Any]:
     return {**shown_order(found), "left": credits_text(left_uc), "revoked": credits_text(revoked_uc)}
 
 
-def alerts(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+def alerts(image: Image, query: Mapping[str, str], now_ms: int, sees: Sees = everything) -> dict[str, Any]:
     """Of all tenants, or those of `tenant`."""
-    tenant = query.get("tenant")
-    return listed((a for a in image.watch.alerts if tenant in (None, a.account)), query, views.shown_alert)
+    return listed(_of_tenants(image.watch.alerts, query, sees), query, views.shown_alert)
 
 
-def subscriptions(image: Image, query: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+def subscriptions(image: Image, query: Mapping[str, str], now_ms: int, sees: Sees = everything) -> dict[str, Any]:
     """Of all tenants, or those of `tenant`."""
+    found = image.sold.subscriptions.values()
+    return listed(_of_tenants(found, query, sees), query, lambda one: shown_subscription(one, now_ms))
+
+
+def _of_tenants(items: Iterable[Sold], query: Mapping[str, str], sees: Sees) -> Iterable[Sold]:
     tenant = query.get("tenant")
-    found = (one for one in image.sold.subscriptions.values() if tenant in (None, one.account))
-    return listed(found, query, lambda one: shown_subscription(one, now_ms))
+    return (one for one in items if tenant in (None, one.account) and sees(one.account))
 
 
 def subscription(image: Image, subscription_id: str, now_ms: int) -> dict[str, Any]:
@@ -168,18 +220,24 @@ def code_batches(image: Image, query: Mapping[str, str], now_ms: int) -> dict[st
     codes = image.sold.codes.values()
     made = Counter(code.batch.id for code in codes)
     redeemed = Counter(code.batch.id for code in codes if code.order)
+    return listed(
+        image.sold.batches.values(),
+        query,
+        lambda batch: {**shown_batch(batch), "codes": made[batch.id], "redeemed": redeemed[batch.id]},
+    )
 
-    def show(batch: Batch) -> dict[str, Any]:
-        return {
-            "id": batch.id,
-            "package": batch.terms.name,
-            "codes": made[batch.id],
-            "redeemed": redeemed[batch.id],
-            "created_at": seconds(batch.created_ms),
-            "expires_at": seconds(batch.expires_ms),
-        }
 
-    return listed(image.sold.batches.values(), query, show)
+def shown_batch(batch: Batch) -> dict[str, Any]:
+    return {
+        "id": batch.id,
+        "package": batch.terms.name,
+        "created_at": seconds(batch.created_ms),
+        "expires_at": seconds(batch.expires_ms),
+    }
+
+
+def admin_keys(image: Image, query: Mapping[str, str], now_ms: int, sees: Sees = everything) -> dict[str, Any]:
+    return listed((key for key in image.admins.keys.values() if sees(key.tenant)), query, shown_admin_key)
 
 
 def packages(on_sale: Mapping[str, Package]) -> dict[str, Any]:

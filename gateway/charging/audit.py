@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.charging import cards, chain
+from gateway.charging import audited, cards, chain
 from gateway.charging.caps import caps_contradicted
 from gateway.charging.recomputed import recomputed
 from gateway.charging.sales_audit import sales_contradicted
@@ -90,6 +90,8 @@ class _Books:
         for line in sales_contradicted(connection):
             check, _, says = line.partition(": ")
             self._differ(check, "sales", "", says)
+        for what, says in audited.contradicted(connection):
+            self._differ("I16", what, "hash", says)
 
     def _differ(self, check: str, subject: str, field: str, says: str) -> None:
         self.found += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from gateway.charging.admins import AdminKey
 from gateway.charging.alerts import Alert
 from gateway.charging.grants import Grant
 from gateway.charging.packages import Batch, Code, Order, Subscription
@@ -37,6 +38,9 @@ class Changes:
         """When the last of what was charged or moved was."""
         charged_ms = self.closings[-1][2] if self.closings else 0
         return max(charged_ms, self.entries[-1][0]) if self.entries else charged_ms
+
+    admin_keys: dict[str, AdminKey] = field(default_factory=dict)
+    audit: list[Row] = field(default_factory=list)  # in the order of admins.AUDIT_COLUMNS; somebody waits for each
 
     @property
     def sold(self) -> bool:

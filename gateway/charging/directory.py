@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.charging.admins import AdminKey, By
 from gateway.charging.grants import Grant
 from gateway.charging.image import Image
 from gateway.charging.offers import Scope
@@ -157,6 +158,26 @@ def revoke_key(image: Image, tenant: str, key_id: str, now_ms: int) -> Key:
     if key.revoked_ms is None:
         key.revoked_ms = now_ms
         image.changes.keys[key.id] = key
+    return key
+
+
+def add_admin_key(
+    image: Image, key_hash: str, name: str, role: str, tenant: str | None, expires_ms: int | None, by: By, now_ms: int
+) -> AdminKey:
+    if tenant is not None:
+        account(image, tenant)
+    key = AdminKey(f"adm_{len(image.admins.keys) + 1:06d}", name, role, tenant, key_hash, by.name, now_ms, expires_ms)
+    image.admins.keep(key)
+    image.changes.admin_keys[key.id] = key
+    return key
+
+
+def revoke_admin_key(image: Image, key_id: str, now_ms: int) -> AdminKey:
+    """Revoking twice keeps the first time."""
+    key = image.admins.keys[key_id]
+    if key.revoked_ms is None:
+        key.revoked_ms = now_ms
+        image.changes.admin_keys[key.id] = key
     return key
 
 

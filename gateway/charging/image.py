@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
 from gateway.charging import metering, renewing
+from gateway.charging.admins import Admins
 from gateway.charging.alerts import Watch
 from gateway.charging.caps import Meter, merged
 from gateway.charging.changes import Changes
@@ -61,6 +62,7 @@ class Image:
         self.keys: dict[str, Key] = {}
         self.keys_by_hash: dict[str, Key] = {}
         self.sold = Sold()
+        self.admins = Admins()
         self.holds: dict[str, Hold] = {}
         self.young: dict[str, Hold] = {}  # those that have no row yet, the oldest first
         self.closed: dict[str, Receipt] = {}  # the last CLOSED_KEPT and up to FORGOTTEN_AT_ONCE more, the oldest first

@@ -266,6 +266,10 @@ class Ledger:
         return read(self._usable(), *terms, self._clock.wall_ms())
 
     @property
+    def path(self) -> str:
+        return self._store.path
+
+    @property
     def healthy(self) -> bool:
         return not self._broken and not self._closing
 

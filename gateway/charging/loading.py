@@ -12,6 +12,7 @@ import orjson
 
 from gateway.call import Usage
 from gateway.charging import cards
+from gateway.charging.admins import AdminKey
 from gateway.charging.alerts import alert_of
 from gateway.charging.caps import COUNTED
 from gateway.charging.ending import ending_of
@@ -39,6 +40,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         image.keep_grant(grant)
     image.cards = cards.last(connection)
     _load_sold(connection, image)
+    _load_admins(connection, image)
     recent = connection.execute(RECENT, (CLOSED_KEPT,)).fetchall()
     for seq, charge_id, charged, overage, status, flags in reversed(recent):
         end = Receipt(status, charged_uc=charged, overage_uc=overage, flags=tuple(orjson.loads(flags)), seq=seq)
@@ -69,6 +71,21 @@ def _load_sold(connection: sqlite3.Connection, image: Image) -> None:
         sold.batches[name] = Batch(name, terms_of(terms), created_ms, expires_ms)
     for hashed, batch, number, order in connection.execute(select_sql("codes")):
         sold.codes[hashed] = Code(hashed, sold.batches[batch], number, order)
+
+
+def _load_admins(connection: sqlite3.Connection, image: Image) -> None:
+    """The keys, and where the audit log ends."""
+    if has_table(connection, "admin_keys"):
+        for key in admin_keys(connection):
+            image.admins.keep(key)
+        for number, last_hash in connection.execute("SELECT number, hash FROM audit_head"):
+            image.admins.number, image.admins.hash = number, last_hash
+
+
+def admin_keys(connection: sqlite3.Connection) -> list[AdminKey]:
+    if not has_table(connection, "admin_keys"):
+        return []
+    return [AdminKey(*row) for row in connection.execute(f"{select_sql('admin_keys')} ORDER BY id")]
 
 
 def keys(connection: sqlite3.Connection) -> list[Key]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.charging.admins import AUDIT_COLUMNS, AdminKey
 from gateway.charging.alerts import alert_row
 from gateway.charging.changes import Changes
 from gateway.charging.ending import ending_text
@@ -15,7 +16,7 @@ from gateway.charging.packages import Order, Subscription, terms_text
 from gateway.charging.records import RECORD_COLUMNS, Account, Hold, Key, Row
 from gateway.config.model import Limits
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 10
 COLUMNS: Final = {
     "accounts": ("id", "plan", "parent", "path", "tags", "activated_ms", "debt_limit_uc", "debt_uc", "settled_uc",
                  "loss_uc", "status", "caps"),
@@ -37,6 +38,9 @@ COLUMNS: Final = {
     "rate_cards": ("card", "version", "effective_ms", "rates"),
     "card_terms": ("card", "version", "terms"),
     "records": RECORD_COLUMNS,
+    "admin_keys": ("id", "name", "role", "tenant", "key_hash", "made_by", "created_ms", "expires_ms", "revoked_ms"),
+    "audit": AUDIT_COLUMNS,
+    "audit_head": ("one", "number", "hash"),
 }  # fmt: skip
 DDL: Final = """
 CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL, opened INTEGER NOT NULL);
@@ -90,6 +94,15 @@ CREATE TABLE IF NOT EXISTS code_batches (id TEXT PRIMARY KEY, terms TEXT NOT NUL
   expires_ms INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS codes (hash TEXT PRIMARY KEY, batch TEXT NOT NULL, number INTEGER NOT NULL,
   order_id TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS admin_keys (id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, tenant TEXT,
+  key_hash TEXT NOT NULL UNIQUE, made_by TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER,
+  revoked_ms INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, ms INTEGER NOT NULL, name TEXT NOT NULL,
+  role TEXT NOT NULL, key_id TEXT NOT NULL, operation TEXT NOT NULL, kind TEXT NOT NULL, object TEXT NOT NULL,
+  tenant TEXT, before TEXT, after TEXT, request_id TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS audit_of_tenant ON audit (tenant);
+CREATE TABLE IF NOT EXISTS audit_head (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL,
+  hash TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT NULL, effective_ms INTEGER NOT NULL,
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS card_terms (card TEXT NOT NULL, version INTEGER NOT NULL, terms TEXT NOT NULL,
@@ -108,6 +121,7 @@ MIGRATIONS: Final = {
     5: (),  # subscriptions, orders and codes: new tables alone, which DDL makes
     6: (),  # card_terms: a new table as well
     7: ("ALTER TABLE grants ADD COLUMN ending TEXT",),
+    10: (),  # admin keys and the audit log: new tables
 }
 
 
@@ -122,8 +136,9 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 
 
 # Records and entries are appended: a second one with the same id is an error, never a replacement.
-_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes")
-_APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts")
+_REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes",
+             "admin_keys", "audit_head")  # fmt: skip
+_APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts", "audit")
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
     **{table: insert_sql(table, "INSERT") for table in _APPENDED},
@@ -166,6 +181,11 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
     if changes.cards:
         rows.append((WRITES["rate_cards"], [card.row for card in changes.cards]))
         rows.append((WRITES["card_terms"], [card.terms_row for card in changes.cards if card.tariff.terms]))
+    if changes.admin_keys:
+        rows.append((WRITES["admin_keys"], [_admin_key_row(key) for key in changes.admin_keys.values()]))
+    if changes.audit:
+        number, *_, last_hash = changes.audit[-1]
+        rows += (WRITES["audit"], changes.audit), (WRITES["audit_head"], [(1, number, last_hash)])
     return rows
 
 
@@ -204,6 +224,13 @@ def _account_row(account: Account) -> Row:
 def _key_row(key: Key) -> Row:
     return (
         key.id, key.tenant, key.key_hash, key.name, key.created_ms, key.expires_ms, key.revoked_ms, _limits(key.limits),
+    )  # fmt: skip
+
+
+def _admin_key_row(key: AdminKey) -> Row:
+    return (
+        key.id, key.name, key.role, key.tenant, key.key_hash, key.made_by, key.created_ms, key.expires_ms,
+        key.revoked_ms,
     )  # fmt: skip
 
 

@@ -56,7 +56,11 @@ def _found(connection: sqlite3.Connection, wanted: str) -> tuple[tuple[Any, ...]
         if rows:
             at = RECORD_COLUMNS.index("charge_id")
             return rows[0], [row[at] for row in rows[1:]]
-    raise NotFound(f"no charge or request {wanted[:80]!r}: what was refused, or left before dispatch, has no record")
+    raise unknown(wanted)
+
+
+def unknown(wanted: str) -> NotFound:
+    return NotFound(f"no charge or request {wanted[:80]!r}: what was refused, or left before dispatch, has no record")
 
 
 def _price(connection: sqlite3.Connection, record: Record) -> dict[str, Any] | None:

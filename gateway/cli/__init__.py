@@ -11,6 +11,7 @@ from typing import Final
 from gateway import __version__
 from gateway.cli import (
     accounts,
+    admin_keys,
     alerts,
     cache,
     check,
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     sold = (packages, orders, subscriptions, codes, alerts)
     books = (verify, why, export, reconcile)
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, cache, *books):
+    for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, admin_keys, cache, *books):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

@@ -24,6 +24,8 @@ Show = Callable[[Any], None]
 CARD_HELP = "raw: one credit per token of any kind, or one of rate_cards in routes.yaml; default: standard"
 TIME_HELP = "a date or time, in the timezone of routes.yaml unless it says another, or Unix seconds"
 
+VERSION_HELP = "only if this is still its version: that of `show`"
+
 
 def add_parser(subparsers: Subparsers) -> None:
     _add_tenant(noun(subparsers, "tenant", "who is billed"))
@@ -53,6 +55,7 @@ def _add_tenant(tenant: Subparsers) -> None:
         "--cap", dest="caps", action="append", type=_cap, metavar="WINDOW=AMOUNT",
         help="such as month=5M for credits or 5h=100calls; all of its caps at once, none= takes them away",
     )  # fmt: skip
+    parser.add_argument("--version", metavar="VERSION", help=VERSION_HELP)
     finish(parser, _tenant_set, tables.one)
     parser = tenant.add_parser("show", help="one tenant")
     parser.add_argument("id", metavar="ID")
@@ -116,7 +119,7 @@ def _tenant_add(args: argparse.Namespace) -> Asked:
 
 
 def _tenant_set(args: argparse.Namespace) -> Asked:
-    body = given(plan=args.plan, parent=args.parent, status=args.status)
+    body = given(plan=args.plan, parent=args.parent, status=args.status, version=args.version)
     if args.parent == "-":
         body["parent"] = None
     if args.caps is not None:

@@ -15,7 +15,9 @@ from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from gateway.admin.api import Admin
+from gateway.admin.fields import query_int
 from gateway.admin.shown import (
+    admin_keys,
     alerts,
     code_batches,
     listed,
@@ -29,6 +31,7 @@ from gateway.admin.shown import (
 )
 from gateway.app import ledger_path, open_config_ledger
 from gateway.charging import statements, views
+from gateway.charging.audited import entries
 from gateway.charging.preview import read_image
 from gateway.charging.records import Account
 from gateway.charging.store import LockHeld
@@ -40,9 +43,11 @@ from gateway.errors import GatewayError, NotFound, StoreUnavailable
 
 ANSWER_S = 10.0
 NO, WRONG_USE = 1, 2
+AUDIT_PAGE = 1000
 SOLD: Mapping[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {  # all of them, and one
     "orders": (orders, order), "subscriptions": (subscriptions, subscription), "codes": (code_batches, None),
     "alerts": (alerts, None),
+    "admin-keys": (admin_keys, None),
 }  # fmt: skip
 
 
@@ -102,7 +107,7 @@ def by_gateway(config: Config, url: str | None, asked: Asked) -> Any:
 
 def _exit_code(status: int) -> int:
     """Unknown or existing already, a routes.yaml that is refused: no. Wrong values or keys, what fails itself: 2."""
-    return NO if status in (404, 409, 422) else WRONG_USE
+    return NO if status in (404, 409, 412, 422) else WRONG_USE
 
 
 def own_url(config: Config) -> str:
@@ -197,6 +202,9 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             return statements.statement(path, tenant, *span)
         case ("charges", charge_id):
             return why(path, charge_id)
+        case ("audit",):
+            of = [_account(config, path, asked.query["tenant"]).id] if "tenant" in asked.query else None
+            return entries(path, query_int(asked.query, "after", 0, 2**53), AUDIT_PAGE, of)
     if asked.parts[0] in SOLD:
         every, one = SOLD[asked.parts[0]]
         image, now_ms = read_image(path, config.plans, ZoneInfo(config.timezone)), time.time_ns() // 1_000_000

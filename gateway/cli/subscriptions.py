@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gateway.cli import tables
-from gateway.cli.accounts import Subparsers, finish, given, noun
+from gateway.cli.accounts import VERSION_HELP, Subparsers, finish, given, noun
 from gateway.cli.reach import Asked
 
 
@@ -19,13 +19,19 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("package", metavar="PACKAGE", nargs="?", help="default: the one it has")
     parser.add_argument("--quantity", type=int, metavar="N")
     parser.add_argument("--order-id", metavar="ID", help="the same ID again changes nothing more")
+    parser.add_argument("--version", metavar="VERSION", help=VERSION_HELP)
     finish(parser, _change, tables.one)
     parser = subscription.add_parser("cancel", help="it ends with the period that runs")
     parser.add_argument("id", metavar="SUBSCRIPTION")
     parser.add_argument("--now", action="store_true", help="at once: what is left is revoked")
-    finish(parser, lambda args: Asked("POST", ("subscriptions", args.id, "cancel"), {"now": args.now}), tables.one)
+    parser.add_argument("--version", metavar="VERSION", help=VERSION_HELP)
+    finish(parser, _cancel, tables.one)
+
+
+def _cancel(args: argparse.Namespace) -> Asked:
+    return Asked("POST", ("subscriptions", args.id, "cancel"), {"now": args.now, **given(version=args.version)})
 
 
 def _change(args: argparse.Namespace) -> Asked:
-    body = given(package=args.package, quantity=args.quantity, order_id=args.order_id)
+    body = given(package=args.package, quantity=args.quantity, order_id=args.order_id, version=args.version)
     return Asked("POST", ("subscriptions", args.id, "change"), body)
