@@ -18,12 +18,13 @@ from gateway.cached import Asked, CachedCalls, Site
 from gateway.call import Answer, Call, Request, Sink, Usage
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import credits_text
-from gateway.charging.records import Receipt
+from gateway.charging.records import Hold, Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.limits import Gates
+from gateway.long_streams import cut_short, progress_of, sliced
 from gateway.parse import parse_call
 from gateway.quote import quoted
 from gateway.recorder import Finished, Recorder
@@ -131,10 +132,12 @@ class Pipeline:
         decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
         self._dispatcher.shed(call, decision, caller.share)
         life.charge_id = self._next_charge_id()
-        max_tokens = await self._reserve(life, caller, call, decision)
-        job = self._job(life, caller, call, decision, max_tokens, deadline)
+        hold = await self._reserve(life, caller, call, decision)
+        job = self._job(life, caller, call, decision, hold, deadline)
         await self._dispatcher.run(job, sink, life.delivery)
         usage = life.delivery.usage or await self._unreported.counted(call, life.delivery)
+        if life.delivery.cut:
+            cut_short(life.delivery, usage)
         receipt = self._settle(life, usage)
         life.receipt = await receipt  # answered means charged: only now the last byte may go
         await self._finish(life, job, sink)
@@ -190,7 +193,7 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> int | None:
+    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> Hold:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, before it refuses."""
         card, ends_ms = self._card_version, self._clock.wall_ms() + int(self._config.timeout.total_s * 1000)
         quote = quoted(caller, call, decision, call.input_bound, card_version=card, deadline_ms=ends_ms)
@@ -206,7 +209,9 @@ class Pipeline:
             life.lowered_to = hold.max_tokens
         if life.flight is not None and (life.lowered_to is not None or hold.max_tokens != quote.max_tokens):
             life.flight.alone()  # an answer that was cut short is for nobody else
-        return hold.max_tokens
+        elif life.flight is not None and hold.held_tokens is not None:
+            life.flight.alone(kept=True)  # it may be cut short in mid-stream, before the eyes of others
+        return hold
 
     def _job(
         self,
@@ -214,7 +219,7 @@ class Pipeline:
         caller: Caller,
         call: Call,
         decision: Decision,
-        max_tokens: int | None,
+        hold: Hold,
         deadline: Deadline,
     ) -> Job:
         def sending() -> None:
@@ -239,7 +244,13 @@ class Pipeline:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out
 
-        return Job(call, decision, max_tokens, deadline, sending, headers, caller.share)
+        def grown() -> None:
+            life.record.reserved_uc = hold.reserved_uc
+
+        if call.stream:
+            hold.progress = progress_of(life.delivery)
+        slices = sliced(self._ledger, hold, self._tokenizer, grown)
+        return Job(call, decision, hold.max_tokens, deadline, sending, headers, caller.share, slices)
 
     def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
         target = life.delivery.target

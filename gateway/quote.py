@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from gateway.adapters.openai import expected_choices
 from gateway.call import Call
 from gateway.charging.cards import CARD
 from gateway.charging.rating import Quote
 from gateway.routing.router import Decision
+from gateway.slices import SLICE_TOKENS
 from gateway.tenants import Caller
 
 COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
@@ -18,6 +20,7 @@ def quoted(
     ceiling = decision.ceiling
     texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
     bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
+    max_tokens = _max_tokens(caller, call, decision)
     return Quote(
         tenant=caller.tenant,
         account_path=caller.account_path,
@@ -28,13 +31,19 @@ def quoted(
         card_version=card_version,
         input_uc=bound * ceiling.input_rate + ceiling.call_rate,
         output_uc_per_token=ceiling.output_rate * call.choices,
-        max_tokens=_max_tokens(caller, call, decision),
+        max_tokens=max_tokens,
         deadline_ms=deadline_ms,
         input_tokens=bound,
         choices=call.choices,
         offers=ceiling.offers,
         once=call.once,
+        slice_tokens=SLICE_TOKENS if call.stream and max_tokens and _grows(call, max_tokens) else 0,
     )
+
+
+def _grows(call: Call, max_tokens: int) -> bool:
+    """A long output that is seen as it is written: of `best_of` some is written that nobody sees."""
+    return max_tokens > SLICE_TOKENS and expected_choices(call) == call.choices
 
 
 def _max_tokens(caller: Caller, call: Call, decision: Decision) -> int | None:

@@ -1,4 +1,8 @@
-"""The image made durable by group commits, and what happens to it when the store fails."""
+"""The image made durable by group commits, and what happens to it when the store fails.
+
+Down: the file takes no commits, so they go to the spool; whoever waits gets what was decided, and the image goes on.
+Broken: the spool took none either. Nobody knows then what is durable, so the image is read again from both.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any, Final
 
 from gateway.charging import directory
 from gateway.charging.counting import count_back
+from gateway.charging.exposure import Exposure
 from gateway.charging.image import Image
 from gateway.charging.records import Receipt
 from gateway.charging.store import Store
@@ -20,9 +25,11 @@ RECOVERY_S: Final = 1.0
 
 
 class Durable:
-    """The ledger below its decisions. State: image, plans, the timer of young holds, `broken`."""
+    """The ledger below its decisions. State: image, plans, the timer of young holds, `broken`, what is exposed."""
 
-    def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
+    def __init__(
+        self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock, exposure_uc: int = 0
+    ) -> None:  # fmt: skip
         self.on_commit: Callable[[float, int], None] = lambda seconds, charges: None
         self.on_expired: Callable[[str, int], None] = lambda account, uc: None
         self._store = store
@@ -34,7 +41,9 @@ class Durable:
         self._young_timer: Timer | None = None
         self._broken = False
         self._closing = False
+        self._exposure = Exposure(exposure_uc)
         self._recovery: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
         self._writer = Writer(
             self._loop, clock, store.write, self._take, self._committed, self._commit_failed,
@@ -47,12 +56,38 @@ class Durable:
         if self._young_timer is not None:
             self._young_timer.cancel()
         # Not cancelled: their threads would go on with a store that is closed here.
-        if tasks := [task for task in (self._recovery, self._counting) if task is not None]:
+        if tasks := [task for task in (self._recovery, self._looking, self._counting) if task is not None]:
             await asyncio.wait(tasks)
         await self._writer.aclose()
         self._store.close()
 
+    @property
+    def healthy(self) -> bool:
+        """The file takes commits."""
+        return not (self._broken or self._closing or self._store.down)
+
+    @property
+    def serving(self) -> bool:
+        """New calls are taken."""
+        return not (self._broken or self._closing) and (not self._store.down or self._exposes())
+
+    def _exposes(self) -> bool:
+        return self._exposure.limit_uc > 0 and self._store.roomy
+
     def _usable(self) -> Image:
+        """For all but calls: what is sold or set up shall be where it is looked for."""
+        if self._store.down:
+            raise StoreUnavailable("the ledger's store is not available", retry_after_s=RECOVERY_S)
+        return self._alive()
+
+    def _open(self) -> Image:
+        """For new calls."""
+        if self._store.down and not self._exposes():
+            raise StoreUnavailable("the ledger's store is not available", retry_after_s=RECOVERY_S)
+        return self._alive()
+
+    def _alive(self) -> Image:
+        """For calls in flight: they go on while the store is down."""
         if self._broken or self._closing:
             raise StoreUnavailable("the ledger's store is not available", retry_after_s=RECOVERY_S)
         return self._image
@@ -85,7 +120,7 @@ class Durable:
 
     def _take(self) -> Any:
         # What a lost image still had to write does not fit the file that was read again.
-        if self._image.changes.any and not self._broken:
+        if (self._image.changes.any or self._store.try_again) and not self._broken:
             return self._image.take()
         self._count_back()
         return None
@@ -102,7 +137,18 @@ class Durable:
             if kind == "expired":
                 self.on_expired(account, uc)
         self.on_commit(seconds, len(changes.closings))
+        if self._store.down and self._looking is None and not self._closing:
+            self._looking = self._loop.create_task(self._look_again())
         self._count_back()
+
+    async def _look_again(self) -> None:
+        """Once a second, whether the file takes commits: the next one looks, as one thread writes."""
+        while self._store.down and not (self._broken or self._closing):
+            await self._clock.sleep(RECOVERY_S)
+            self._store.try_again = True
+            await asyncio.wait([self._receipt_future(Receipt())])
+        self._looking = None
+        self._exposure.over()
 
     def _count_back(self) -> None:
         """No commit is in flight: all records that a new cap lacks are in the file."""

@@ -9,6 +9,7 @@ FLAGS: Final = {
     "bad_usage": "the backend reported what is impossible: cut to the limits, at most what was held",
     "zero_usage": "the backend reported that nothing was used",
     "partial": "the answer broke off, or the client left: charged is what was passed on",
+    "quota_exhausted": "the package was used up in mid-stream: the answer ends there, charged is what was passed on",
     "cache_hit": "answered from a cache or by the same call under way; no backend was asked",
     "crash": "the gateway ended in the middle of the call: nothing is charged, as what was delivered is unknown",
     "overdue": "the call's deadline passed and nobody closed it: nothing is charged",

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import directory, preview, statements, views
+from gateway.charging import checkpoints, directory, extending, preview, statements, views
 from gateway.charging.affording import active, afforded, known, standing
 from gateway.charging.cards import CARD, Rates
 from gateway.charging.durable import Durable
@@ -29,11 +29,13 @@ T = TypeVar("T")
 
 
 async def open_ledger(
-    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], rates: Rates | None = None
-) -> Ledger:
+    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], rates: Rates | None = None,
+    exposure_uc: int = 0,
+) -> Ledger:  # fmt: skip
     """Take the lock, read the tables, close what a crash left open, start the writer.
 
     `rates` that are not those of the last version of the rate card become a new one, durable before this returns.
+    `exposure_uc` is what new calls may take in all while the store is down; 0: none is taken.
     Raises LockHeld when another process has the ledger, StoreUnavailable when the file cannot be used.
     """
     store = Store(path, rates)
@@ -43,7 +45,7 @@ async def open_ledger(
     except BaseException:
         store.close()
         raise
-    return Ledger(store, image, kept, clock)
+    return Ledger(store, image, kept, clock, exposure_uc)
 
 
 class Ledger(Durable):
@@ -56,7 +58,7 @@ class Ledger(Durable):
 
         The same id returns the same open hold. Raises Conflict when the id is closed, QuotaExhausted, StoreUnavailable.
         """
-        image = self._usable()
+        image = self._open()
         open_already = image.holds.get(charge_id)
         if open_already is not None:
             return open_already
@@ -66,23 +68,29 @@ class Ledger(Durable):
         found = standing(image, quote, now_ms)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
         hold = afforded(image, quote, found, now_ms, clamp=clamp, charge_id=charge_id, due=due)
+        if self._store.down:
+            self._exposure.take(hold)
         image.open(hold, found.meters)
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
+
+    def extend(self, charge_id: str, tokens: int) -> int:
+        """As `extending.extend`: more output for a call in mid-stream whose hold is sliced. Writes nothing."""
+        return 0 if self._broken else extending.extend(self._image, charge_id, tokens, self._clock.wall_ms())
 
     def hold_nothing(self, charge_id: str, quote: Quote) -> None:
         """For what is free and settled in the same step: an exhausted tenant is served.
 
         Raises StoreUnavailable, AccountNotActive.
         """
-        image, now, now_ms = self._usable(), self._clock.now(), self._clock.wall_ms()
+        image, now, now_ms = self._open(), self._clock.now(), self._clock.wall_ms()
         active(image, quote, now_ms)
         image.open(Hold(charge_id, quote, None, 0, [], now_ms, now), [])
 
     def dispatched(self, charge_id: str, backend: str, model: str) -> None:
         """From here on the backend may have worked. Raises StoreUnavailable when the hold was lost with the store."""
-        image = self._usable()
+        image = self._alive()
         hold = image.holds.get(charge_id)
         if hold is None:
             raise StoreUnavailable(f"charge {charge_id} is not open")
@@ -120,6 +128,8 @@ class Ledger(Durable):
             parts, split, unpaid_uc = image.pay_split(hold, usage, (model_served, backend), capped, now_ms)
             charged_uc = sum(parts.values()) + unpaid_uc
         debt_uc = image.book(hold, charged_uc, unpaid_uc)
+        if self._exposure.held:
+            self._exposure.closed(charge_id, charged_uc)
         cost = provider_cost(usage.quantities, price)
         receipt = Receipt("settled", usage, model_served, backend, charged_uc, unpaid_uc, debt_uc, parts, cost, flags)
         receipt.split = split
@@ -149,6 +159,11 @@ class Ledger(Durable):
         else:
             self._void(hold, "voided", (outcome, *flags))
 
+    def checkpoint(self) -> None:
+        """Notes how far streams have come that run long, with one commit for all."""
+        if self.healthy and checkpoints.note(self._image, self._clock.wall_ms()):
+            self._writer.kick()
+
     def expire_overdue(self, now_ms: int) -> int:
         """Close the holds whose deadline has passed by both clocks; returns how many.
 
@@ -167,6 +182,7 @@ class Ledger(Durable):
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
         now_ms = self._clock.wall_ms()
         self._image.pay(hold, 0, now_ms)
+        self._exposure.closed(hold.charge_id, 0)
         receipt = Receipt(status, model_served=hold.model, backend=hold.backend, flags=flags)
         self._image.close(hold, receipt, now_ms, numbered=hold.dispatched)
         if hold.dispatched or hold.stored:
@@ -252,10 +268,6 @@ class Ledger(Durable):
     def look(self, read: Callable[..., T], *terms: Any) -> T:
         """What a function says of the image, which it gets with the time as its last argument."""
         return read(self._usable(), *terms, self._clock.wall_ms())
-
-    @property
-    def healthy(self) -> bool:
-        return not self._broken and not self._closing
 
     @property
     def card_version(self) -> int:

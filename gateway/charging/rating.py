@@ -86,6 +86,7 @@ class Quote:
     choices: int = 1
     offers: Sequence[Offer] = ()
     once: str = ""  # of all calls with the same text one is charged
+    slice_tokens: int = 0  # a hold of so much output may do at first, as it can grow in mid-stream; 0: it cannot
 
     @property
     def min_tokens(self) -> int:

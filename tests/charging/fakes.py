@@ -12,6 +12,7 @@ from gateway.call import BUCKETS, Usage
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import Receipt
+from gateway.charging.spool import Commit
 from gateway.config.model import Plan, PlanGrant
 
 RATES = dict.fromkeys(BUCKETS, 1)
@@ -110,6 +111,18 @@ def fail_next(ledger: Ledger, stage: str) -> None:
     good = ledger._store._connection
     assert good is not None
     ledger._store._connection = Failing(good, stage)  # type: ignore[assignment]
+
+
+def fail_both(ledger: Ledger, stage: str) -> None:
+    """As `fail_next`, and the spool does not take the commit either."""
+    fail_next(ledger, stage)
+    spool = ledger._store._spool
+
+    def fail(commit: Commit) -> None:
+        del spool.append  # type: ignore[method-assign] # once
+        raise OSError("the spool is full")
+
+    spool.append = fail  # type: ignore[method-assign]
 
 
 async def recovered(ledger: Ledger) -> None:

@@ -33,7 +33,7 @@ from gateway.charging.rating import Quote, credits_text
 from gateway.charging.reconcile import reconciled
 from gateway.charging.records import Receipt
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_next, recovered
+from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_both, recovered
 from tests.charging.model import Books, Entry, Open
 from tests.charging.walks import (
     ASKS,
@@ -323,7 +323,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def commit_fails(self, pick: int, stage: str) -> None:
         """Nobody gets an answer; only the file knows what became of the charge."""
-        fail_next(self.ledger, stage)
+        fail_both(self.ledger, stage)
         books = copy.deepcopy(self.books)
         if call := self.picked(pick, sent=True):
             durable: asyncio.Future[Receipt] = self.charge(call, Use(0, 100, 100))
