@@ -169,7 +169,9 @@ async def test_a_whole_answer_is_held_whole(world: World) -> None:
 async def test_what_is_topped_up_in_mid_stream_is_used(world: World) -> None:
     go_on = asyncio.Event()
     pieces = [piece("some words of it ") for _ in range(40)]
-    world.a.script([Reply(headers=SSE, stream=[*(pieces * 12), go_on, *(pieces * 20), piece("", finish_reason="stop")])])
+    world.a.script(
+        [Reply(headers=SSE, stream=[*(pieces * 12), go_on, *(pieces * 20), piece("", finish_reason="stop")])]
+    )
     running = asyncio.create_task(stream(world, max_tokens=50_000))
     for _ in range(500):
         if float((await usage_of(world))["reserved"]) > 4_000:
@@ -177,7 +179,7 @@ async def test_what_is_topped_up_in_mid_stream_is_used(world: World) -> None:
         await asyncio.sleep(0.01)
     await manage.add_grant(world.app.ledger, "demo", 10**12)[1]
     go_on.set()
-    text, chunks = await running
+    _, chunks = await running
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     [record] = await ended(world)
     assert "quota_exhausted" not in record["flags"]

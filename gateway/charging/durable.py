@@ -145,8 +145,9 @@ class Durable:
         """Once a second, whether the file takes commits: the next one looks, as one thread writes."""
         while self._store.down and not (self._broken or self._closing):
             await self._clock.sleep(RECOVERY_S)
-            self._store.try_again = True
-            await asyncio.wait([self._receipt_future(Receipt())])
+            if not self._broken:  # else nothing is written, and nobody would answer
+                self._store.try_again = True
+                await asyncio.wait([self._receipt_future(Receipt())])
         self._looking = None
         self._exposure.over()
 

@@ -17,6 +17,8 @@ from zlib import crc32
 
 import orjson
 
+from gateway.charging.schema import SET_HEAD
+
 SPOOL_BYTES: Final = 16 * 1024 * 1024  # some 25,000 charges
 KEPT_FREE: Final = 4 * 1024 * 1024  # for the calls in flight: new ones are not taken beyond it
 LARGEST: Final = 2**63  # integers of SQLite
@@ -113,18 +115,25 @@ def replay(connection: sqlite3.Connection, commits: Sequence[Commit]) -> tuple[i
     """
     number, last = connection.execute(_NUMBER).fetchone()
     for commit in commits:
-        if commit.number <= number:
+        if commit.number <= number and _has(connection, commit):
             continue
         if (commit.number, commit.before) != (number + 1, last):
             raise sqlite3.DatabaseError(
-                f"the spool begins with commit {commit.number}, which does not follow commit {number} of this file: "
-                "it is of another ledger or another copy. Move it aside to go on without its charges"
+                f"its spool holds commit {commit.number}, which does not follow commit {number} of this file: it is of "
+                "another ledger, or another copy of it. Move the spool aside to go on without what waits in it"
             )
         for statement, rows in commit.rows:
             connection.executemany(statement, rows)
         number, last = commit.number, commit.last
     connection.execute(_COUNTED, (number,))
     return number, last
+
+
+def _has(connection: sqlite3.Connection, commit: Commit) -> bool:
+    """Whether the file has the last record of a commit, if it has any."""
+    heads = [row for statement, rows in commit.rows if statement == SET_HEAD for row in rows]
+    sql = "SELECT 1 FROM records WHERE seq = ? AND hash = ?"
+    return all(connection.execute(sql, head).fetchone() is not None for head in heads)
 
 
 def _entries(data: bytes) -> Iterator[tuple[Commit, int]]:

@@ -35,6 +35,7 @@ from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
 BUSY_S: Final = 0.5  # for a file that another process has locked: the answers of a commit wait for it
+LOOK_BUSY_S: Final = 0.05  # the same for a look whether it takes commits again: there will be another
 CHECKPOINT_PAGES: Final = 4_000  # of 4 kB: a busy page is written back once for the many times that it changed
 log = logging.getLogger(__name__)
 Statements = list[tuple[str, list[Row]]]
@@ -148,11 +149,12 @@ class Store:
         if not self.down:
             return
         try:
-            self._connection = self._connect()
+            self._connection = self._connect(LOOK_BUSY_S)
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")
                 if replay(self._connection, list(self._spool.commits())) != (self._number, self._last_hash):
                     raise sqlite3.DatabaseError("this is not the file that was written before")
+            self._connection.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
             self.down = False
             self._spool.clear()
             log.warning("the ledger %s takes commits again, and has what waited in the spool", self.path)
@@ -193,9 +195,9 @@ class Store:
         self._spool.close()
         os.close(self._lock_file)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, busy_s: float = BUSY_S) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=128
+            self.path, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=128
         )
         try:
             connection.execute("PRAGMA journal_mode=WAL")

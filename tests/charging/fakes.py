@@ -119,7 +119,7 @@ def fail_both(ledger: Ledger, stage: str) -> None:
     spool = ledger._store._spool
 
     def fail(commit: Commit) -> None:
-        del spool.append  # type: ignore[method-assign] # once
+        del spool.append  # once
         raise OSError("the spool is full")
 
     spool.append = fail  # type: ignore[method-assign]
