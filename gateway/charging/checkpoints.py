@@ -26,14 +26,15 @@ FLAGS: Final = (CRASH, "estimated")
 def note(image: Image, now_ms: int) -> bool:
     """Queues the rows of streams that go on and have one; whether there are any."""
     running = (hold for hold in image.holds.values() if hold.progress is not None and hold.stored and hold.dispatched)
-    noted = False
+    news = False
     for hold in nsmallest(MOST_NOTED, running, key=lambda hold: hold.noted_ms):
+        hold.noted_ms = now_ms
         progress = hold.progress() if hold.progress is not None else None
-        if progress is not None:
-            hold.passed, hold.noted_ms = _text(hold, progress), now_ms
+        passed = None if progress is None else _text(hold, progress)
+        if passed != hold.passed:
+            hold.passed, news = passed, True
             image.changes.holds[hold.charge_id] = hold
-            noted = True
-    return noted
+    return news
 
 
 def _text(hold: Hold, progress: Progress) -> str:

@@ -244,6 +244,25 @@ async def test_no_call_waits_over_a_second_for_a_file_that_is_locked(tmp_path: P
     assert audit(f"{tmp_path}/l.db") == []
 
 
+async def test_a_ledger_without_numbers_of_its_commits_gets_them(tmp_path: Path) -> None:
+    ledger = await opened(tmp_path, FakeClock())
+    await hold(ledger, "a")
+    await settle(ledger, "a", 10)
+    await ledger.aclose()
+    with closing(sqlite3.connect(tmp_path / "l.db", isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE chain_head DROP COLUMN batch")
+        connection.execute("ALTER TABLE holds DROP COLUMN passed")
+        connection.execute("UPDATE meta SET schema_version = 5")
+    ledger = await opened(tmp_path, FakeClock())
+    await hold(ledger, "b")
+    fail_next(ledger, "after commit")
+    await settle(ledger, "b", 20)
+    await recovered(ledger)
+    await ledger.aclose()
+    assert charged(tmp_path) == {"a": 10, "b": 20}
+    assert audit(f"{tmp_path}/l.db") == []
+
+
 # -- new calls while it is down --------------------------------------------------------------------------------------
 
 
