@@ -35,8 +35,9 @@ async def stream(ledger: Ledger, clock: FakeClock, name: str, passed: list[int],
 
 async def killed(ledger: Ledger, folder: Path) -> Path:
     """What a kill -9 leaves, once all that was decided so far is in the file."""
-    await manage.add_key(ledger, "t", f"{len(list(folder.iterdir()))}")[1]
-    copy = folder / f"killed{len(list(folder.iterdir()))}"
+    number = len(ledger.keys("t"))
+    await manage.add_key(ledger, "t", f"{number:02}")[1]
+    copy = folder / f"killed{number}"
     copy.mkdir()
     for name in ("l.db", "l.db-wal"):
         shutil.copy(folder / name, copy / name)
