@@ -14,7 +14,7 @@ from gateway.app import CHECKPOINT_EVERY_S, open_config_ledger
 from gateway.charging.audit import audit
 from gateway.clock import LoopClock
 from gateway.config.load import load
-from gateway.demo.scripted import Reply, ScriptedBackend
+from gateway.demo.scripted import Reply, ScriptedBackend, Step
 from tests.chaos.gateway_process import GatewayProcess
 from tests.conftest import KEY
 
@@ -26,9 +26,10 @@ ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","cont
 
 async def test_kill_9_in_mid_stream_charges_at_most_what_was_delivered(tmp_path: Path) -> None:
     async with ScriptedBackend() as a, ScriptedBackend() as b:
-        a.script(
-            lambda _: Reply(headers={"content-type": "text/event-stream"}, stream=[ROLE, *[PIECE, PIECE_S] * 1000])
-        )
+        steps: list[Step] = [ROLE]
+        for _ in range(1000):
+            steps += (PIECE, PIECE_S)
+        a.script(lambda _: Reply(headers={"content-type": "text/event-stream"}, stream=steps))
         process = GatewayProcess(tmp_path, a.base_url, b.base_url)
         process.routes.write_text(process.routes.read_text().replace("idle: 1s, total: 5s", "idle: 5s, total: 60s"))
         await process.start()
