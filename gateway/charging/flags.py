@@ -11,7 +11,7 @@ FLAGS: Final = {
     "partial": "the answer broke off, or the client left: charged is what was passed on",
     "quota_exhausted": "the package was used up in mid-stream: the answer ends there, charged is what was passed on",
     "cache_hit": "answered from a cache or by the same call under way; no backend was asked",
-    "crash": "the gateway ended in the middle of the call: nothing is charged, as what was delivered is unknown",
+    "crash": "the gateway ended in the middle of the call: charged is what its stream had noted as passed on",
     "overdue": "the call's deadline passed and nobody closed it: nothing is charged",
     "aborted": "the client left, and nothing is charged for what a backend may have done",
     "failed": "no backend answered: nothing is charged",
