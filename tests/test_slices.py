@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.config.load import load
 from gateway.demo.scripted import Fault, Reply, ScriptedBackend, refusal
+from gateway.slices import SLICE_TOKENS, Slices
 from tests.conftest import KEY, World
 
 ROUTES = """
@@ -276,3 +278,99 @@ async def test_many_streams_at_once_on_one_package_spend_no_more_than_it_has(wor
     assert sum(float(record["charged"]) for record in records) <= WALLET
     [account] = world.app.ledger.tenants()
     assert (account.debt_uc, account.loss_uc) == (0, 0)
+
+
+# -- the count alone -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Text:
+    """A stream that has written so many tokens, of which three are counted for each."""
+
+    tokens: int = 0
+    ended: bool = False
+
+    def written(self) -> tuple[int, int]:
+        return self.tokens, 3 * self.tokens
+
+    def passed_text(self) -> str:
+        return "x" * self.tokens
+
+
+class Purse:
+    """What there is to hold, how often it was asked for, and how often all text was counted."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.asked = self.counted = 0
+
+    def extend(self, tokens: int) -> int:
+        self.asked += 1
+        more = min(tokens, self.left)
+        self.left -= more
+        return more
+
+    async def count(self, text: str) -> int:
+        self.counted += 1
+        return len(text)
+
+
+async def write(purse: Purse, most: int = 100_000, choices: int = 1, until: int = 1_000_000) -> tuple[int, Slices]:
+    """How far a stream comes that writes a token at a time, and what is held then."""
+    text = Text()
+    slices = Slices(purse.extend, purse.count, choices, SLICE_TOKENS * choices, most * choices)
+    while text.tokens < until:
+        text.tokens += 1
+        if not await slices.cover(text):  # type: ignore[arg-type]
+            break
+    return text.tokens, slices
+
+
+async def test_a_quarter_of_what_is_held_is_free_while_there_is_more() -> None:
+    for until in (100, 512, 513, 5_000, 20_000):
+        _, slices = await write(Purse(10**9), until=until)
+        assert 3 * until <= slices.held * 3 // 4 + 3
+        assert slices.held <= max(SLICE_TOKENS, 4 * until + SLICE_TOKENS)
+
+
+async def test_what_is_left_is_used_and_the_text_is_counted_a_few_times() -> None:
+    purse = Purse(7_000)
+    written, slices = await write(purse)
+    assert slices.held == SLICE_TOKENS + 7_000
+    assert slices.held - 64 <= written <= slices.held
+    assert purse.counted < 15
+    assert purse.asked < 150
+
+
+async def test_what_is_held_whole_is_ended_by_its_backend() -> None:
+    purse = Purse(10**9)
+    written, slices = await write(purse, most=5_000, until=50_000)
+    assert (written, purse.counted) == (50_000, 0)
+    assert slices.held >= 5_000
+
+
+async def test_a_slice_is_of_each_choice() -> None:
+    purse = Purse(10**9)
+    _, slices = await write(purse, choices=4, until=3_000)
+    assert slices.held == 2 * 4 * SLICE_TOKENS
+    assert purse.asked == 1
+
+
+async def test_a_stream_that_has_ended_is_not_cut() -> None:
+    slices = Slices(Purse(0).extend, Purse(0).count, 1, 100, 1_000)
+    assert not await slices.cover(Text(200))  # type: ignore[arg-type]
+    assert await slices.cover(Text(200, ended=True))  # type: ignore[arg-type]
+
+
+async def test_a_cut_stream_is_replayed_for_its_idempotency_key(world: World) -> None:
+    asked = {"model": "small", "stream": True, "messages": [{"role": "user", "content": "hello there"}],
+             "max_tokens": 50_000, "min_tokens": 20_000}  # fmt: skip
+    found = []
+    for _ in range(2):
+        async with world.http.post(
+            f"{world.url}/v1/chat/completions", json=asked, headers={"Idempotency-Key": "k-1"}
+        ) as answer:
+            found.append(await answer.text())
+    assert found[0] == found[1]
+    assert found[0].endswith("data: [DONE]\n\n")
+    assert len(await ended(world)) == 1

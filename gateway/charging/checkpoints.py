@@ -5,7 +5,6 @@ At most what was delivered: a piece of a stream is at least one token, and only 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from heapq import nsmallest
 from typing import Any, Final
@@ -54,13 +53,11 @@ def _text(hold: Hold, progress: Progress) -> str:
 
 def settled(image: Image, hold: Hold, held: Mapping[str, int], now_ms: int) -> Receipt:
     """The end of a dispatched hold that a crash left: at its last checkpoint, without one at 0. `held`: by grant."""
-    if hold.passed is None:
-        return Receipt("settled", Usage({}, "estimated"), hold.model, hold.backend, flags=(CRASH,))
-    said = orjson.loads(hold.passed)
+    said = orjson.loads(hold.passed) if hold.passed else {"parts": {}}
     parts = said["parts"] if "parts" in said else _own(held, said["uc"])
     grants = image.grants
-    if any(grants[name].available < uc for name, uc in parts.items()):
-        raise sqlite3.DatabaseError(f"hold {hold.charge_id} holds more than its grants have")
+    if not parts or any(grants[name].available < uc for name, uc in parts.items()):
+        return Receipt("settled", Usage({}, "estimated"), hold.model, hold.backend, flags=(CRASH,))
     for name, uc in parts.items():
         grants[name].available -= uc
         grants[name].spent += uc

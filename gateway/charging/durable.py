@@ -120,7 +120,7 @@ class Durable:
 
     def _take(self) -> Any:
         # What a lost image still had to write does not fit the file that was read again.
-        if (self._image.changes.any or self._store.try_again) and not self._broken:
+        if self._image.changes.any and not self._broken:
             return self._image.take()
         self._count_back()
         return None

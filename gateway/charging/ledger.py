@@ -182,7 +182,8 @@ class Ledger(Durable):
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
         now_ms = self._clock.wall_ms()
         self._image.pay(hold, 0, now_ms)
-        self._exposure.closed(hold.charge_id, 0)
+        if self._exposure.held:
+            self._exposure.closed(hold.charge_id, 0)
         receipt = Receipt(status, model_served=hold.model, backend=hold.backend, flags=flags)
         self._image.close(hold, receipt, now_ms, numbered=hold.dispatched)
         if hold.dispatched or hold.stored:

@@ -7,6 +7,7 @@ their numbers too: what comes behind the last one is of an outage before, or tor
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import struct
@@ -49,8 +50,8 @@ class Spool:
         """What waits in it. Makes the file where there is none. Raises OSError where the disk has no room for it."""
         self._drop()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self._file, 0, SPOOL_BYTES)
-        os.fsync(self._file)
+        _take_room(self._file)
+        _sync_folder(self.path)
         return list(self.commits())
 
     def commits(self) -> Iterator[Commit]:
@@ -105,6 +106,27 @@ class Spool:
             with contextlib.suppress(OSError):
                 os.close(self._file)
             self._file = None
+
+
+def _take_room(file: int) -> None:
+    """Blocks of the disk for all of it, so that a full one does not matter later."""
+    try:
+        os.posix_fallocate(file, 0, SPOOL_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot be asked for them
+            raise
+        size = os.fstat(file).st_size
+        os.pwrite(file, bytes(max(0, SPOOL_BYTES - size)), size)
+    os.fsync(file)
+
+
+def _sync_folder(path: str) -> None:
+    """That a new file is there at all is to outlive a power cut."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def replay(connection: sqlite3.Connection, commits: Sequence[Commit]) -> tuple[int, str]:

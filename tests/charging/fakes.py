@@ -125,6 +125,27 @@ def fail_both(ledger: Ledger, stage: str) -> None:
     spool.append = fail  # type: ignore[method-assign]
 
 
+class Down:
+    """The store takes nothing as long as this is open, and what it was asked for in vain."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._store = ledger._store
+        self.tries = 0
+
+    def __enter__(self) -> Down:
+        self._connect = self._store._connect
+
+        def refuse(_: float = 0) -> sqlite3.Connection:
+            self.tries += 1
+            raise sqlite3.OperationalError("unable to open database file")
+
+        self._store._connect = refuse  # type: ignore[method-assign, assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store._connect = self._connect  # type: ignore[method-assign]
+
+
 async def recovered(ledger: Ledger) -> None:
     async with asyncio.timeout(5):
         while not ledger.healthy:

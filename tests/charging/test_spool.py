@@ -22,7 +22,7 @@ from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.spool import KEPT_FREE, SPOOL_BYTES, Commit, Spool
 from gateway.clock import LoopClock
 from gateway.errors import QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import RATES, FakeClock, fail_next, opened, plan, quote, recovered, settle
+from tests.charging.fakes import RATES, Down, FakeClock, fail_next, opened, plan, quote, recovered, settle
 
 STAGES = ("begin", "execute", "commit", "after commit")
 
@@ -31,27 +31,6 @@ async def hold(ledger: Ledger, *names: str) -> None:
     for name in names:
         await ledger.reserve(name, quote(), clamp=False)
         ledger.dispatched(name, "b", "m")
-
-
-class Down:
-    """The store takes nothing as long as this is open, and what it was asked for in vain."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._store = ledger._store
-        self.tries = 0
-
-    def __enter__(self) -> Down:
-        self._connect = self._store._connect
-
-        def refuse(_: float = 0) -> sqlite3.Connection:
-            self.tries += 1
-            raise sqlite3.OperationalError("unable to open database file")
-
-        self._store._connect = refuse  # type: ignore[method-assign, assignment]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._store._connect = self._connect  # type: ignore[method-assign]
 
 
 def killed(folder: Path) -> Path:
