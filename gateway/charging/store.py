@@ -113,9 +113,9 @@ class Store:
             self._look_again()
         linked = chain.chained(self._last_hash, records)
         number, last = self._number + 1, _last(linked, self._last_hash)
+        if self.down and not linked and not any(values for _, values in rows):
+            return  # it was for the look alone
         if self.down or not self._written(linked, rows, number):
-            if not linked and not any(values for _, values in rows):
-                return  # it was for the look alone
             self._put_aside(Commit(number, self._last_hash, last, _statements(linked, rows)))
         self._number, self._last_hash = number, last
 

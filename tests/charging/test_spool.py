@@ -104,6 +104,30 @@ async def test_a_kill_during_the_outage_loses_and_doubles_nothing(tmp_path: Path
     assert audit(f"{tmp_path}/l.db") == []
 
 
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("what", ["nothing", "a key"])
+async def test_a_commit_without_records_has_its_number_too(tmp_path: Path, stage: str, what: str) -> None:
+    ledger = await opened(tmp_path, FakeClock())
+    await hold(ledger, "a")
+    await manage.add_key(ledger, "t", "00")[1]
+    fail_next(ledger, stage)
+    with Down(ledger):
+        if what == "nothing":
+            await ledger.change(lambda image, now_ms: None)[1]
+        else:
+            await manage.add_key(ledger, "t", "01")[1]
+        await settle(ledger, "a", 50)
+        left = killed(tmp_path)
+    await recovered(ledger)
+    await ledger.aclose()
+    again = await opened(left, FakeClock())
+    assert len(again.keys("t")) == 1 + (what == "a key")
+    await again.aclose()
+    for folder in (tmp_path, left):
+        assert charged(folder) == {"a": 50}
+        assert audit(f"{folder}/l.db") == []
+
+
 async def test_a_gateway_that_ends_in_the_outage_leaves_it_to_the_next(tmp_path: Path) -> None:
     ledger = await opened(tmp_path, FakeClock())
     await hold(ledger, "a", "b")
