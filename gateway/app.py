@@ -271,6 +271,7 @@ class App:
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.metrics.registry.register(CacheGauges(parts.caches.states))
+        self.metrics.spooled.set_function(lambda: self.ledger.spooled_bytes)
         self.metrics.ledger_available.set_function(lambda: self.ledger.healthy)
         self.metrics.ready.set_function(lambda: not self._not_ready())
         self.metrics.queued.labels("tenant").set_function(lambda: parts.tenant_waiting.count)

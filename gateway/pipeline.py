@@ -138,6 +138,7 @@ class Pipeline:
         usage = life.delivery.usage or await self._unreported.counted(call, life.delivery)
         if life.delivery.cut:
             cut_short(life.delivery, usage)
+            life.record.refusal = "quota"
         receipt = self._settle(life, usage)
         life.receipt = await receipt  # answered means charged: only now the last byte may go
         await self._finish(life, job, sink)

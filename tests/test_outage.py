@@ -50,11 +50,13 @@ async def test_a_stream_in_flight_gets_its_end_and_new_calls_a_503(world: World)
         status, text = await ready(world)
         assert (status, "the ledger store is not available" in text) == (503, True)
         assert await gauge(world, "moma_ledger_available") == 0
+        assert await gauge(world, "moma_ledger_spool_bytes") > 0
         status, answer, _ = await world.chat()
         assert (status, answer["error"]["code"]) == (503, "store_unavailable")
         assert await world.charges() == []
     await recovered(world.app.ledger)
     assert (await ready(world))[0] == 200
+    assert await gauge(world, "moma_ledger_spool_bytes") == 0
     [record] = await world.charges()
     assert (record["status"], record["usage"], record["flags"]) == (
         "settled", {"input": 5, "output": 2, "calls": 1}, [],

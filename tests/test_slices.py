@@ -113,6 +113,9 @@ async def test_a_package_that_ends_in_mid_stream_looks_like_a_length(world: Worl
     written = sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in seen)
     [record] = await ended(world)
     assert (record["status"], record["flags"]) == ("settled", ["estimated", "quota_exhausted"])
+    metrics = world.app.metrics.registry
+    assert metrics.get_sample_value("moma_limit_refusals_total", {"kind": "quota"}) == 1
+    assert not metrics.get_sample_value("moma_usage_missing_total", {"backend": "a"})
     assert usage is not None
     assert record["usage"] == {"input": usage.prompt_tokens, "output": usage.completion_tokens, "calls": 1}
     assert abs(usage.completion_tokens - written) < 5  # one event a token

@@ -71,6 +71,10 @@ class Durable:
         """New calls are taken."""
         return not (self._broken or self._closing) and (not self._store.down or self._exposes())
 
+    @property
+    def spooled_bytes(self) -> int:
+        return self._store.spooled_bytes
+
     def _exposes(self) -> bool:
         return self._exposure.limit_uc > 0 and self._store.roomy
 

@@ -164,6 +164,10 @@ class Store:
             self.down = True
 
     @property
+    def spooled_bytes(self) -> int:
+        return self._spool.used
+
+    @property
     def roomy(self) -> bool:
         """The spool has room for more than the calls that are in flight."""
         return self._spool.used <= SPOOL_BYTES - KEPT_FREE
