@@ -125,7 +125,8 @@ class Explainer:
         except GatewayError as error:  # the store is away
             return unpaid, error
         decision.keep(terms.covered)
-        return Funds(quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
+        held = (terms.reserved_uc, terms.available_uc, terms.covered, terms.slice_tokens)
+        return Funds(quote, terms.max_tokens, *held), None
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
         """Whom dispatch would ask in turn, if each failed, and whom a limit keeps it from asking."""
