@@ -14,6 +14,7 @@ from typing import TypeVar
 import uvloop
 
 from benchmarks import processes
+from benchmarks.overspend import table
 from gateway.call import BUCKETS, Usage
 from gateway.charging import manage
 from gateway.charging.ledger import Ledger, open_ledger
@@ -22,7 +23,6 @@ from gateway.charging.rating import Quote
 from gateway.cli.serve import tune_memory
 from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
-from gateway.errors import QuotaExhausted
 
 CONCURRENT = 64
 SECONDS = 1.5
@@ -152,36 +152,6 @@ def boot(accounts: int, holds: int) -> tuple[float, float]:
     return _in_folder(run)
 
 
-def overspend(calls: int, *, raw: bool) -> tuple[int, int, int]:
-    """So many calls at once on a package for five: served, micro-credits spent, and beyond the package."""
-
-    async def run(path: str) -> tuple[int, int, int]:
-        ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "UTC", dict(_PLANS))
-        manage.add_tenant(ledger, "t", "none")
-        package_uc = 5 * 456 * (1_000_000 if raw else 1)
-        manage.add_grant(ledger, "t", package_uc, card=RAW if raw else "standard")
-        served = sum(await asyncio.gather(*(_greedy(ledger, number) for number in range(calls))))
-        account = ledger.tenant("t")
-        await ledger.aclose()
-        return served, account.settled_uc, max(0, account.settled_uc - package_uc)
-
-    return _in_folder(run)
-
-
-async def _greedy(ledger: Ledger, number: int) -> bool:
-    """Uses all that it may."""
-    name = f"ch-{number}"
-    try:
-        await ledger.reserve(name, _quote(ledger, "t", number), clamp=False)
-    except QuotaExhausted:
-        return False
-    ledger.dispatched(name, "a", "m")
-    await asyncio.sleep(0.001 * (number % 7))
-    usage = Usage({"input": 200, "output": 256})
-    await ledger.settle(name, usage, model_served="m", backend="a", rates=_RATES, price=_RATES)
-    return True
-
-
 def _size(path: str) -> int:
     return os.path.getsize(path)
 
@@ -207,14 +177,7 @@ def main() -> int:
     for accounts, holds in ((1, 0), (ACCOUNTS, 0), (1, HOLDS)):
         took_s, size_mb = boot(accounts, holds)
         print(f"| {accounts:,} accounts, {holds:,} open holds | {took_s:.2f} | {size_mb:.1f} |")
-    print("\n| calls at once on a package for 5 | card | served | spent beyond the package |\n|---|---|---|---|")
-    beyond = 0
-    for calls in AT_ONCE:
-        for raw in (False, True):
-            served, _, over_uc = overspend(calls, raw=raw)
-            beyond += over_uc
-            print(f"| {calls:,} | {'raw' if raw else 'standard'} | {served} | {over_uc} |")
-    return 1 if beyond else 0
+    return 1 if table(AT_ONCE) else 0
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from gateway.waiting import Waiting
 
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
+CHECKPOINT_EVERY_S = 5.0
 RECONCILE_EVERY_S = 3600.0
 MOST_LOGGED = 10  # differences of records and balances: the first say where to look
 CACHE_SWEEP_S = 10.0
@@ -106,6 +107,7 @@ class App:
         chores.every(SWEEP_S, "closing slow connections", self._edge.sweep)
         chores.every(CACHE_SWEEP_S, "expiring cached answers", parts.caches.sweep)
         chores.every(EXPIRE_EVERY_S, "expiring overdue holds", lambda: self._expire(clock.wall_ms()))
+        chores.every(CHECKPOINT_EVERY_S, "noting how far streams are", self.ledger.checkpoint)
         chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
         chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
         chores.keep(RECONCILE_EVERY_S, "reconciling the ledger", self.reconcile)
@@ -277,6 +279,7 @@ class App:
 
         self.metrics.registry.register(LiveGauges(targets, tenants))
         self.metrics.registry.register(CacheGauges(parts.caches.states))
+        self.metrics.spooled.set_function(lambda: self.ledger.spooled_bytes)
         self.metrics.ledger_available.set_function(lambda: self.ledger.healthy)
         self.metrics.ready.set_function(lambda: not self._not_ready())
         self.metrics.queued.labels("tenant").set_function(lambda: parts.tenant_waiting.count)
@@ -309,7 +312,7 @@ class App:
         return view
 
     def _not_ready(self) -> list[str]:
-        reasons = [] if self.ledger.healthy else ["the ledger store is not available"]
+        reasons = [] if self.ledger.serving else ["the ledger store is not available"]
         reasons += [f"{name} fails" for name in self._chores.down]
         return [*reasons, "shutting down"] if self._draining else reasons
 
@@ -332,7 +335,9 @@ def ledger_path(config: Config) -> str:
 
 async def open_config_ledger(config: Config, clock: Clock) -> Ledger:
     """The ledger that routes.yaml names, with its rate cards in force and its static tenants in it."""
-    ledger = await open_ledger(ledger_path(config), clock, config.timezone, config.plans, rate_cards.tariffs(config))
+    tariffs, path = rate_cards.tariffs(config), ledger_path(config)
+    exposure_uc = config.outage.exposure_uc if config.outage.when_down == "serve" else 0
+    ledger = await open_ledger(path, clock, config.timezone, config.plans, tariffs, exposure_uc)
     for tenant in config.tenants.values():
         ledger.apply_plan(tenant.name, config.plans[tenant.plan])
     return ledger

@@ -21,6 +21,7 @@ from gateway.routing.live import Live
 from gateway.routing.policies import Target
 from gateway.routing.router import Decision
 from gateway.routing.turns import Turns
+from gateway.slices import Slices
 from gateway.waiting import Waiting
 
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
@@ -39,6 +40,7 @@ class Delivery:
     usage: Usage | None = None
     answer: Answer | None = None
     tail: bytes = b""
+    cut: bool = False  # the package was used up in mid-stream: it is to be ended here
     waited_s: float = 0.0
     attempt_at: float = 0.0
     reader_s: float = 0.0  # of the last attempt: spent on waiting for the client to read
@@ -64,6 +66,7 @@ class Job:
     sending: Callable[[], None]
     headers: Callable[[Delivery], dict[str, str]]
     share: Share = NOBODYS
+    slices: Slices | None = None  # of a stream whose hold grows with it
 
 
 class RetryBudget:
@@ -336,6 +339,7 @@ class Dispatcher:
                 exchange.leave()
                 break
             if ready:
+                delivery.cut = job.slices is not None and not await job.slices.cover(reader)
                 if not sink.begun:
                     await sink.begin(200, job.headers(delivery))
                 job.deadline.expect(None)  # a slow reader is not a slow backend
@@ -344,6 +348,9 @@ class Dispatcher:
                     await sink.write(ready)
                 finally:
                     delivery.reader_s += self._clock.now() - offered_at
+            if delivery.cut:
+                exchange.close()
+                return
             if reader.started:  # before that only the first token counts, no sign of life
                 job.deadline.expect(self._timeout.idle_s)
         if not (reader.done or reader.complete_at_eof()):

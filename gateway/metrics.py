@@ -245,6 +245,7 @@ class Metrics:
         self.commit_seconds = Distributions(r, "moma_ledger_commit_seconds", "A group commit with fsync", (), _COMMIT_S)
         self.batch_size = Distributions(r, "moma_ledger_batch_size", "Rows in a group commit", (), _BATCH)
         self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)
+        self.spooled = Gauge("moma_ledger_spool_bytes", "Commits that wait for the store, of 16 MB", registry=r)
         self.ledger_available = Gauge("moma_ledger_available", "1: the store takes commits", registry=r)
         self.reconcile_differences = Gauge(
             "moma_reconcile_differences",

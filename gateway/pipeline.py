@@ -19,13 +19,14 @@ from gateway.call import Answer, Call, Request, Sink, Usage
 from gateway.charging.in_force import Cards, InForce
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import Quote, credits_text
-from gateway.charging.records import Receipt
+from gateway.charging.records import Hold, Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.goingon import GoingOn
 from gateway.limits import Gates
+from gateway.long_streams import cut_short, progress_of, sliced
 from gateway.parse import parse_call
 from gateway.quote import quoted
 from gateway.recorder import Finished, Recorder
@@ -138,10 +139,13 @@ class Pipeline:
         decision = life.decision = self._router.route(call, caller.plan, needed, tenant=caller.tenant, now=now)
         self._dispatcher.shed(call, decision, caller.share)
         life.charge_id = self._next_charge_id()
-        decision, max_tokens = await self._reserve(life, caller, call, decision)
-        job = self._job(life, caller, call, decision, max_tokens, deadline)
+        decision, hold = await self._reserve(life, caller, call, decision)
+        job = self._job(life, caller, call, decision, hold, deadline)
         await self._dispatcher.run(job, sink, life.delivery)
         usage = life.delivery.usage or await self._unreported.counted(call, life.delivery)
+        if life.delivery.cut:
+            cut_short(life.delivery, usage)
+            life.record.refusal = "quota"
         receipt = self._settle(life, usage)
         life.receipt = await receipt  # answered means charged: only now the last byte may go
         await self._finish(life, job, sink)
@@ -197,9 +201,7 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _reserve(
-        self, life: _Life, caller: Caller, call: Call, decision: Decision
-    ) -> tuple[Decision, int | None]:
+    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> tuple[Decision, Hold]:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, then does what the package
         says of its end, before it refuses."""
         quote = self._quoted(life, caller, call, decision, call.input_bound)
@@ -224,7 +226,9 @@ class Pipeline:
         cut = life.lowered_to is not None or hold.max_tokens != quote.max_tokens
         if life.flight is not None and (cut or life.flags):
             life.flight.alone()  # cut short, of another route, or for nothing: it is for nobody else
-        return decision, hold.max_tokens
+        elif life.flight is not None and hold.held_tokens is not None:
+            life.flight.alone(kept=True)  # it may be cut short in mid-stream, before the eyes of others
+        return decision, hold
 
     def _quoted(self, life: _Life, caller: Caller, call: Call, decision: Decision, bound: int) -> Quote:
         """At the rates of this moment, which price the call."""
@@ -239,7 +243,7 @@ class Pipeline:
         caller: Caller,
         call: Call,
         decision: Decision,
-        max_tokens: int | None,
+        hold: Hold,
         deadline: Deadline,
     ) -> Job:
         def sending() -> None:
@@ -264,7 +268,14 @@ class Pipeline:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out
 
-        return Job(call, decision, max_tokens, deadline, sending, headers, caller.share)
+        def grown() -> None:
+            life.record.reserved_uc = hold.reserved_uc
+
+        if call.stream:
+            assert life.rates is not None
+            hold.progress = progress_of(life.delivery, life.rates.standard)
+        slices = sliced(self._ledger, hold, self._tokenizer, grown)
+        return Job(call, decision, hold.max_tokens, deadline, sending, headers, caller.share, slices)
 
     def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
         target, rates = life.delivery.target, life.rates

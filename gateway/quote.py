@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from gateway.adapters.openai import expected_choices
 from gateway.call import Call
 from gateway.charging.in_force import InForce
 from gateway.charging.offers import STANDARD
 from gateway.charging.rating import Quote
 from gateway.routing.router import Decision
+from gateway.slices import SLICE_TOKENS
 from gateway.tenants import Caller
 
 COMPLETIONS_DEFAULT_TOKENS = 16  # the API's own default for an absent max_tokens
@@ -21,6 +23,7 @@ def quoted(
     dearest = rated.standard
     texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
     bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
+    max_tokens = _max_tokens(caller, call, decision)
     return Quote(
         tenant=caller.tenant,
         account_path=caller.account_path,
@@ -31,13 +34,19 @@ def quoted(
         card_version=rates.version,
         input_uc=bound * dearest.input + dearest.call,
         output_uc_per_token=dearest.output * call.choices,
-        max_tokens=_max_tokens(caller, call, decision),
+        max_tokens=max_tokens,
         deadline_ms=deadline_ms,
         input_tokens=bound,
         choices=call.choices,
         offers=rated.offers,
         once=call.once,
+        slice_tokens=SLICE_TOKENS if call.stream and max_tokens and _grows(call, max_tokens) else 0,
     )
+
+
+def _grows(call: Call, max_tokens: int) -> bool:
+    """A long output that is seen as it is written: of `best_of` some is written that nobody sees."""
+    return max_tokens > SLICE_TOKENS and expected_choices(call) == call.choices
 
 
 def _max_tokens(caller: Caller, call: Call, decision: Decision) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import orjson
 
@@ -60,6 +61,9 @@ class _Answers:
         self.input = metrics.tokens.of((*labels, "input"))
         self.output = metrics.tokens.of((*labels, "output"))
         self.cost = metrics.cost.of((labels[1],))
+
+
+CUT_OFF: Final = frozenset({"partial", "quota_exhausted"})  # before the backend could say what was used
 
 
 class Recorder:
@@ -126,7 +130,7 @@ class Recorder:
             self.credited(call.tenant, "overage", call.overage_uc)
 
     def _of_flags(self, flags: tuple[str, ...], backend: str) -> None:
-        if "estimated" in flags and "partial" not in flags:  # cut off before the backend could say it
+        if "estimated" in flags and CUT_OFF.isdisjoint(flags):
             self._metrics.usage_missing.inc((backend,))
         if "bad_usage" in flags:
             self._metrics.usage_bad.inc((backend,))

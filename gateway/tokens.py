@@ -69,6 +69,10 @@ class Tokenizer:
             return self.count(text)
         return await asyncio.to_thread(self.count, text)
 
+    async def count_aside(self, text: str) -> int:
+        """The same in a thread, as it is in the middle of a stream."""
+        return await asyncio.to_thread(self.count, text)
+
     def count_now(self, text: str) -> int:
         """The same where nothing may be awaited: a long text is estimated."""
         return self.count(text) if len(text) <= LONG_TEXT_CHARS else _estimate(text)

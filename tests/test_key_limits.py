@@ -83,6 +83,7 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("DROP TABLE cap_use")
     connection.execute("DROP TABLE once")
     connection.execute("ALTER TABLE records DROP COLUMN hash")
+    connection.execute("ALTER TABLE holds DROP COLUMN passed")
     connection.execute("DROP TABLE chain_head")
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -16,6 +15,7 @@ from gateway.adapters.sse import (
     last_event_before,
     split_events,
 )
+from gateway.adapters.usage import usage_of
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
@@ -24,10 +24,11 @@ from gateway.parse import OUTPUT_LIMITS
 PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 DONE: Final = b"data: [DONE]\n\n"
 COMPLETIONS_DEFAULT_MAX_TOKENS: Final = 16  # the API's own default, put in because not every backend has it
-INPUT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
 KEPT_BYTES: Final = 256 * 1024
 HELD_COMMENT_BYTES: Final = 64 * 1024
+LEAST_BYTES_PER_TOKEN: Final = 2  # of a piece of several tokens, on average
 
+_CHUNK_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")
 _NULL: Final = re.compile(rb"\s*:\s*null\b")
 _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
@@ -71,7 +72,7 @@ class AnswerReader:
         answer = _parsed(body, status)
         if not isinstance(answer.get("data" if self._call.endpoint == "embeddings" else "choices"), list):
             raise AttemptFailed("broken", "the backend's answer holds nothing", backend_status=status)
-        return body, _usage_of(self._call, self._model, answer.get("usage"))
+        return body, usage_of(self._call, self._model, answer.get("usage"))
 
 
 def refusal_usage(call: Call, model: Model, body: bytes) -> Usage | None:
@@ -80,7 +81,7 @@ def refusal_usage(call: Call, model: Model, body: bytes) -> Usage | None:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return _usage_of(call, model, answer.get("usage")) if isinstance(answer, dict) else None
+    return usage_of(call, model, answer.get("usage")) if isinstance(answer, dict) else None
 
 
 def answer_text(body: bytes) -> str:
@@ -93,7 +94,8 @@ class StreamReader:
     """A stream: what to pass on now, and what it said of itself.
 
     State: `_splitter`, `_held` (start-up events, until there is content), `_usage_event` and `_usage_json` (the
-    last usage seen), `_ends` (choices known to have finished), `_kept` and `_text` (what was passed on), and the flags.
+    last usage seen), `_ends` (choices known to have finished), `_kept` and `_text` (what was passed on), `_pieces` and
+    `_bound` (how much that is), `_last` (a chunk of it), and the flags.
     """
 
     def __init__(self, call: Call, model: Model) -> None:
@@ -108,12 +110,14 @@ class StreamReader:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._text: list[str] = []
+        self._pieces = self._bound = 0
+        self._last: JSON = {}
         self.started = False  # content, or a finish, was handed out
         self.done = False
 
     @property
     def usage(self) -> Usage | None:
-        return _usage_of(self._call, self._model, self._usage_json)
+        return usage_of(self._call, self._model, self._usage_json)
 
     @property
     def said_usage(self) -> tuple[Any, bytes]:
@@ -150,7 +154,7 @@ class StreamReader:
                 return False
             self._held.insert(0, ready)  # the last event lacked its empty line: it goes out with flush()
         self._fold()
-        return self.done or len(self._ends) >= expected_choices(self._call)
+        return self.done or self.ended
 
     def flush(self) -> bytes:
         """What is still held back, once."""
@@ -166,6 +170,38 @@ class StreamReader:
         """All output that was passed on: content, reasoning, tool arguments."""
         self._fold()
         return "".join(self._text)
+
+    def written(self) -> tuple[int, int]:
+        """What was passed on, in pieces (a piece is at least a token), and the most tokens that it can be: for each
+        piece one, or one for each two bytes of its text."""
+        self._fold()
+        return self._pieces, self._bound
+
+    @property
+    def least(self) -> int:
+        """Tokens that were passed on at the least; costs nothing. A role and an end of their own are none."""
+        return max(0, self._pieces + len(self._kept) - 2)
+
+    @property
+    def ended(self) -> bool:
+        """Every choice is known to have said why it ended."""
+        return len(self._ends) >= expected_choices(self._call)
+
+    def cut_short(self, usage: Usage, reason: str) -> bytes:
+        """A proper end of what its backend has not ended: each choice has reached its length. `usage` is what `tail`
+        and `said_usage` tell from now on."""
+        self._fold()
+        head: JSON = {name: self._last[name] for name in _CHUNK_HEAD if name in self._last}
+        said = {
+            "prompt_tokens": usage.input_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+        }
+        self._usage_json, self._usage_event = said, _event({**head, "choices": [], "usage": said})
+        empty: JSON = {"text": ""} if self._call.endpoint == "completions" else {"delta": {}}
+        going_on = (index for index in range(expected_choices(self._call)) if index not in self._ends)
+        choices = [{"index": index, **empty, "finish_reason": "length"} for index in going_on]
+        return _event({**head, "choices": choices, "x_moma": {"reason": reason}}) if choices else b""
 
     def _take(self, event: bytes, started: bool, ready: list[bytes]) -> bool:
         """Adds to `ready` what may go out; true once the stream has started."""
@@ -221,11 +257,17 @@ class StreamReader:
         """Chunks are ten times their text: long streams are kept as text."""
         for event in split_events(b"".join(self._kept)):
             try:
-                choices = _choices(_parsed(event_data(event) or b""))
+                chunk = _parsed(event_data(event) or b"")
+                choices = _choices(chunk)
             except AttemptFailed:
                 continue  # passed on unread, so it was never promised to be JSON
             self._note_ends(choices)
-            self._text += [_text_of(choice.get("delta")) + _text_of(choice) for choice in choices]
+            self._last = chunk
+            for choice in choices:
+                text = _text_of(choice.get("delta")) + _text_of(choice)
+                self._text.append(text)
+                self._pieces += 1
+                self._bound += max(1, -(-len(text.encode("utf-8", "surrogatepass")) // LEAST_BYTES_PER_TOKEN))
         self._kept.clear()
         self._kept_bytes = 0
 
@@ -235,6 +277,10 @@ def expected_choices(call: Call) -> int:
     n = call.body.get("n") or 1
     best_of = call.body.get("best_of") or 1
     return max(1, call.choices // max(n, best_of) * int(n))
+
+
+def _event(chunk: JSON) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"
 
 
 def _unmarked_until(block: bytes, start: int) -> int:
@@ -299,84 +345,3 @@ def _text_of(holder: Any) -> str:
         if isinstance(function, dict):
             parts += [function.get("name"), function.get("arguments")]
     return "".join(part for part in parts if isinstance(part, str))
-
-
-def _usage_of(call: Call, model: Model, usage: Any) -> Usage | None:
-    return normalise(
-        usage, context=model.context, max_output=model.max_output, choices=call.choices, endpoint=call.endpoint
-    )
-
-
-def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoint: str) -> Usage | None:
-    """The provider's usage as disjoint buckets that sum to prompt_tokens + completion_tokens; None when missing.
-
-    `prompt_tokens` includes cached and audio tokens, `completion_tokens` reasoning and audio.
-    A lie is cut to [0, limit] and flagged bad_usage.
-    """
-    if not isinstance(usage, dict) or usage.get("prompt_tokens") is None:
-        return None
-    given_out = 0 if endpoint == "embeddings" else usage.get("completion_tokens")
-    if not (_is_number(usage["prompt_tokens"]) and _is_number(given_out)):
-        return None  # said, but not in numbers: counting is fairer than taking it for nothing
-    prompts = 1 if endpoint == "chat" else choices  # each prompt, or embedded text, has the context to itself
-    prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * INPUT_SLACK))
-    output, output_fine = _clamped(given_out, max_output * choices)
-    prompt_parts, parts_fine = _split(prompt, "input", _prompt_details(usage))
-    output_parts, output_parts_fine = _split(output, "output", _output_details(usage))
-    flags: tuple[str, ...] = ()
-    if not (fine and output_fine and parts_fine and output_parts_fine):
-        flags = ("bad_usage",)
-    elif not prompt and not output:
-        return Usage({}, "reported", ("zero_usage",))
-    return Usage({**prompt_parts, **output_parts, "calls": 1}, "reported", flags)
-
-
-def _prompt_details(usage: JSON) -> Sequence[tuple[str, Any]]:
-    details = _object(usage.get("prompt_tokens_details"))
-    cached = details.get("cached_tokens")
-    if not details and "prompt_cache_hit_tokens" not in usage:
-        return ()
-    if cached is None:
-        cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
-    return [
-        ("input_cached", cached),
-        ("input_audio", details.get("audio_tokens")),
-        ("input_image", details.get("image_tokens")),
-    ]
-
-
-def _output_details(usage: JSON) -> Sequence[tuple[str, Any]]:
-    details = _object(usage.get("completion_tokens_details"))
-    if not details:
-        return ()
-    return [("output_reasoning", details.get("reasoning_tokens")), ("output_audio", details.get("audio_tokens"))]
-
-
-def _object(value: Any) -> JSON:
-    return value if isinstance(value, dict) else {}
-
-
-def _split(total: int, bucket: str, parts: Sequence[tuple[str, Any]]) -> tuple[dict[str, int], bool]:
-    """Takes the parts out of the total, as far as it goes; what is left stays in `bucket`."""
-    if not parts:
-        return ({bucket: total} if total else {}), True
-    left, fine, found = total, True, {}
-    for name, given in parts:
-        found[name], good = (0, True) if given is None else _clamped(given, left)
-        left -= found[name]
-        fine = fine and good
-    return {name: n for name, n in {bucket: left, **found}.items() if n}, fine
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int or type(value) is float
-
-
-def _clamped(value: Any, limit: int) -> tuple[int, bool]:
-    """(a number in [0, limit], whether the value was one)."""
-    if type(value) is int and 0 <= value <= limit:
-        return value, True
-    if not _is_number(value):
-        return 0, False
-    n = int(min(max(value, 0), limit))
-    return n, isinstance(value, int) and n == value

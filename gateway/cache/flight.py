@@ -99,9 +99,9 @@ class Flight:
         if self._task is not None:
             self._task.cancel()
 
-    def alone(self) -> None:
-        """From here on nobody may join, and nothing is stored."""
-        self.kept = False
+    def alone(self, *, kept: bool = False) -> None:
+        """From here on nobody may join, and nothing is stored unless it is `kept`."""
+        self.kept = self.kept and kept
         self.private = self.private or not self.begun
         if self.shared:
             self.shared = False

@@ -22,6 +22,8 @@ _LATER: Final[Mapping[Path, str]] = {
     ("server", "host"): RESTART,
     ("server", "port"): RESTART,
     ("ledger",): RESTART,
+    ("outage", "when_down"): RESTART,
+    ("outage", "exposure"): RESTART,
     ("timezone",): RESTART,
     ("tenant_label_top",): RESTART,
     ("plans", "grants"): NEXT_PERIOD,
@@ -35,8 +37,8 @@ _NOUNS: Final = {
     "tenants": "tenant", "caches": "cache", "packages": "package", "rate_cards": "rate card",
 }  # fmt: skip
 _SECTIONS: Final = {  # where they stand in routes.yaml, if not under their own name
-    "ledger": "storage.ledger", "tenant_label_top": "observability.tenant_label", "timeout": "defaults.timeout",
-    "retry": "defaults.retry", "breaker": "defaults.breaker", "queue": "defaults.queue",
+    "ledger": "storage.ledger", "outage": "storage", "tenant_label_top": "observability.tenant_label",
+    "timeout": "defaults.timeout", "retry": "defaults.retry", "breaker": "defaults.breaker", "queue": "defaults.queue",
 }  # fmt: skip
 _NOT_COMPARED: Final = frozenset({"warnings", "sources"})  # they follow from the rest, or say where it stands
 _TOLD: Final = 12  # names in one line

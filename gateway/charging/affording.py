@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from gateway.charging import views
@@ -15,6 +16,7 @@ from gateway.charging.splitting import spread
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted
 
 UNBOUNDED: Final = 1 << 62
+LARGE: Final = 4  # a ceiling beyond a quarter of what there is would keep other calls out: it is held in slices
 
 
 def known(image: Image, charge_id: str) -> Conflict:
@@ -52,6 +54,10 @@ def afforded(
     Raises QuotaExhausted.
     """
     room_uc = _room_uc(image, quote, found, now_ms) if found.meters else UNBOUNDED
+    if quote.slice_tokens and _large(quote, found, room_uc):
+        first = _first_slice(image, quote, found, now_ms, charge_id, due)
+        if first is not None:
+            return first
     if found.special and quote.offers:
         whole = spread(found.burn, quote, room_uc, clamp=clamp)
         if whole is None:
@@ -71,6 +77,28 @@ def afforded(
             raise refusal(image, quote, found, now_ms)
         need_uc = quote.ceiling(max_tokens)
     return Hold(charge_id, quote, max_tokens, need_uc, _in_order(burn, need_uc), now_ms, due)
+
+
+def _large(quote: Quote, found: Standing, room_uc: int) -> bool:
+    """Whether the whole ceiling is not to be had, or would leave little for other calls."""
+    available_uc = min(room_uc, sum([grant.available for grant in found.burn]))
+    if not (found.special and quote.offers):
+        return quote.ceiling(quote.max_tokens) * LARGE > available_uc
+    whole = spread(found.burn, quote, room_uc, clamp=False)
+    return whole is None or whole.total_uc * LARGE > available_uc
+
+
+def _first_slice(
+    image: Image, quote: Quote, found: Standing, now_ms: int, charge_id: str, due: float
+) -> Hold | None:  # fmt: skip
+    """A hold that grows in mid-stream; None when not even its first slice is to be had."""
+    less = replace(quote, max_tokens=quote.slice_tokens, slice_tokens=0)
+    try:
+        hold = afforded(image, less, found, now_ms, clamp=False, charge_id=charge_id, due=due)
+    except QuotaExhausted:
+        return None
+    hold.quote, hold.held_tokens, hold.max_tokens = quote, hold.max_tokens, quote.max_tokens
+    return hold
 
 
 def _room_uc(image: Image, quote: Quote, found: Standing, now_ms: int) -> int:

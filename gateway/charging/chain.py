@@ -76,7 +76,7 @@ def select_sql(connection: sqlite3.Connection) -> str:
 
 def begin(connection: sqlite3.Connection) -> None:
     """For a new file."""
-    connection.execute("INSERT INTO chain_head VALUES (0, ?, 0)", (GENESIS,))
+    connection.execute("INSERT INTO chain_head (seq, hash, covered) VALUES (0, ?, 0)", (GENESIS,))
 
 
 def cover(connection: sqlite3.Connection) -> None:

@@ -11,34 +11,32 @@ from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import directory, preview, statements, views
+from gateway.charging import checkpoints, directory, extending, preview, statements, views
 from gateway.charging.affording import active, afforded, known, standing
-from gateway.charging.changes import Changes
-from gateway.charging.counting import count_back
-from gateway.charging.image import Image
+from gateway.charging.durable import Durable
 from gateway.charging.invariants import check_image
 from gateway.charging.offers import STANDARD
 from gateway.charging.preview import Terms
 from gateway.charging.rating import Quote, cost_uc, provider_cost, shared_uc
 from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
-from gateway.charging.tariffs import UNKEPT, Tariffs, grouped
-from gateway.charging.writer import Writer
-from gateway.clock import Clock, Timer
+from gateway.charging.tariffs import UNKEPT, Tariffs
+from gateway.clock import Clock
 from gateway.config.model import Plan
 from gateway.errors import StoreUnavailable
 
 HOLD_WRITTEN_AFTER_S: Final = 0.05  # a shorter call is one row, at settle
-RECOVERY_S: Final = 1.0
 T = TypeVar("T")
 
 
 async def open_ledger(
-    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], cards: Tariffs | None = None
-) -> Ledger:
+    path: str, clock: Clock, timezone: str, plans: Mapping[str, Plan], cards: Tariffs | None = None,
+    exposure_uc: int = 0,
+) -> Ledger:  # fmt: skip
     """Take the lock, read the tables, close what a crash left open, start the writer.
 
     `cards` that are not as the ledger last had them get new versions, durable before this returns.
+    `exposure_uc` is what new calls may take in all while the store is down; 0: none is taken.
     Raises LockHeld when another process has the ledger, StoreUnavailable when the file cannot be used.
     """
     store = Store(path, cards)
@@ -48,29 +46,11 @@ async def open_ledger(
     except BaseException:
         store.close()
         raise
-    return Ledger(store, image, kept, clock)
+    return Ledger(store, image, kept, clock, exposure_uc)
 
 
-class Ledger:
-    """One per process, on one loop. State: image, plans, the timer of young holds, `broken`."""
-
-    def __init__(self, store: Store, image: Image, plans: dict[str, Plan], clock: Clock) -> None:
-        self.on_commit: Callable[[float, Changes], None] = lambda seconds, changes: None
-        self._store = store
-        self._image = image
-        self._plans = plans
-        self._applied: dict[str, Plan] = {}  # by account: what the configuration says, whatever became of the file
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
-        self._young_timer: Timer | None = None
-        self._broken = False
-        self._closing = False
-        self._recovery: asyncio.Task[None] | None = None
-        self._counting: asyncio.Task[None] | None = None
-        self._writer = Writer(
-            self._loop, clock, store.write, self._take, self._committed, self._commit_failed,
-            lambda: len(self._image.changes.closings),
-        )  # fmt: skip
+class Ledger(Durable):
+    """One per process, on one loop. What it has decided, `Durable` makes durable."""
 
     # -- a call's charge. No await may stand in these: the decision and its effect on the image are one step. ----
 
@@ -79,7 +59,7 @@ class Ledger:
 
         The same id returns the same open hold. Raises Conflict when the id is closed, QuotaExhausted, StoreUnavailable.
         """
-        image = self._usable()
+        image = self._open()
         open_already = image.holds.get(charge_id)
         if open_already is not None:
             return open_already
@@ -89,23 +69,29 @@ class Ledger:
         found = standing(image, quote, now_ms)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S
         hold = afforded(image, quote, found, now_ms, clamp=clamp, charge_id=charge_id, due=due)
+        if self._store.down:
+            self._exposure.take(hold)
         image.open(hold, found.meters)
         if self._young_timer is None:
             self._young_timer = self._clock.call_at(due, self._write_young)
         return hold
+
+    def extend(self, charge_id: str, tokens: int) -> int:
+        """As `extending.extend`: more output for a call in mid-stream whose hold is sliced. Writes nothing."""
+        return 0 if self._broken else extending.extend(self._image, charge_id, tokens, self._clock.wall_ms())
 
     def hold_nothing(self, charge_id: str, quote: Quote) -> None:
         """For what is free and settled in the same step: an exhausted tenant is served.
 
         Raises StoreUnavailable, AccountNotActive.
         """
-        image, now, now_ms = self._usable(), self._clock.now(), self._clock.wall_ms()
+        image, now, now_ms = self._open(), self._clock.now(), self._clock.wall_ms()
         active(image, quote, now_ms)
         image.open(Hold(charge_id, quote, None, 0, [], now_ms, now), [])
 
     def dispatched(self, charge_id: str, backend: str, model: str) -> None:
         """From here on the backend may have worked. Raises StoreUnavailable when the hold was lost with the store."""
-        image = self._usable()
+        image = self._alive()
         hold = image.holds.get(charge_id)
         if hold is None:
             raise StoreUnavailable(f"charge {charge_id} is not open")
@@ -143,6 +129,8 @@ class Ledger:
             parts, split, unpaid_uc = image.pay_split(hold, usage, (model_served, backend), capped, now_ms)
             charged_uc = sum(parts.values()) + unpaid_uc
         debt_uc = image.book(hold, charged_uc, unpaid_uc)
+        if self._exposure.held:
+            self._exposure.closed(charge_id, charged_uc)
         cost = provider_cost(usage.quantities, price)
         receipt = Receipt("settled", usage, model_served, backend, charged_uc, unpaid_uc, debt_uc, parts, cost, flags)
         receipt.split = split
@@ -172,6 +160,11 @@ class Ledger:
         else:
             self._void(hold, "voided", (outcome, *flags))
 
+    def checkpoint(self) -> None:
+        """Notes how far streams have come that run long, with one commit for all."""
+        if self.healthy and checkpoints.note(self._image, self._clock.wall_ms()):
+            self._writer.kick()
+
     def expire_overdue(self, now_ms: int) -> int:
         """Close the holds whose deadline has passed by both clocks; returns how many.
 
@@ -190,6 +183,8 @@ class Ledger:
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
         now_ms = self._clock.wall_ms()
         self._image.pay(hold, 0, now_ms)
+        if self._exposure.held:
+            self._exposure.closed(hold.charge_id, 0)
         receipt = Receipt(status, model_served=hold.model, backend=hold.backend, flags=flags)
         self._image.close(hold, receipt, now_ms, numbered=hold.dispatched)
         if hold.dispatched or hold.stored:
@@ -270,10 +265,6 @@ class Ledger:
         return self._store.path
 
     @property
-    def healthy(self) -> bool:
-        return not self._broken and not self._closing
-
-    @property
     def card_version(self) -> int:
         """Of the card standard, where it does not depend on the time."""
         versions = self._image.cards.get(STANDARD)
@@ -285,105 +276,3 @@ class Ledger:
 
     def check_invariants(self) -> None:
         check_image(self._image)
-
-    # -- durability ---------------------------------------------------------------------------------------------
-
-    async def aclose(self) -> None:
-        """Commit what is queued and release the lock. Open holds stay as the file has them."""
-        self._closing = True
-        if self._young_timer is not None:
-            self._young_timer.cancel()
-        # Not cancelled: their threads would go on with a store that is closed here.
-        if tasks := [task for task in (self._recovery, self._counting) if task is not None]:
-            await asyncio.wait(tasks)
-        await self._writer.aclose()
-        self._store.close()
-
-    def _usable(self) -> Image:
-        if self._broken or self._closing:
-            raise StoreUnavailable("the ledger's store is not available", retry_after_s=RECOVERY_S)
-        return self._image
-
-    def _receipt_future(self, receipt: Receipt) -> asyncio.Future[Receipt]:
-        """A future of its own per caller: a shared one would be cancelled for all by one."""
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._image.changes.waiters.append((future, receipt))
-        self._writer.kick()
-        return future
-
-    def _settled_before(self, charge_id: str) -> asyncio.Future[Receipt]:
-        receipt = None if self._broken else self._image.closed.get(charge_id)
-        if receipt is not None and receipt.settled and not receipt.durable:
-            return self._receipt_future(receipt)
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        if receipt is None or not receipt.settled:  # an answer that nothing charged must not go out
-            _fail(future, StoreUnavailable(f"charge {charge_id} was lost with the store, or closed without a settle"))
-        else:
-            future.set_result(receipt)
-        return future
-
-    def _write_young(self) -> None:
-        """Queue the holds that have become old enough; one timer serves all."""
-        self._young_timer = None
-        if self._image.store_old(self._clock.now()):
-            self._writer.kick()
-        if young := self._image.young:
-            self._young_timer = self._clock.call_at(next(iter(young.values())).due, self._write_young)
-
-    def _take(self) -> Any:
-        # What a lost image still had to write does not fit the file that was read again.
-        if self._image.changes.any and not self._broken:
-            return self._image.take()
-        self._count_back()
-        return None
-
-    def _committed(self, changes: Any, seconds: float) -> None:
-        for card, versions in grouped(changes.cards).items():
-            self._image.cards[card] = versions
-            self._store.cards[card] = tuple(one.tariff for one in versions)
-        for receipt, _, _ in changes.closings:
-            receipt.durable = True
-        for future, receipt in changes.waiters:
-            if not future.done():
-                future.set_result(receipt)
-        self.on_commit(seconds, changes)
-        self._count_back()
-
-    def _count_back(self) -> None:
-        """No commit is in flight: all records that a new cap lacks are in the file."""
-        if self._image.uncounted and self._counting is None and self.healthy:
-            self._counting = self._loop.create_task(self._count())
-
-    async def _count(self) -> None:
-        await count_back(self._image, self._store, self._clock.wall_ms())
-        self._counting = None
-        self._writer.kick()
-
-    def _commit_failed(self, changes: Any) -> None:
-        """Only the file can tell whether that commit is in it: refuse until it has been read again."""
-        self._broken = True
-        for future, _ in (*changes.waiters, *self._image.changes.waiters):
-            _fail(future, StoreUnavailable("the charge could not be made durable", retry_after_s=RECOVERY_S))
-        self._image.changes.waiters.clear()
-        self._image.young.clear()
-        if not self._closing:
-            self._recovery = self._loop.create_task(self._recover())
-
-    async def _recover(self) -> None:
-        while not self._closing:
-            await self._clock.sleep(RECOVERY_S)
-            try:
-                plans, zone, now_ms = self._plans, self._image.zone, self._clock.wall_ms()
-                self._image = await asyncio.to_thread(self._store.open, plans, zone, now_ms)
-            except StoreUnavailable:
-                continue
-            self._broken = False
-            for account, plan in self._applied.items():
-                directory.apply_plan(self._image, account, plan, now_ms)
-            return
-
-
-def _fail(future: asyncio.Future[Receipt], error: StoreUnavailable) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # whoever awaits it still gets it; nobody need

@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from gateway.call import Usage
-from gateway.charging import cards
+from gateway.charging import cards, checkpoints
 from gateway.charging.admins import AdminKey
 from gateway.charging.alerts import alert_of
 from gateway.charging.caps import COUNTED
@@ -21,7 +20,7 @@ from gateway.charging.image import CLOSED_KEPT, Image
 from gateway.charging.offers import scope_of
 from gateway.charging.packages import Batch, Code, Order, Subscription, terms_of
 from gateway.charging.rating import Quote
-from gateway.charging.records import CRASH, Account, Hold, Key, Receipt, Row
+from gateway.charging.records import Account, Hold, Key, Receipt, Row
 from gateway.charging.schema import select_sql
 from gateway.charging.tables import has_table
 from gateway.config.model import Limits, Plan
@@ -142,17 +141,18 @@ def grants(connection: sqlite3.Connection) -> list[Grant]:
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:
-    """Not dispatched: void. Dispatched: settled at 0 with flag crash, numbered, for what was delivered is unknown."""
+    """Not dispatched: void. Dispatched: settled at its last checkpoint with flag crash, without one at 0; numbered."""
     for row in connection.execute(select_sql("holds")).fetchall():
         (
-            charge_id, request_id, tenant, path, endpoint, requested, card, version, reserved, _,
-            dispatched, backend, model, opened_ms, deadline_ms,
+            charge_id, request_id, tenant, path, endpoint, requested, card, version, reserved, parts,
+            dispatched, backend, model, opened_ms, deadline_ms, passed,
         ) = row  # fmt: skip
         account_path = tuple(orjson.loads(path))
         quote = Quote(tenant, account_path, request_id, endpoint, requested, card, version, 0, 0, None, deadline_ms)
         hold = Hold(charge_id, quote, None, reserved, [], opened_ms, 0.0, stored=True)
         image.holds[charge_id] = hold
-        end = Receipt("settled", Usage({}, "estimated"), model, backend, flags=(CRASH,)) if dispatched else Receipt()
+        hold.backend, hold.model, hold.passed = backend, model, passed
+        end = checkpoints.settled(image, hold, orjson.loads(parts), now_ms) if dispatched else Receipt()
         image.close(hold, end, now_ms, numbered=bool(dispatched))
 
 

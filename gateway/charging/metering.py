@@ -73,6 +73,25 @@ def mark(found: Sequence[Meter], need_uc: int, now_ms: int) -> list[tuple[Meter,
     return marks
 
 
+def mark_more(hold: Hold, more_uc: int) -> None:
+    """The hold has grown: so has what it takes of caps in credits."""
+    marks = []
+    for meter, slot, held in hold.marks:
+        more = more_uc if meter.unit == CREDITS else 0
+        meter.settle(slot, -more, 0)
+        marks.append((meter, slot, held + more))
+    hold.marks = marks
+
+
+def count_late(changes: Changes, of: Sequence[Meter], hold: Hold, end: Receipt, now_ms: int) -> None:
+    """What a call is charged that took no room of these, as it was left by a crash: in the window in which it began."""
+    for meter in _still(of, hold, now_ms):
+        used = amount(meter.unit, end.charged_uc, end.status, end.flags)
+        if used:
+            meter.restore(bounds(meter.window, hold.opened_ms, meter.zone)[0], used)
+            _write(changes, meter, meter.slots)
+
+
 def settle(changes: Changes, hold: Hold, end: Receipt) -> None:
     for meter, slot, held in hold.marks:
         meter.settle(slot, held, amount(meter.unit, end.charged_uc, end.status, end.flags))

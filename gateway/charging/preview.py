@@ -27,6 +27,7 @@ class Terms:
     available_uc: int
     covered: frozenset[tuple[str, str]] | None = None  # model and backend of the targets that it pays for; None: all
     closed: Sequence[Grant] = ()  # which pay at other hours
+    slice_tokens: int | None = None  # what is held at first, of a hold that grows with its stream
 
 
 def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
@@ -42,7 +43,8 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
             raise affording.exhausted(image, quote, now_ms, f"{account.id} is in debt for an earlier call")
     aside = replace(found, burn=[replace(grant, available=left[grant.id]) for grant in found.burn])
     hold = affording.afforded(image, quote, aside, now_ms, clamp=clamp)
-    return Terms(hold.max_tokens, hold.reserved_uc, sum(left.values()), hold.covered, views.closed(found))
+    shown = sum(left.values()), hold.covered, views.closed(found), hold.held_tokens
+    return Terms(hold.max_tokens, hold.reserved_uc, *shown)
 
 
 def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:

@@ -92,6 +92,7 @@ class Quote:
     offers: Sequence[Offer] = ()
     once: str = ""  # of all calls with the same text one is charged
     throttled: bool = False  # it is for nothing, so that debts do not matter
+    slice_tokens: int = 0  # a hold of so much output may do at first, as it can grow in mid-stream; 0: it cannot
 
     @property
     def min_tokens(self) -> int:

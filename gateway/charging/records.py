@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -72,6 +72,15 @@ class Key:
 
 
 @dataclass(slots=True)
+class Progress:
+    """How far a stream has come: what it has used at least, and what its target charges and costs for that."""
+
+    quantities: dict[str, int]
+    rates: Mapping[str, int]
+    price: Mapping[str, int]
+
+
+@dataclass(slots=True)
 class Hold:
     """An open reservation. `max_tokens` is what was granted, which a clamp may have lowered."""
 
@@ -88,6 +97,10 @@ class Hold:
     stored: bool = False
     marks: Sequence[tuple[Meter, Slot, int]] = ()  # what of which caps
     covered: frozenset[tuple[str, str]] | None = None  # model and backend of the offers that it pays for; None: all
+    progress: Callable[[], Progress | None] | None = None  # of a stream that runs
+    noted_ms: int = 0
+    passed: str | None = None  # as it is stored: what its stream has passed on so far, and who would pay for that
+    held_tokens: int | None = None  # of a sliced hold: the output it pays so far, of each choice; None: all of it
 
     def overdue(self, now_ms: int, now: float) -> bool:
         """By the wall clock and by the monotonic one."""

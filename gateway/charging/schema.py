@@ -24,7 +24,8 @@ COLUMNS: Final = {
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
                "card", "source_ref", "created_ms", "period", "scope", "ending"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
-              "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms"),
+              "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms",
+              "passed"),
     "cap_use": ("account", "span", "unit", "slot_ms", "used"),
     "once": ("digest", "ms", "charge_id"),
     "subscriptions": ("id", "account", "order_id", "terms", "quantity", "started_ms", "ended_ms", "period", "peak",
@@ -66,7 +67,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS grants_ref ON grants (account, source_ref)
 CREATE TABLE IF NOT EXISTS holds (charge_id TEXT PRIMARY KEY, request_id TEXT NOT NULL, tenant TEXT NOT NULL,
   account_path TEXT NOT NULL, endpoint TEXT NOT NULL, model_requested TEXT NOT NULL, card TEXT NOT NULL,
   card_version INTEGER NOT NULL, reserved INTEGER NOT NULL, parts TEXT NOT NULL, dispatched INTEGER NOT NULL,
-  backend TEXT NOT NULL, model TEXT NOT NULL, opened_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL) WITHOUT ROWID;
+  backend TEXT NOT NULL, model TEXT NOT NULL, opened_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL, passed TEXT)
+  WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT NULL UNIQUE,
   request_id TEXT NOT NULL, tenant TEXT NOT NULL, account_path TEXT NOT NULL, endpoint TEXT NOT NULL,
   model_requested TEXT NOT NULL, model_served TEXT NOT NULL, backend TEXT NOT NULL, rate_card TEXT NOT NULL,
@@ -108,6 +110,9 @@ CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT N
 CREATE TABLE IF NOT EXISTS card_terms (card TEXT NOT NULL, version INTEGER NOT NULL, terms TEXT NOT NULL,
   PRIMARY KEY (card, version)) WITHOUT ROWID;
 """
+# Commits are counted, so that one whose end nobody saw can be looked for. Not in DDL, which makes this table also in
+# files that are older than it: they get the column by their migration.
+COMMIT_NUMBER: Final = "ALTER TABLE chain_head ADD COLUMN batch INTEGER NOT NULL DEFAULT 0"
 # By the version they lead to. DDL makes new files with all of them.
 MIGRATIONS: Final = {
     2: ("ALTER TABLE keys ADD COLUMN limits TEXT",),
@@ -121,8 +126,12 @@ MIGRATIONS: Final = {
     5: (),  # subscriptions, orders and codes: new tables alone, which DDL makes
     6: (),  # card_terms: a new table as well
     7: ("ALTER TABLE grants ADD COLUMN ending TEXT",),
+    8: (COMMIT_NUMBER, "ALTER TABLE holds ADD COLUMN passed TEXT"),
     10: (),  # admin keys and the audit log: new tables
 }
+
+
+SET_HEAD: Final = "UPDATE chain_head SET seq = ?, hash = ?"
 
 
 def select_sql(table: str) -> str:
@@ -141,11 +150,12 @@ _REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "s
 _APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts", "audit")
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
-    **{table: insert_sql(table, "INSERT") for table in _APPENDED},
+    **{table: insert_sql(table, "INSERT") for table in (*_APPENDED, "records")},
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
     "once_gone": "DELETE FROM once WHERE digest = ?",
     "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
-    "chain_head": "UPDATE chain_head SET seq = ?, hash = ?",
+    "chain_head": "UPDATE chain_head SET seq = ?, hash = ?, batch = ?",
+    "counted": "UPDATE chain_head SET batch = ?",
 }
 # By the number of rows, less one. Each run of a statement gives the interpreter's lock away and waits for it again,
 # which costs more than the row: a batch shall be few of them. OR FAIL, because the transaction is rolled back anyhow,
@@ -248,7 +258,7 @@ def _hold_row(hold: Hold) -> Row:
     return (
         hold.charge_id, quote.request_id, quote.tenant, _json(quote.account_path), quote.endpoint,
         quote.model_requested, quote.card, quote.card_version, hold.reserved_uc, _json(parts), int(hold.dispatched),
-        hold.backend, hold.model, hold.opened_ms, quote.deadline_ms,
+        hold.backend, hold.model, hold.opened_ms, quote.deadline_ms, hold.passed,
     )  # fmt: skip
 
 

@@ -19,14 +19,31 @@ from gateway.charging import cards, chain, loading
 from gateway.charging.caps import Meter, used_before
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
-from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERSION, WRITES, rows_of, select_sql
+from gateway.charging.schema import (
+    COMMIT_NUMBER,
+    DDL,
+    MIGRATIONS,
+    RECORD_INSERTS,
+    SCHEMA_VERSION,
+    SET_HEAD,
+    WRITES,
+    rows_of,
+    select_sql,
+)
+from gateway.charging.spool import KEPT_FREE, SPOOL_BYTES, Commit, Spool, replay
 from gateway.charging.tariffs import Tariffs
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
+BUSY_S: Final = 0.5  # for a file that another process has locked: the answers of a commit wait for it
+LOOK_BUSY_S: Final = 0.05  # the same for a look whether it takes commits again: there will be another
 CHECKPOINT_PAGES: Final = 4_000  # of 4 kB: a busy page is written back once for the many times that it changed
 log = logging.getLogger(__name__)
 Statements = list[tuple[str, list[Row]]]
+DEFECTS: Final = (  # of a commit, not of the file: no other time will take it
+    sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError,
+    TypeError,
+)  # fmt: skip
 
 
 class LockHeld(GatewayError):
@@ -34,8 +51,11 @@ class LockHeld(GatewayError):
 
 
 class Store:
-    """State: the flock, the writing connection (None while broken), one that keeps the WAL open, the last record's
-    hash, and `cards`.
+    """State: the flock, the writing connection (None while `down` or broken), one that keeps the WAL open, the spool,
+    the number of the last commit and the hash of the last record, and `cards`.
+
+    While it is `down`, commits go to the spool; when `try_again` is set, the next one looks first whether the file
+    takes writes again.
 
     `cards` are those of the configuration; each open finds, or appends, the versions that they have.
 
@@ -47,23 +67,29 @@ class Store:
         self.cards = dict(wanted or {})
         self._connection: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._last_hash = chain.GENESIS
+        self.down = self.try_again = False
+        self._last_hash, self._number = chain.GENESIS, 0
+        self._spool = Spool(f"{self.path}.spool")
         self._lock_file = _take_lock(f"{self.path}.lock")
 
     def open(self, plans: Mapping[str, Plan], zone: ZoneInfo, now_ms: int) -> Image:
         """A new connection, proven writable, and the image read from it. Raises StoreUnavailable."""
         try:
             self._drop()
+            waiting = self._spool.open()
             self._connection = self._connect()
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
+                number, before = replay(self._connection, waiting)
                 image = loading.load(self._connection, plans, zone)
                 image.cards = cards.append(self._connection, image.cards, self.cards, now_ms)
                 loading.close_orphans(self._connection, image, now_ms)
                 changes, records = image.take()
-                before = (chain.head(self._connection) or chain.Head()).hash
-                last_hash = self._execute(self._connection, chain.chained(before, records), rows_of(changes))
-            self._last_hash = last_hash or before
+                linked = chain.chained(before, records)
+                self._execute(self._connection, linked, rows_of(changes), number + 1)
+            self._number, self._last_hash = number + 1, _last(linked, before)
+            self._spool.clear()
+            self.down = False
             self._mark_durable(changes)
             if self._anchor is None:
                 self._anchor = read_only(self.path)
@@ -80,17 +106,72 @@ class Store:
             raise StoreUnavailable(f"the ledger {self.path} cannot be used: {error}") from error
 
     def write(self, records: list[Row], rows: Statements) -> None:
-        """One transaction. After a failure the handle is dropped: a failed fsync is never retried on it."""
+        """One transaction, durable when this returns: in the file, or in the spool while that takes none.
+
+        Raises StoreUnavailable when it is in neither, or only the file can tell.
+        """
+        if self.try_again:
+            self._look_again()
+        linked = chain.chained(self._last_hash, records)
+        number, last = self._number + 1, _last(linked, self._last_hash)
+        if self.down and not linked and not any(values for _, values in rows):
+            return  # it was for the look alone
+        if self.down or not self._written(linked, rows, number):
+            self._put_aside(Commit(number, self._last_hash, last, _statements(linked, rows)))
+        self._number, self._last_hash = number, last
+
+    def _written(self, linked: list[Row], rows: Statements, number: int) -> bool:
+        """False when the file takes no commit. After a failure the handle is dropped: a failed fsync is never retried
+        on it."""
         try:
             if self._connection is None:
                 raise StoreUnavailable("the ledger's file is not open")
-            linked = chain.chained(self._last_hash, records)
             with transaction(self._connection):
-                last_hash = self._execute(self._connection, linked, rows)
-            self._last_hash = last_hash or self._last_hash
-        except (sqlite3.Error, OSError, OverflowError, TypeError) as error:  # the last two: an integer beyond 64 bits
+                self._execute(self._connection, linked, rows, number)
+            return True
+        except DEFECTS as error:
             self._drop()
             raise StoreUnavailable(f"commit failed: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            log.error("the ledger %s takes no commits, so they go to its spool: %s", self.path, error)
+            self._drop()
+            self.down = True
+            return False
+
+    def _put_aside(self, commit: Commit) -> None:
+        try:
+            self._spool.append(commit)
+        except (OSError, TypeError) as error:
+            raise StoreUnavailable(f"commit failed, and the spool took none: {error}") from error
+
+    def _look_again(self) -> None:
+        """Whether the file takes writes: what waits in the spool is the first of them."""
+        self.try_again = False
+        if not self.down:
+            return
+        try:
+            self._connection = self._connect(LOOK_BUSY_S)
+            with transaction(self._connection):
+                self._connection.execute("UPDATE meta SET opened = opened + 1")
+                if replay(self._connection, list(self._spool.commits())) != (self._number, self._last_hash):
+                    raise sqlite3.DatabaseError("this is not the file that was written before")
+            self._connection.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
+            self.down = False
+            self._spool.clear()
+            log.warning("the ledger %s takes commits again, and has what waited in the spool", self.path)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("the ledger %s takes no commits yet: %s", self.path, error)
+            self._drop()
+            self.down = True
+
+    @property
+    def spooled_bytes(self) -> int:
+        return self._spool.used
+
+    @property
+    def roomy(self) -> bool:
+        """The spool has room for more than the calls that are in flight."""
+        return self._spool.used <= SPOOL_BYTES - KEPT_FREE
 
     def charges(self, tenant: str, after: int, limit: int) -> dict[str, Any]:
         """Records of a tenant with seq > after; `next` is None at the end."""
@@ -116,10 +197,13 @@ class Store:
             self._anchor.close()
             self._anchor = None
         self._drop()
+        self._spool.close()
         os.close(self._lock_file)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=128)
+    def _connect(self, busy_s: float = BUSY_S) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=128
+        )
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
@@ -132,19 +216,18 @@ class Store:
         log.info("ledger %s opened with SQLite %s", self.path, sqlite3.sqlite_version)
         return connection
 
-    def _execute(self, connection: sqlite3.Connection, records: list[Row], rows: Statements) -> str | None:
-        """Returns the hash of the last record, if there is one."""
+    def _execute(self, connection: sqlite3.Connection, records: list[Row], rows: Statements, number: int) -> None:
         for start in range(0, len(records), len(RECORD_INSERTS)):
             part = records[start : start + len(RECORD_INSERTS)]
             connection.execute(RECORD_INSERTS[len(part) - 1], list(joined.from_iterable(part)))
         for statement, values in rows:
             if values:
                 connection.executemany(statement, values)
-        if not records:
-            return None
-        seq, *_, last_hash = records[-1]
-        connection.execute(WRITES["chain_head"], (seq, last_hash))
-        return str(last_hash)
+        if records:
+            seq, *_, last_hash = records[-1]
+            connection.execute(WRITES["chain_head"], (seq, last_hash, number))
+        else:
+            connection.execute(WRITES["counted"], (number,))
 
     def _drop(self) -> None:
         # The anchor is open, so this close is not the last one and does not checkpoint on a doubtful handle.
@@ -165,6 +248,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         with transaction(connection):
             connection.execute("INSERT INTO meta VALUES (?, 0)", (SCHEMA_VERSION,))
             chain.begin(connection)
+            connection.execute(COMMIT_NUMBER)
         return
     ((version,),) = versions
     if version > SCHEMA_VERSION:
@@ -178,6 +262,18 @@ def _migrate(connection: sqlite3.Connection) -> None:
                 chain.cover(connection)
             connection.execute("UPDATE meta SET schema_version = ?", (step,))
         log.info("the ledger's schema is of version %d now", step)
+
+
+def _last(linked: list[Row], before: str) -> str:
+    return str(linked[-1][-1]) if linked else before
+
+
+def _statements(linked: list[Row], rows: Statements) -> Statements:
+    """All of a commit as it can be written later, by any version of the gateway."""
+    found = [(statement, values) for statement, values in rows if values]
+    if linked:
+        found = [(WRITES["records"], linked), (SET_HEAD, [(linked[-1][0], linked[-1][-1])]), *found]
+    return found
 
 
 @contextlib.contextmanager

@@ -137,6 +137,8 @@ def _reserve(value: Fields) -> str:
     if funds is None:
         return held
     most = "" if funds["max_tokens"] is None else f" for at most {funds['max_tokens']:,} tokens out"
+    if funds["slice_tokens"] is not None:
+        most = f" for the first {funds['slice_tokens']:,} of at most {funds['max_tokens']:,} tokens out"
     if funds["lowered_from"] is not None:
         most += f" (lowered from {funds['lowered_from']:,})"
     if not funds["pays"]:

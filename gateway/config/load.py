@@ -20,6 +20,7 @@ from gateway.config.model import (
     Fallback,
     Limits,
     Model,
+    Outage,
     Package,
     Payg,
     Plan,
@@ -79,13 +80,13 @@ def _place_secrets(source: Source, sources: Sources, config: Config) -> None:
 
 
 def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Config:
-    models = values.get("models", {})
+    models, storage = values.get("models", {}), values.get("storage", {})
     defaults = values.get("defaults", {})
     return Config(
         currency=values.get("currency", "CNY"),
         timezone=values.get("timezone", "UTC"),
         server=_made(Server, values.get("server", {}), drain="drain_s"),
-        ledger=values.get("storage", {}).get("ledger", "sqlite:moma.db"),
+        ledger=storage.get("ledger", "sqlite:moma.db"),
         timeout=Timeout(**{f"{key}_s": value for key, value in defaults.get("timeout", {}).items()}),
         retry=_retry(defaults.get("retry", {})),
         breaker=_made(Breaker, defaults.get("breaker", {}), window="window_s", cooldown="cooldown_s"),
@@ -105,6 +106,7 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
         warnings=warnings,
         sources=sources,
+        outage=_made(Outage, {key: storage[key] for key in storage if key != "ledger"}, exposure="exposure_uc"),
     )
 
 

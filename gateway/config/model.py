@@ -30,6 +30,14 @@ class Server:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """What becomes of new calls while the ledger's store is down: with `serve` they go on, up to so much in all."""
+
+    when_down: str = "refuse"  # | serve
+    exposure_uc: int = 10_000_000_000_000
+
+
+@dataclass(frozen=True)
 class Timeout:
     connect_s: float = 3.0
     first_token_s: float = 30.0
@@ -317,5 +325,6 @@ class Config:
         default_factory=dict
     )  # by name; in the order of their dates
     tenant_label_top: int = 50
+    outage: Outage = Outage()
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

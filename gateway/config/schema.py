@@ -220,7 +220,7 @@ SCHEMA: Final = Keys(
         "currency": kinds.TEXT,
         "timezone": kinds.TIMEZONE,
         "server": _SERVER,
-        "storage": Keys({"ledger": kinds.LEDGER}),
+        "storage": Keys({"ledger": kinds.LEDGER, "when_down": one_of("refuse", "serve"), "exposure": kinds.CREDITS}),
         "defaults": _DEFAULTS,
         "backends": Names(_BACKEND, "backend"),
         "models": Names(_MODEL, "model"),

@@ -139,8 +139,7 @@ class Explainer:
         except GatewayError as error:  # the store is away
             return unpaid, error
         decision.keep(terms.covered)
-        paid = terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered, terms.closed
-        return Funds(quote, *paid), None
+        return _funds(quote, terms), None
 
     async def _beyond(
         self, found: Findings, caller: Caller, call: Call, decision: Decision, quote: Quote, rates: InForce,
@@ -174,7 +173,7 @@ class Explainer:
                 continue
             found.preview, found.flags = previews.get(id(way.decision), found.preview), way.flags
             way.decision.keep(terms.covered)
-            return Funds(way.quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
+            return _funds(way.quote, terms), None
         return unpaid, refusal
 
     def _room(self, call: Call, decision: Decision, live: Live, now: float) -> Room:
@@ -218,3 +217,8 @@ class Explainer:
             found.waits.append("tenant")
         else:
             found.refuse(error or gate.busy("concurrency", tokens))
+
+
+def _funds(quote: Quote, terms: Terms) -> Funds:
+    held = terms.reserved_uc, terms.available_uc, terms.covered, terms.closed, terms.slice_tokens
+    return Funds(quote, terms.max_tokens, *held)

@@ -28,6 +28,7 @@ class Funds:
     available_uc: int | None = None
     covered: frozenset[tuple[str, str]] | None = None  # (model, backend) of those that it pays for; None: all
     closed: Sequence[Grant] = ()  # which pay at other hours of the day
+    slice_tokens: int | None = None  # what is held at first, of a hold that grows with its stream
 
     def covers(self, target: Target) -> bool:
         return self.covered is None or (target.model.name, target.backend.name) in self.covered

@@ -182,6 +182,7 @@ def _funds(found: Findings) -> Fields | None:
         "pays": funds.available_uc is not None,
         "available": None if funds.available_uc is None else credits_text(funds.available_uc),
         "max_tokens": allowed,
+        "slice_tokens": funds.slice_tokens,
         "lowered_from": asked if asked != allowed else None,
     }
 

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.adapters.openai import DONE, AnswerReader, StreamReader, normalise, request_body
+from gateway.adapters.openai import DONE, AnswerReader, StreamReader, request_body
+from gateway.adapters.usage import normalise
 from gateway.call import Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed

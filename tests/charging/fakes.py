@@ -12,6 +12,7 @@ from gateway.call import BUCKETS, Usage
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import Receipt
+from gateway.charging.spool import Commit
 from gateway.charging.tariffs import plain
 from gateway.config.model import Plan, PlanGrant
 
@@ -111,6 +112,39 @@ def fail_next(ledger: Ledger, stage: str) -> None:
     good = ledger._store._connection
     assert good is not None
     ledger._store._connection = Failing(good, stage)  # type: ignore[assignment]
+
+
+def fail_both(ledger: Ledger, stage: str) -> None:
+    """As `fail_next`, and the spool does not take the commit either."""
+    fail_next(ledger, stage)
+    spool = ledger._store._spool
+
+    def fail(commit: Commit) -> None:
+        del spool.append  # once
+        raise OSError("the spool is full")
+
+    spool.append = fail  # type: ignore[method-assign]
+
+
+class Down:
+    """The store takes nothing as long as this is open, and what it was asked for in vain."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._store = ledger._store
+        self.tries = 0
+
+    def __enter__(self) -> Down:
+        self._connect = self._store._connect
+
+        def refuse(_: float = 0) -> sqlite3.Connection:
+            self.tries += 1
+            raise sqlite3.OperationalError("unable to open database file")
+
+        self._store._connect = refuse  # type: ignore[method-assign, assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store._connect = self._connect  # type: ignore[method-assign]
 
 
 async def recovered(ledger: Ledger) -> None:

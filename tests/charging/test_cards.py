@@ -21,7 +21,7 @@ from gateway.charging.why import why
 from gateway.config.load import load
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import InvalidValue, StoreUnavailable
-from tests.charging.fakes import PRICE, FakeClock, fail_next, plan, quote, recovered
+from tests.charging.fakes import PRICE, FakeClock, fail_both, plan, quote, recovered
 from tests.conftest import World
 
 CHEAP = {"m": {"input": 1, "output": 2}, "n": {"input": 5, "output": 5}}
@@ -85,7 +85,7 @@ async def test_the_version_outlives_a_store_that_failed(tmp_path: Path, stage: s
         await charge(ledger, f"before {ledger.card_version}", rates)
         if rates is CHEAP:
             await ledger.aclose()
-    fail_next(ledger, stage)
+    fail_both(ledger, stage)
     with pytest.raises(StoreUnavailable):
         await charge(ledger, "lost", DEAR)
     await recovered(ledger)
@@ -114,7 +114,7 @@ async def test_a_reload_makes_a_version_durable_and_names_it(tmp_path: Path) -> 
 @pytest.mark.parametrize("stage", ["commit", "after commit"])
 async def test_a_version_that_could_not_be_made_durable_is_not_in_force(tmp_path: Path, stage: str) -> None:
     ledger = await with_rates(tmp_path, CHEAP)
-    fail_next(ledger, stage)
+    fail_both(ledger, stage)
     with pytest.raises(StoreUnavailable):
         await put_rates(ledger, DEAR)
     with pytest.raises(StoreUnavailable):
@@ -132,7 +132,7 @@ async def test_a_version_that_could_not_be_made_durable_is_not_in_force(tmp_path
 async def test_rates_of_a_reload_outlive_a_store_that_failed(tmp_path: Path) -> None:
     ledger = await with_rates(tmp_path, CHEAP)
     await put_rates(ledger, DEAR)
-    fail_next(ledger, "commit")
+    fail_both(ledger, "commit")
     with pytest.raises(StoreUnavailable):
         await charge(ledger, "lost", DEAR)
     await recovered(ledger)
@@ -145,7 +145,7 @@ async def test_plans_and_tenants_of_a_reload_outlive_a_store_that_failed(tmp_pat
     ledger = await with_rates(tmp_path, CHEAP)
     ledger.follow({"p": plan(10**6), "q": Plan("q", (PlanGrant(5),))}, {"t": "p", "new": "q"})
     assert (ledger.tenant("new").plan, ledger.available_uc("new")) == ("q", 5)
-    fail_next(ledger, "commit")
+    fail_both(ledger, "commit")
     with pytest.raises(StoreUnavailable):
         await charge(ledger, "lost", CHEAP)
     await recovered(ledger)

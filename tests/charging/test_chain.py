@@ -149,6 +149,7 @@ async def test_the_chain_goes_on_after_a_restart(path: str, tmp_path: Path) -> N
 def as_version_2(path: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE records DROP COLUMN hash")
+        connection.execute("ALTER TABLE holds DROP COLUMN passed")
         connection.execute("DROP TABLE chain_head")
         connection.execute("ALTER TABLE grants DROP COLUMN ending")
         connection.execute("UPDATE meta SET schema_version = 3")

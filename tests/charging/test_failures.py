@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger
 from gateway.errors import StoreUnavailable
-from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, fail_next, opened, quote, recovered, settle
+from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, fail_both, opened, quote, recovered, settle
 
 STAGES = ("begin", "execute", "commit", "after commit")
 
@@ -33,7 +30,7 @@ async def test_a_commit_that_fails_answers_no_call_and_serving_goes_on(tmp_path:
     ledger = await opened(tmp_path, FakeClock())
     await hold(ledger, "before", "failing", "queued", "open")
     await settle(ledger, "before", 10)
-    fail_next(ledger, stage)
+    fail_both(ledger, stage)
     for receipt in (settle(ledger, "failing", 50), settle(ledger, "queued", 60)):
         with pytest.raises(StoreUnavailable):
             await receipt
@@ -61,7 +58,7 @@ async def test_a_call_that_outlives_a_failed_commit_gets_no_answer_for_nothing(t
     await hold(ledger, "long", "failing")
     clock.advance(60)  # both holds are written
     await manage.add_key(ledger, "t", "00")[1]
-    fail_next(ledger, "commit")
+    fail_both(ledger, "commit")
     with pytest.raises(StoreUnavailable):
         await settle(ledger, "failing", 50)
     await recovered(ledger)
@@ -109,41 +106,10 @@ async def test_a_wall_clock_set_forward_closes_no_hold_of_a_call_that_goes_on(tm
     await ledger.aclose()
 
 
-@contextmanager
-def disk_full(path: Path) -> Iterator[None]:
-    """No file of this process may grow beyond what the ledger's WAL has now: what a full disk does to it."""
-    size = path.stat().st_size
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-async def test_a_full_disk_refuses_and_recovers_without_a_restart(tmp_path: Path) -> None:
-    ledger = await opened(tmp_path, FakeClock(), 10**9)
-    await manage.add_key(ledger, "t", "00")[1]
-    await hold(ledger, "a", "b")
-    with disk_full(tmp_path / "l.db-wal"):
-        with pytest.raises(StoreUnavailable):
-            await settle(ledger, "a", 50)
-        await asyncio.sleep(0.1)  # it tries again and again meanwhile
-        assert not ledger.healthy
-        with pytest.raises(StoreUnavailable):
-            await ledger.reserve("c", quote(), clamp=False)
-    await recovered(ledger)
-    await hold(ledger, "d")
-    assert (await settle(ledger, "d", 50)).seq == 1
-    ledger.check_invariants()
-    await ledger.aclose()
-    assert audit(f"{tmp_path}/l.db") == []
-
-
 async def test_closing_during_the_recovery_waits_for_it(tmp_path: Path) -> None:
     ledger = await opened(tmp_path, FakeClock())
     await hold(ledger, "a", "b", "c")
-    fail_next(ledger, "commit")
+    fail_both(ledger, "commit")
     inner, opening, go_on = ledger._store.open, threading.Event(), threading.Event()
 
     def slowly(*values: Any) -> Any:
@@ -192,7 +158,7 @@ def _defect(*_: object) -> None:
 
 async def test_tenants_of_the_configuration_survive_a_failed_first_commit(tmp_path: Path) -> None:
     ledger = await opened(tmp_path, FakeClock())
-    fail_next(ledger, "commit")  # with the tenant itself in it
+    fail_both(ledger, "commit")  # with the tenant itself in it
     with pytest.raises(StoreUnavailable):
         await manage.add_key(ledger, "t", "00")[1]
     await recovered(ledger)

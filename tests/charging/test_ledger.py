@@ -1,5 +1,4 @@
 import asyncio
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,7 @@ from gateway.charging.ledger import Ledger
 from gateway.charging.statements import statement
 from gateway.charging.store import LockHeld
 from gateway.errors import Conflict, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import START_MS, FakeClock, opened, quote, settle
-
-
-async def recovered(ledger: Ledger) -> None:
-    while not ledger.healthy:
-        await asyncio.sleep(0.01)
+from tests.charging.fakes import START_MS, FakeClock, fail_both, opened, quote, recovered, settle
 
 
 async def test_settle_charges_once_and_returns_the_rest(tmp_path: Path) -> None:
@@ -130,17 +124,7 @@ async def test_a_failed_commit_refuses_until_the_file_takes_writes_again(tmp_pat
     ledger.dispatched("a", "b", "m")
     await manage.add_key(ledger, "t", "00", "k")[1]
 
-    class Failing:
-        def execute(self, *_: object) -> None:
-            raise sqlite3.OperationalError("disk I/O error")
-
-        def close(self) -> None:
-            assert good is not None
-            good.close()
-
-    good = ledger._store._connection
-    assert good is not None
-    ledger._store._connection = Failing()  # type: ignore[assignment]
+    fail_both(ledger, "begin")
     with pytest.raises(StoreUnavailable):
         await settle(ledger, "a", 50)
     assert ledger.healthy is False

@@ -34,7 +34,7 @@ from gateway.charging.reconcile import reconciled
 from gateway.charging.records import Receipt
 from gateway.charging.tariffs import plain
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_next, recovered
+from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_both, fail_next, recovered
 from tests.charging.model import Books, Entry, Open
 from tests.charging.walks import (
     ASKS,
@@ -301,6 +301,38 @@ class LedgerMachine(RuleBasedStateMachine):
             self.run(self.commit_fails(pick, how))
         self.books.reopened()
 
+    @rule(
+        stage=st.sampled_from(["begin", "execute", "commit", "after commit"]), picks=st.lists(PICKS, max_size=2),
+        killed=st.booleans(), later=LATER,
+    )  # fmt: skip
+    def outage(self, stage: str, picks: list[int], killed: bool, later: int) -> None:
+        """The file takes no commit, and the spool does: who waits is answered. Perhaps it ends with a kill."""
+        self.run(self.advance(later))
+        self.run(self.committed())
+        self.run(self.spooled(stage, picks))
+        if killed:
+            self.run(self.killed())
+            self.books.reopened()
+        else:
+            self.run(recovered(self.ledger))
+
+    async def spooled(self, stage: str, picks: list[int]) -> None:
+        fail_next(self.ledger, stage)
+        await manage.add_grant(self.ledger, "ben", 60)[1]
+        self.books.grant("ben", 60, self.clock.ms, None, 30, None)
+        for pick in picks:
+            if call := self.picked(pick, sent=True):
+                await self.settled(call, Use(0, 100, 100))
+
+    async def killed(self) -> None:
+        dead = self.ledger
+        self.copies += 1
+        path, self.path = self.path, f"{self.folder.name}/l{self.copies}.db"
+        for suffix in ("", "-wal", ".spool"):
+            shutil.copy(path + suffix, self.path + suffix)
+        await self.open()
+        await dead.aclose()
+
     async def restarted(self, other_rates: bool) -> None:
         await self.ledger.aclose()
         self.card ^= other_rates
@@ -318,16 +350,11 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 dead.close(call.name, "aborted")
         manage.add_grant(dead, "ann", 777)
-        self.copies += 1
-        path, self.path = self.path, f"{self.folder.name}/l{self.copies}.db"
-        for suffix in ("", "-wal"):
-            shutil.copy(path + suffix, self.path + suffix)
-        await self.open()
-        await dead.aclose()
+        await self.killed()
 
     async def commit_fails(self, pick: int, stage: str) -> None:
         """Nobody gets an answer; only the file knows what became of the charge."""
-        fail_next(self.ledger, stage)
+        fail_both(self.ledger, stage)
         books = copy.deepcopy(self.books)
         if call := self.picked(pick, sent=True):
             durable: asyncio.Future[Receipt] = self.charge(call, Use(0, 100, 100))

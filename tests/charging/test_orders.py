@@ -10,7 +10,7 @@ import pytest
 
 from gateway.charging import orders
 from gateway.errors import Conflict, GatewayError, InvalidValue, NotFound, StoreUnavailable
-from tests.charging.fakes import fail_next, recovered, settle
+from tests.charging.fakes import fail_both, recovered, settle
 from tests.charging.shop import Shop, ms
 
 
@@ -62,7 +62,7 @@ async def test_an_order_is_answered_again_when_its_package_is_sold_no_more(shop:
 
 @pytest.mark.parametrize("stage", ["begin", "execute", "commit", "after commit"])
 async def test_an_order_whose_commit_fails_is_sent_again_and_granted_once(shop: Shop, stage: str) -> None:
-    fail_next(shop.ledger, stage)
+    fail_both(shop.ledger, stage)
     with pytest.raises(StoreUnavailable):
         await shop.buy("A-1", "month")
     await recovered(shop.ledger)

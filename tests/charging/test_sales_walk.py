@@ -16,7 +16,7 @@ import pytest
 from gateway.charging.audit import audit
 from gateway.charging.packages import Subscription
 from gateway.errors import CallRejected, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import fail_next, recovered, settle
+from tests.charging.fakes import fail_both, recovered, settle
 from tests.charging.shop import PACKAGES, Shop
 
 STEPS = 120
@@ -115,7 +115,7 @@ class Walk:
 
     async def fail(self) -> None:
         """A store that fails in the middle of an order."""
-        fail_next(self.shop.ledger, self.rng.choice(("begin", "execute", "commit", "after commit")))
+        fail_both(self.shop.ledger, self.rng.choice(("begin", "execute", "commit", "after commit")))
         self.flying.clear()
         name = f"A-{len(self.said)}"
         try:

@@ -12,10 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway import quote
 from gateway.call import BUCKETS, Request
 from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.charging.offers import Scope
+from gateway.cli.explained import _reserve
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.explain.explainer import ANYBODY
 from gateway.parse import parse_call
@@ -208,6 +210,20 @@ async def test_output_that_the_package_does_not_cover_is_lowered(desk: Desk) -> 
     funds = (await desk.gateway.explainer.explain(caller, Request("r", "chat", {}, body)))["funds"]
     assert funds["pays"]
     assert 256 <= funds["max_tokens"] < funds["lowered_from"] == 1000
+
+
+async def test_a_long_stream_on_a_small_package_holds_a_slice(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quote, "SLICE_TOKENS", 300)
+    manage.add_tenant(desk.gateway.ledger, "tight", "poor")
+    manage.add_grant(desk.gateway.ledger, "tight", 2_000_000_000)
+    caller = Caller("tight", PLANS["poor"], ("tight",))
+    asked = {"model": "large", "messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 1000}
+    for stream, held in ((True, 300), (False, None)):
+        body = orjson.dumps({**asked, "stream": stream})
+        value = await desk.gateway.explainer.explain(caller, Request("r", "chat", {}, body))
+        assert (value["funds"]["slice_tokens"], value["funds"]["max_tokens"]) == (held, 1000)
+        assert (float(value["reserve"]) < 1000) == stream
+        assert ("for the first 300 of at most 1,000 tokens out" in _reserve(value)) == stream
 
 
 async def test_a_target_that_no_pack_pays_for_is_removed_by_the_package(desk: Desk) -> None:

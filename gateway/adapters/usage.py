@@ -1,0 +1,92 @@
+"""What a backend says that a call used, as disjoint buckets; a lie is cut to what is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from gateway.call import JSON, Call, Usage
+from gateway.config.model import Model
+
+INPUT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
+
+
+def usage_of(call: Call, model: Model, usage: Any) -> Usage | None:
+    return normalise(
+        usage, context=model.context, max_output=model.max_output, choices=call.choices, endpoint=call.endpoint
+    )
+
+
+def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoint: str) -> Usage | None:
+    """The provider's usage as disjoint buckets that sum to prompt_tokens + completion_tokens; None when missing.
+
+    `prompt_tokens` includes cached and audio tokens, `completion_tokens` reasoning and audio.
+    A lie is cut to [0, limit] and flagged bad_usage.
+    """
+    if not isinstance(usage, dict) or usage.get("prompt_tokens") is None:
+        return None
+    given_out = 0 if endpoint == "embeddings" else usage.get("completion_tokens")
+    if not (_is_number(usage["prompt_tokens"]) and _is_number(given_out)):
+        return None  # said, but not in numbers: counting is fairer than taking it for nothing
+    prompts = 1 if endpoint == "chat" else choices  # each prompt, or embedded text, has the context to itself
+    prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * INPUT_SLACK))
+    output, output_fine = _clamped(given_out, max_output * choices)
+    prompt_parts, parts_fine = _split(prompt, "input", _prompt_details(usage))
+    output_parts, output_parts_fine = _split(output, "output", _output_details(usage))
+    flags: tuple[str, ...] = ()
+    if not (fine and output_fine and parts_fine and output_parts_fine):
+        flags = ("bad_usage",)
+    elif not prompt and not output:
+        return Usage({}, "reported", ("zero_usage",))
+    return Usage({**prompt_parts, **output_parts, "calls": 1}, "reported", flags)
+
+
+def _prompt_details(usage: JSON) -> Sequence[tuple[str, Any]]:
+    details = _object(usage.get("prompt_tokens_details"))
+    cached = details.get("cached_tokens")
+    if not details and "prompt_cache_hit_tokens" not in usage:
+        return ()
+    if cached is None:
+        cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
+    return [
+        ("input_cached", cached),
+        ("input_audio", details.get("audio_tokens")),
+        ("input_image", details.get("image_tokens")),
+    ]
+
+
+def _output_details(usage: JSON) -> Sequence[tuple[str, Any]]:
+    details = _object(usage.get("completion_tokens_details"))
+    if not details:
+        return ()
+    return [("output_reasoning", details.get("reasoning_tokens")), ("output_audio", details.get("audio_tokens"))]
+
+
+def _object(value: Any) -> JSON:
+    return value if isinstance(value, dict) else {}
+
+
+def _split(total: int, bucket: str, parts: Sequence[tuple[str, Any]]) -> tuple[dict[str, int], bool]:
+    """Takes the parts out of the total, as far as it goes; what is left stays in `bucket`."""
+    if not parts:
+        return ({bucket: total} if total else {}), True
+    left, fine, found = total, True, {}
+    for name, given in parts:
+        found[name], good = (0, True) if given is None else _clamped(given, left)
+        left -= found[name]
+        fine = fine and good
+    return {name: n for name, n in {bucket: left, **found}.items() if n}, fine
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or type(value) is float
+
+
+def _clamped(value: Any, limit: int) -> tuple[int, bool]:
+    """(a number in [0, limit], whether the value was one)."""
+    if type(value) is int and 0 <= value <= limit:
+        return value, True
+    if not _is_number(value):
+        return 0, False
+    n = int(min(max(value, 0), limit))
+    return n, isinstance(value, int) and n == value
