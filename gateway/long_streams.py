@@ -30,7 +30,10 @@ def sliced(ledger: Ledger, hold: Hold, tokenizer: Tokenizer, grown: Callable[[],
 
 
 def progress_of(delivery: Delivery, rates: Mapping[str, Mapping[str, int]]) -> Callable[[], Progress | None]:
-    """What the stream has used at the least, at these rates by model; None before its first byte. What was read is not counted in midway."""
+    """What the stream has used at the least, at these rates by model; None before its first byte.
+
+    What was read is not counted in midway.
+    """
 
     def so_far() -> Progress | None:
         reader, target = delivery.reader, delivery.target

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from gateway import errors
-from gateway.admission import Admission, Entry
+from gateway.admission import Admission
 from gateway.cache.flight import Flight
 from gateway.cached import Asked, CachedCalls, Site
 from gateway.call import Answer, Call, Request, Sink, Usage
-from gateway.charging.in_force import Cards, InForce
+from gateway.charging.in_force import Cards
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Hold, Receipt
@@ -25,6 +25,7 @@ from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.goingon import GoingOn
+from gateway.life import Life
 from gateway.limits import Gates
 from gateway.long_streams import cut_short, progress_of, sliced
 from gateway.parse import parse_call
@@ -38,32 +39,6 @@ from gateway.unreported import Unreported
 from gateway.waiting import Waiting
 
 _log = logging.getLogger("gateway.pipeline")
-
-
-class _Life:
-    """What one call has acquired so far, so that its end can give it back. Every field is set once, and the decision
-    again where the package's end asks for another."""
-
-    __slots__ = (
-        "charge_id", "decision", "delivery", "dispatched", "entry", "flags", "flight", "lowered_to", "rates", "receipt",
-        "record",
-    )  # fmt: skip
-
-    def __init__(self, record: Finished) -> None:
-        self.record = record
-        self.delivery = Delivery()
-        self.charge_id = ""
-        self.dispatched = False
-        self.entry: Entry | None = None
-        self.decision: Decision | None = None
-        self.rates: InForce | None = None  # at its reserve: they price it
-        self.flags: tuple[str, ...] = ()  # of the charge: how it goes on that no credits covered
-        self.receipt: Receipt | None = None
-        self.lowered_to: int | None = None
-        self.flight: Flight | None = None  # its task is what ends this call
-
-    def limits(self) -> dict[str, str]:
-        return self.entry.headers() if self.entry is not None else {}
 
 
 class Pipeline:
@@ -106,7 +81,7 @@ class Pipeline:
 
     async def handle(self, caller: Caller, request: Request, sink: Sink) -> None:
         """One call, answered through `sink`: its answer, its error, or nothing when the client has gone."""
-        life = _Life(Finished(request.request_id, tenant=caller.tenant, started=self._clock.now()))
+        life = Life(Finished(request.request_id, tenant=caller.tenant, started=self._clock.now()))
         call: Call | None = None
         try:
             call = parse_call(request)
@@ -130,7 +105,7 @@ class Pipeline:
             if life.flight is None:
                 self._end(life, call)
 
-    async def _serve(self, life: _Life, caller: Caller, call: Call, deadline: Deadline, sink: Sink) -> None:
+    async def _serve(self, life: Life, caller: Caller, call: Call, deadline: Deadline, sink: Sink) -> None:
         """From the route to the last byte, by a backend."""
         needed = needed_context(call)
         if self._router.near_limit(call.model, needed):
@@ -155,7 +130,7 @@ class Pipeline:
         return self._deadlines.start(min(self._config.timeout.total_s, call.deadline_s or 1e9))
 
     async def _from_cache(
-        self, life: _Life, caller: Caller, call: Call, deadline: Deadline, site: Site | None, sink: Sink
+        self, life: Life, caller: Caller, call: Call, deadline: Deadline, site: Site | None, sink: Sink
     ) -> None:
         """By a stored answer, by that of the same call under way, or as the call that others may follow."""
         self._router.check(call.model, caller.plan)
@@ -172,7 +147,7 @@ class Pipeline:
         asked = Asked(caller, call, deadline, life.limits, life.record, life.delivery, serve, lead)
         await self._cached.answer(site, asked, sink)
 
-    async def _lead(self, life: _Life, caller: Caller, call: Call, flight: Flight) -> None:
+    async def _lead(self, life: Life, caller: Caller, call: Call, flight: Flight) -> None:
         """A call's life in a task of its own, which ends when nobody reads any more, as if the client had left."""
         try:
             flight.start()
@@ -201,7 +176,7 @@ class Pipeline:
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
 
-    async def _reserve(self, life: _Life, caller: Caller, call: Call, decision: Decision) -> tuple[Decision, Hold]:
+    async def _reserve(self, life: Life, caller: Caller, call: Call, decision: Decision) -> tuple[Decision, Hold]:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, then does what the package
         says of its end, before it refuses."""
         quote = self._quoted(life, caller, call, decision, call.input_bound)
@@ -230,7 +205,7 @@ class Pipeline:
             life.flight.alone(kept=True)  # it may be cut short in mid-stream, before the eyes of others
         return decision, hold
 
-    def _quoted(self, life: _Life, caller: Caller, call: Call, decision: Decision, bound: int) -> Quote:
+    def _quoted(self, life: Life, caller: Caller, call: Call, decision: Decision, bound: int) -> Quote:
         """At the rates of this moment, which price the call."""
         now_ms = self._clock.wall_ms()
         rates = life.rates = self._cards.at(now_ms)
@@ -239,7 +214,7 @@ class Pipeline:
 
     def _job(
         self,
-        life: _Life,
+        life: Life,
         caller: Caller,
         call: Call,
         decision: Decision,
@@ -277,7 +252,7 @@ class Pipeline:
         slices = sliced(self._ledger, hold, self._tokenizer, grown)
         return Job(call, decision, hold.max_tokens, deadline, sending, headers, caller.share, slices)
 
-    def _settle(self, life: _Life, usage: Usage) -> asyncio.Future[Receipt]:
+    def _settle(self, life: Life, usage: Usage) -> asyncio.Future[Receipt]:
         target, rates = life.delivery.target, life.rates
         assert target is not None
         assert rates is not None, "a call is settled after its reserve"
@@ -292,7 +267,7 @@ class Pipeline:
             status_flags=life.flags,
         )
 
-    async def _finish(self, life: _Life, job: Job, sink: Sink) -> None:
+    async def _finish(self, life: Life, job: Job, sink: Sink) -> None:
         delivery, receipt = life.delivery, life.receipt
         assert receipt is not None
         if delivery.answer is None:
@@ -307,7 +282,7 @@ class Pipeline:
         headers["x-moma-overhead-ms"] = f"{overhead_s * 1000:.2f}" if overhead_s > 0 else "0.00"
         await delivery.hand(Answer(200, headers, delivery.answer.body), sink, self._clock)
 
-    async def _fail(self, life: _Life, call: Call | None, error: errors.GatewayError, sink: Sink) -> None:
+    async def _fail(self, life: Life, call: Call | None, error: errors.GatewayError, sink: Sink) -> None:
         """Before the first byte an error is a status; after it, an event in the stream and no [DONE]."""
         record = life.record
         record.outcome = self._outcome(life, call, error)
@@ -321,7 +296,7 @@ class Pipeline:
         else:
             await sink.send(answer)
 
-    def _outcome(self, life: _Life, call: Call | None, error: errors.GatewayError) -> str:
+    def _outcome(self, life: Life, call: Call | None, error: errors.GatewayError) -> str:
         """No failure of ours is a call whose client gave it too little time, or took most of that to read."""
         if isinstance(error, errors.CallRejected):
             return "refused"
@@ -332,7 +307,7 @@ class Pipeline:
         over = given_s is not None and took_s >= given_s
         return "aborted" if over or life.delivery.reader_s > took_s / 2 else "failed"
 
-    def _end(self, life: _Life, call: Call | None) -> None:
+    def _end(self, life: Life, call: Call | None) -> None:
         """No await may stand here: a cancelled call must end exactly like a finished one."""
         record, delivery = life.record, life.delivery
         late = None
@@ -356,7 +331,7 @@ class Pipeline:
         else:  # what it is charged is known with the commit
             late.add_done_callback(lambda receipt: self._recorder.record(_charged_late(record, receipt)))
 
-    def _close(self, life: _Life, call: Call | None) -> asyncio.Future[Receipt] | None:
+    def _close(self, life: Life, call: Call | None) -> asyncio.Future[Receipt] | None:
         """Settles what was passed on before the end came (section 4 of the charging design); else voids."""
         delivery, record = life.delivery, life.record
         try:
@@ -368,7 +343,7 @@ class Pipeline:
         finally:
             self._ledger.close(life.charge_id, record.outcome)
 
-    def _owes(self, life: _Life) -> bool:
+    def _owes(self, life: Life) -> bool:
         """A client that left pays by the backend's on_disconnect; a broken stream pays for what was passed on."""
         delivery = life.delivery
         assert delivery.target is not None

@@ -26,6 +26,7 @@ LAYERS = (
     ("changes",),
     ("generation",),
     ("pipeline", "explain"),
+    ("life",),
     ("goingon",),
     ("cached", "unreported"),
     ("draining",),

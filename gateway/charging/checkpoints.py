@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import Usage
+from gateway.charging import paying
 from gateway.charging.image import Image
 from gateway.charging.metering import count_late
 from gateway.charging.rating import cost_uc, provider_cost
@@ -63,7 +64,7 @@ def settled(image: Image, hold: Hold, held: Mapping[str, int], now_ms: int) -> R
         grants[name].spent += uc
         image.changes.grants[name] = grants[name]
     charged_uc = sum(parts.values())
-    image.book(hold, charged_uc, 0)
+    paying.book(image, hold, charged_uc, 0)
     end = Receipt(
         "settled", Usage(said["usage"], "estimated"), hold.model, hold.backend, charged_uc, parts=parts,
         cost=said["cost"], flags=FLAGS, split=said.get("split", ()),

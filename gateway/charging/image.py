@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from gateway.call import Usage
 from gateway.charging import metering, renewing
 from gateway.charging.admins import Admins
 from gateway.charging.alerts import Watch
@@ -23,7 +22,6 @@ from gateway.charging.offers import STANDARD
 from gateway.charging.packages import Sold, Subscription, caps_sold
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.charging.renewing import Due
-from gateway.charging.splitting import shares
 from gateway.charging.tariffs import CardVersion
 from gateway.config.model import Plan
 from gateway.errors import NotFound
@@ -261,88 +259,6 @@ class Image:
         if meters:
             hold.marks = metering.mark(meters, hold.reserved_uc, hold.opened_ms)
         self.holds[hold.charge_id] = self.young[hold.charge_id] = hold
-
-    def pay(self, hold: Hold, charged_uc: int, now_ms: int) -> tuple[dict[str, int], int]:
-        """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid."""
-        parts: dict[str, int] = {}
-        dirty = self.changes.grants
-        left_uc = charged_uc
-        for grant, held_uc in hold.parts:
-            used_uc = held_uc if held_uc < left_uc else left_uc
-            grant.reserved -= held_uc
-            grant.available += held_uc - used_uc
-            if used_uc:
-                grant.spent += used_uc
-                left_uc -= used_uc
-                parts[grant.id] = used_uc
-                dirty[grant.id] = grant
-            if used_uc < held_uc and grant.over(now_ms):
-                self.expire(grant, now_ms)
-        if left_uc:
-            left_uc = self._pay_from_others(hold, left_uc, parts, now_ms)
-        return parts, left_uc
-
-    def pay_split(
-        self, hold: Hold, usage: Usage, served: tuple[str, str], capped: bool, now_ms: int
-    ) -> tuple[dict[str, int], list[dict[str, object]], int]:
-        """As `pay`, by units and each grant's own card: the parts, the units of each, and what nothing paid.
-
-        `capped`: only what was held pays, and what it does not reach is forgiven.
-        """
-        offer = next(one for one in hold.quote.offers if (one.model, one.backend) == served)
-        own = []
-        for grant, held_uc in hold.parts:
-            grant.reserved -= held_uc
-            grant.available += held_uc
-            own.append((grant, held_uc))
-        burn = [] if capped else self._payers(hold, now_ms)
-        found = shares(chain(own, ((g, g.available) for g in burn)), offer, usage.quantities, capped=capped)
-        parts = {}
-        for share in found:
-            if share.grant is not None and share.uc:
-                share.grant.available -= share.uc
-                share.grant.spent += share.uc
-                parts[share.grant.id] = share.uc
-                self.changes.grants[share.grant.id] = share.grant
-        for grant, _ in own:
-            if grant.over(now_ms):
-                self.expire(grant, now_ms)
-        unpaid_uc = sum(share.uc for share in found if share.grant is None)
-        return parts, [share.value for share in found], unpaid_uc
-
-    def _payers(self, hold: Hold, now_ms: int) -> list[Grant]:
-        """What may pay beside what was held: hours are judged by the time of the reserve."""
-        found = self.standing(hold.quote.account_path, now_ms)
-        if not found.hourly:
-            return found.burn
-        live = {grant.id: grant for grant in (*found.burn, *found.hourly)}.values()
-        return sorted(in_hours(live, hold.opened_ms, self.zone), key=burn_key)
-
-    def _pay_from_others(self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
-        for grant in self.burn_list(hold.quote.account_path, now_ms):
-            uc = 0 if grant.special else min(grant.available, left_uc)
-            if uc:
-                grant.available -= uc
-                grant.spent += uc
-                left_uc -= uc
-                parts[grant.id] = parts.get(grant.id, 0) + uc
-                self.changes.grants[grant.id] = grant
-        return left_uc
-
-    def book(self, hold: Hold, charged_uc: int, unpaid_uc: int) -> int:
-        """Book the charge on the account; returns what of `unpaid_uc` fits its debt limit: the rest is lost."""
-        account = self.accounts[hold.quote.tenant]
-        account.settled_uc += charged_uc
-        self.changes.accounts[account.id] = account
-        if not unpaid_uc:
-            return 0
-        limit_uc = hold.reserved_uc if account.debt_limit_uc is None else account.debt_limit_uc
-        debt_uc = max(0, min(unpaid_uc, limit_uc - account.debt_uc))
-        account.debt_uc += debt_uc
-        if account.debt_uc:
-            self.debtors.add(account.id)
-        account.loss_uc += unpaid_uc - debt_uc
-        return debt_uc
 
     def close(self, hold: Hold, receipt: Receipt, now_ms: int, *, numbered: bool) -> None:
         """Take the hold out, and queue its record."""

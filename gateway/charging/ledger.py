@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import checkpoints, directory, extending, preview, statements, views
+from gateway.charging import checkpoints, directory, extending, paying, preview, statements, views
 from gateway.charging.affording import active, afforded, known, standing
 from gateway.charging.durable import Durable
 from gateway.charging.invariants import check_image
@@ -124,11 +124,11 @@ class Ledger(Durable):
         now_ms = self._clock.wall_ms()
         split: Sequence[Mapping[str, object]] = ()
         if hold.covered is None:
-            parts, unpaid_uc = image.pay(hold, charged_uc, now_ms)
+            parts, unpaid_uc = paying.pay(image, hold, charged_uc, now_ms)
         else:
-            parts, split, unpaid_uc = image.pay_split(hold, usage, (model_served, backend), capped, now_ms)
+            parts, split, unpaid_uc = paying.pay_split(image, hold, usage, (model_served, backend), capped, now_ms)
             charged_uc = sum(parts.values()) + unpaid_uc
-        debt_uc = image.book(hold, charged_uc, unpaid_uc)
+        debt_uc = paying.book(image, hold, charged_uc, unpaid_uc)
         if self._exposure.held:
             self._exposure.closed(charge_id, charged_uc)
         cost = provider_cost(usage.quantities, price)
@@ -182,7 +182,7 @@ class Ledger(Durable):
 
     def _void(self, hold: Hold, status: str, flags: tuple[str, ...]) -> None:
         now_ms = self._clock.wall_ms()
-        self._image.pay(hold, 0, now_ms)
+        paying.pay(self._image, hold, 0, now_ms)
         if self._exposure.held:
             self._exposure.closed(hold.charge_id, 0)
         receipt = Receipt(status, model_served=hold.model, backend=hold.backend, flags=flags)
