@@ -20,6 +20,7 @@ from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
 from gateway.call import Answer, Call, Sink, Usage
+from gateway.charging.beyond import hold_share
 from gateway.charging.cards import CARD
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import PPM, Quote, cost_uc, credits_text, hit_flags, provider_cost, shared_uc
@@ -283,7 +284,7 @@ class CachedCalls:
         try:
             if ppm:
                 quote = self._quote(asked, -(-facts.reserved_uc * ppm // PPM))
-                asked.record.reserved_uc = (await self._ledger.reserve(charge_id, quote, clamp=False)).reserved_uc
+                asked.record.reserved_uc = (await hold_share(self._ledger, charge_id, quote)).reserved_uc
             self._caches.looked_up(site.cache.name, "coalesced")
             await sink.begin(200, self._headers(site, asked, facts.model, facts.backend, "coalesced"))
             await self._relay(reader, deadline, sink)
@@ -311,7 +312,7 @@ class CachedCalls:
             if site.cache.charge_ppm:
                 rates = self._config.models[entry.model].rates
                 share_uc = shared_uc(cost_uc(entry.usage.quantities, rates), hit_flags(site.cache.charge_ppm))
-                hold = await self._ledger.reserve(charge_id, self._quote(asked, share_uc), clamp=False)
+                hold = await hold_share(self._ledger, charge_id, self._quote(asked, share_uc))
                 record.reserved_uc = hold.reserved_uc
             await self._charge(site, asked, charge_id, entry.model, entry.usage)
             headers = self._headers(site, asked, entry.model, entry.backend, result)

@@ -12,7 +12,7 @@ from gateway.cached import sites_of, verdict
 from gateway.call import Call, Request
 from gateway.charging.beyond import Beyond, beyond
 from gateway.charging.preview import Terms
-from gateway.charging.rating import Quote
+from gateway.charging.rating import THROTTLED, Quote
 from gateway.clock import Clock
 from gateway.config.model import Config, Plan
 from gateway.errors import BackendOverloaded, GatewayError, QuotaExhausted
@@ -168,7 +168,8 @@ class Explainer:
                 if error.capped:
                     return unpaid, error
                 continue
-            found.preview, found.flags = previews.get(id(way.decision), found.preview), way.flags
+            found.preview = previews.get(id(way.decision), found.preview)
+            found.flags = way.flags if way.throttle is None else (*way.flags, THROTTLED)
             way.decision.keep(terms.covered)
             return Funds(way.quote, terms.max_tokens, terms.reserved_uc, terms.available_uc, terms.covered), None
         return unpaid, refusal

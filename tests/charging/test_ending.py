@@ -175,6 +175,18 @@ async def test_a_quantity_whose_cap_is_out_of_range_is_refused(tmp_path: Path) -
     await shop.end()
 
 
+async def test_what_a_member_spent_is_billed_also_after_it_has_moved(tmp_path: Path) -> None:
+    shop = await opened(tmp_path)
+    await shop.subscribe("over")
+    await shop.spend(350, "m")
+    before = shop.statement()["payg"]
+    await manage.edit(shop.ledger, "m", Edit(parent="u"))[1]
+    await shop.spend(10)
+    assert [purse["credits"] for purse in (*before, *shop.statement()["payg"])] == ["0.00005", "0.00006"]
+    assert shop.statement("u")["payg"] == shop.statement("m")["payg"] == []
+    await shop.end()
+
+
 async def test_a_purse_pays_debts_that_are_billed_then(tmp_path: Path) -> None:
     shop = await opened(tmp_path)
     await shop.buy("A-1", "trial")
@@ -185,6 +197,15 @@ async def test_a_purse_pays_debts_that_are_billed_then(tmp_path: Path) -> None:
     await shop.subscribe("over")
     await shop.spend(1)
     assert shop.ledger.tenant("t").debt_uc == 0
+    await shop.spend(299 - 20)
+    await manage.add_tenant(shop.ledger, "n", "none", "t")[1]
+    await shop.buy("A-9", "trial", tenant="n")
+    name = await shop.begin(70, "n")
+    await settle(shop.ledger, name, 500)
+    await shop.subscribe("over")
+    await shop.spend(1, "n")
+    spent = sum(spent for _, spent, _ in purses(shop))
+    assert sum(float(purse["credits"]) for purse in shop.statement()["payg"]) * 1e6 == pytest.approx(spent)
     await shop.end()
 
 
