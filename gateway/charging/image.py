@@ -90,7 +90,8 @@ class Image:
         for account in nodes:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
-        live = sorted((grant for account in nodes for grant in account.grants if grant.live(now_ms)), key=burn_key)
+        left = (grant for account in nodes for grant in account.grants if grant.live(now_ms) and not grant.used_up)
+        live = sorted(left, key=burn_key)
         known = self._standing[path] = Standing(
             min(account.next_event_ms for account in nodes),
             live,

@@ -14,10 +14,12 @@ import pytest
 
 from gateway.charging import manage
 from gateway.charging.audit import audit
+from gateway.charging.beyond import Beyond, Throttle, beyond
 from gateway.charging.directory import Edit
 from gateway.charging.ending import Ending, ending_of, ending_text
 from gateway.charging.ledger import open_ledger
 from gateway.charging.packages import terms_of, terms_text
+from gateway.charging.rating import Quote
 from gateway.config.model import Exhausted, Limits, Package, Payg, Plan, PlanGrant
 from gateway.errors import InvalidValue, QuotaExhausted
 from tests.charging.fakes import FakeClock, fail_next, recovered, settle
@@ -164,6 +166,25 @@ async def test_a_change_gets_its_purse_with_the_next_period(tmp_path: Path) -> N
     shop.at("2024-03-01")
     assert shop.left()[0][1] == 600
     assert purses(shop)[-1] == (400, 0, 0)
+    await shop.end()
+
+
+async def test_what_is_used_up_is_not_looked_at_by_calls_and_its_end_stays_in_force(tmp_path: Path) -> None:
+    shop = await opened(tmp_path)
+    slow = Exhausted(throttle=Limits(rpm=2))
+    shop.packages["wallet"] = Package("wallet", 10, priority=50, exhausted=slow, alerts=(1_000_000,))
+    for number in range(20):
+        await shop.buy(f"W-{number}", "wallet")
+        await shop.spend(10)
+    await shop.buy("W-20", "wallet")
+    assert [grant.available for grant in shop.live()] == [10]
+    quote = Quote("t", ("t",), "r", "chat", "m", "standard", 1, 0, 1, 1, shop.clock.ms)
+    assert shop.ledger.look(beyond, quote).throttle == Throttle(
+        "t", Limits(rpm=2), shop.ledger._image.grants["g00000001"]
+    )
+    for number in range(21):
+        await shop.refund(f"W-{number}")
+    assert shop.ledger.look(beyond, quote) == Beyond()
     await shop.end()
 
 
