@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -22,7 +22,7 @@ from gateway.charging.offers import STANDARD
 from gateway.charging.packages import Sold, Subscription, caps_sold
 from gateway.charging.records import Account, Hold, Key, Receipt, Row, record_row
 from gateway.charging.renewing import Due
-from gateway.charging.splitting import shares
+from gateway.charging.splitting import is_purse, shares
 from gateway.config.model import Plan
 from gateway.errors import NotFound
 
@@ -255,11 +255,16 @@ class Image:
         self.holds[hold.charge_id] = self.young[hold.charge_id] = hold
 
     def pay(self, hold: Hold, charged_uc: int, now_ms: int) -> tuple[dict[str, int], int]:
-        """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid."""
+        """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid.
+
+        A purse pays after all that is prepaid: what other calls held while this one began may be there again.
+        """
         parts: dict[str, int] = {}
         dirty = self.changes.grants
         left_uc = charged_uc
         for grant, held_uc in hold.parts:
+            if left_uc and grant.ending is not None and grant.payg is not None:
+                left_uc = self._pay_from_others(hold, left_uc, parts, now_ms, prepaid=True)
             used_uc = held_uc if held_uc < left_uc else left_uc
             grant.reserved -= held_uc
             grant.available += held_uc - used_uc
@@ -288,7 +293,8 @@ class Image:
             grant.available += held_uc
             own.append((grant, held_uc))
         burn = [] if capped else self.burn_list(hold.quote.account_path, now_ms)
-        found = shares(chain(own, ((g, g.available) for g in burn)), offer, usage.quantities, capped=capped)
+        every = [*own, *((grant, grant.available) for grant in burn)]
+        found = shares(sorted(every, key=is_purse), offer, usage.quantities, capped=capped)
         parts = {}
         for share in found:
             if share.grant is not None and share.uc:
@@ -302,8 +308,12 @@ class Image:
         unpaid_uc = sum(share.uc for share in found if share.grant is None)
         return parts, [share.value for share in found], unpaid_uc
 
-    def _pay_from_others(self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
+    def _pay_from_others(
+        self, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int, *, prepaid: bool = False
+    ) -> int:
         for grant in self.burn_list(hold.quote.account_path, now_ms):
+            if prepaid and grant.payg is not None:  # these come last
+                break
             uc = 0 if grant.special else min(grant.available, left_uc)
             if uc:
                 grant.available -= uc

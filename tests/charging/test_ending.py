@@ -77,6 +77,22 @@ async def test_the_purse_is_spent_last_and_to_the_last_credit(tmp_path: Path) ->
     await shop.end()
 
 
+async def test_what_calls_only_hold_makes_no_other_call_a_billed_one(tmp_path: Path) -> None:
+    """One holds all of the package and the next some of the purse; each then uses little: the package pays both."""
+    shop = await opened(tmp_path)
+    await shop.subscribe("over")
+    first, second = await shop.begin(300), await shop.begin(100)
+    assert [(grant.available, grant.reserved) for grant in shop.live()] == [(0, 300), (100, 100)]
+    await settle(shop.ledger, first, 10)
+    await settle(shop.ledger, second, 20)
+    assert purses(shop) == [(200, 0, 200)]
+    third, fourth = await shop.begin(270), await shop.begin(100)
+    await settle(shop.ledger, fourth, 20)  # before the other has given anything back
+    await settle(shop.ledger, third, 270)
+    assert purses(shop) == [(200, 20, 180)]
+    await shop.end()
+
+
 async def test_the_cap_is_exact_for_a_thousand_calls_at_once(tmp_path: Path) -> None:
     shop = await opened(tmp_path)
     await shop.subscribe("over")
