@@ -303,6 +303,18 @@ async def test_a_hit_in_a_cache_is_for_nothing_where_calls_go_on(desk: Desk, pac
     assert (await desk.statement("ann"))["spent"] == "1000"
 
 
+async def test_an_answer_of_a_cheaper_route_is_not_kept_for_the_one_that_was_asked(desk: Desk) -> None:
+    await desk.reload("models:\n", "cache:\n  full: {mode: exact, scope: account, charge: 100%}\nmodels:\n")
+    await desk.reload("  free: {pick: [gift]}", "  free: {pick: [gift]}\n  kept: {pick: [small], cache: full}")
+    await desk.tenant("ann", "cheaper")
+    await desk.calls("ann", 10)
+    said = [(await desk.call("ann", "kept"))[2] for _ in range(2)]
+    assert [(one["x-moma-cache"], one["x-moma-model"]) for one in said] == [("miss", "gift")] * 2
+    await desk.buy("ann", "block")
+    said = [(await desk.call("ann", "kept"))[2] for _ in range(2)]
+    assert [(one["x-moma-cache"], one["x-moma-model"]) for one in said] == [("miss", "small"), ("hit", "small")]
+
+
 async def test_a_throttle_may_be_one_call_at_a_time(desk: Desk) -> None:
     await desk.reload("  empty: {}", "  empty: {exhausted: {throttle: {concurrency: 1}}}")
     await desk.tenant("ann")
