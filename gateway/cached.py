@@ -20,6 +20,7 @@ from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
 from gateway.call import Answer, Call, Sink, Usage
+from gateway.charging.beyond import hold_share
 from gateway.charging.in_force import Cards, InForce
 from gateway.charging.ledger import Ledger
 from gateway.charging.offers import STANDARD
@@ -284,7 +285,7 @@ class CachedCalls:
         try:
             if ppm:
                 quote = self._quote(asked, rates, -(-facts.reserved_uc * ppm // PPM))
-                asked.record.reserved_uc = (await self._ledger.reserve(charge_id, quote, clamp=False)).reserved_uc
+                asked.record.reserved_uc = (await hold_share(self._ledger, charge_id, quote)).reserved_uc
             self._caches.looked_up(site.cache.name, "coalesced")
             await sink.begin(200, self._headers(site, asked, facts.model, facts.backend, "coalesced"))
             await self._relay(reader, deadline, sink)
@@ -312,7 +313,7 @@ class CachedCalls:
             if site.cache.charge_ppm:
                 cost = cost_uc(entry.usage.quantities, rates.standard[entry.model])
                 share_uc = shared_uc(cost, hit_flags(site.cache.charge_ppm))
-                hold = await self._ledger.reserve(charge_id, self._quote(asked, rates, share_uc), clamp=False)
+                hold = await hold_share(self._ledger, charge_id, self._quote(asked, rates, share_uc))
                 record.reserved_uc = hold.reserved_uc
             await self._charge(site, asked, rates, charge_id, entry.model, entry.usage)
             headers = self._headers(site, asked, entry.model, entry.backend, result)

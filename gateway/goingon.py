@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.admission import Admission, Entry
 from gateway.call import Call
-from gateway.charging.beyond import Beyond, Throttle, beyond
+from gateway.charging.beyond import Beyond, Throttle, beyond, for_nothing
 from gateway.charging.in_force import InForce
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import DOWNGRADED, THROTTLED, Quote
@@ -24,7 +24,7 @@ from gateway.tokens import Tokenizer
 
 @dataclass(slots=True)
 class Way:
-    """Another decision or quote than those of the call itself, and the flags of its record."""
+    """Another decision or quote than those of the call itself, and the flags that its charge gets for the decision."""
 
     decision: Decision
     quote: Quote
@@ -59,8 +59,7 @@ def _slowly(found: list[Way], throttle: Throttle) -> Iterator[Way]:
         if covered is None or covered:
             way.decision.keep(covered)
             way.decision.why += f";{THROTTLED}"
-            free = replace(way.quote, input_uc=0, output_uc_per_token=0, offers=(), throttled=True)
-            yield Way(way.decision, free, (*way.flags, THROTTLED), throttle)
+            yield Way(way.decision, for_nothing(way.quote), way.flags, throttle)
             return
 
 

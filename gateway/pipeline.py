@@ -199,7 +199,7 @@ class Pipeline:
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens
         cut = life.lowered_to is not None or hold.max_tokens != quote.max_tokens
-        if life.flight is not None and (cut or life.flags):
+        if life.flight is not None and (cut or life.flags or quote.throttled):
             life.flight.alone()  # cut short, of another route, or for nothing: it is for nobody else
         elif life.flight is not None and hold.held_tokens is not None:
             life.flight.alone(kept=True)  # it may be cut short in mid-stream, before the eyes of others

@@ -66,10 +66,15 @@ class Desk:
         )
 
     async def call(self, tenant: str, model: str = "small") -> tuple[int, Any, dict[str, str]]:
-        """One that takes 100 credits of small."""
+        """One that takes 100 credits of small, and may be answered from a cache."""
         async with self.world.http.post(
             f"{self.world.url}/v1/chat/completions",
-            json={"model": model, "max_tokens": 45, "messages": [{"role": "user", "content": "hello there"}]},
+            json={
+                "model": model,
+                "max_tokens": 45,
+                "temperature": 0,
+                "messages": [{"role": "user", "content": "hello there"}],
+            },
             headers={"authorization": f"Bearer {self.keys[tenant]}"},
         ) as answer:
             return answer.status, await answer.json(), {name.lower(): value for name, value in answer.headers.items()}
@@ -281,6 +286,33 @@ async def test_who_leaves_a_call_for_nothing_pays_nothing(desk: Desk) -> None:
     *_, last = await desk.records("ann")
     assert (last["charged"], sorted(last["flags"])) == ("0", ["estimated", "partial", "throttled"])
     assert (await desk.call("ann"))[0] == 200  # and what it took of the limits is given back
+
+
+@pytest.mark.parametrize(("package", "status"), [("slow", 200), ("block", 429)])
+async def test_a_hit_in_a_cache_is_for_nothing_where_calls_go_on(desk: Desk, package: str, status: int) -> None:
+    await desk.reload("models:\n", "cache:\n  half: {mode: exact, charge: 50%}\nmodels:\n")
+    await desk.reload("  free: {pick: [gift]}", "  free: {pick: [gift]}\n  kept: {pick: [small], cache: half}")
+    await desk.tenant("ann", package)
+    assert [(await desk.call("ann", "kept"))[2]["x-moma-cache"] for _ in range(3)] == ["miss", "hit", "hit"]
+    assert await desk.calls("ann", 7) == [200] * 7
+    assert [(await desk.call("ann", "kept"))[0] for _ in range(5)] == [200, 200, status, status, status]
+    if status == 200:
+        *_, last = await desk.records("ann")
+        assert (last["charged"], last["flags"]) == ("0", ["cache_hit", "charge:50%", "throttled"])
+        assert (await desk.call("ann"))[0] == 200  # hits have taken nothing of its limits
+    assert (await desk.statement("ann"))["spent"] == "1000"
+
+
+async def test_an_answer_of_a_cheaper_route_is_not_kept_for_the_one_that_was_asked(desk: Desk) -> None:
+    await desk.reload("models:\n", "cache:\n  full: {mode: exact, scope: account, charge: 100%}\nmodels:\n")
+    await desk.reload("  free: {pick: [gift]}", "  free: {pick: [gift]}\n  kept: {pick: [small], cache: full}")
+    await desk.tenant("ann", "cheaper")
+    await desk.calls("ann", 10)
+    said = [(await desk.call("ann", "kept"))[2] for _ in range(2)]
+    assert [(one["x-moma-cache"], one["x-moma-model"]) for one in said] == [("miss", "gift")] * 2
+    await desk.buy("ann", "block")
+    said = [(await desk.call("ann", "kept"))[2] for _ in range(2)]
+    assert [(one["x-moma-cache"], one["x-moma-model"]) for one in said] == [("miss", "small"), ("hit", "small")]
 
 
 async def test_a_throttle_may_be_one_call_at_a_time(desk: Desk) -> None:

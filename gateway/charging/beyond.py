@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.charging.grants import Grant, burn_key, in_hours
 from gateway.charging.image import Image
+from gateway.charging.ledger import Ledger
 from gateway.charging.offers import Offer
 from gateway.charging.rating import Quote
-from gateway.charging.records import Account
+from gateway.charging.records import Account, Hold
 from gateway.charging.splitting import pays
 from gateway.config.model import Limits
+from gateway.errors import QuotaExhausted
 
 
 @dataclass(slots=True)
@@ -51,10 +53,27 @@ def beyond(image: Image, quote: Quote, now_ms: int) -> Beyond:
     return found
 
 
+def for_nothing(quote: Quote) -> Quote:
+    return replace(quote, input_uc=0, output_uc_per_token=0, offers=(), throttled=True)
+
+
+async def hold_share(ledger: Ledger, charge_id: str, quote: Quote) -> Hold:
+    """What a cache takes for a hit; nothing where no credits cover it and calls go on slowly then, as no backend works.
+
+    Raises QuotaExhausted.
+    """
+    try:
+        return await ledger.reserve(charge_id, quote, clamp=False)
+    except QuotaExhausted as refusal:
+        if refusal.capped or ledger.look(beyond, quote).throttle is None:
+            raise
+        return await ledger.reserve(charge_id, for_nothing(quote), clamp=False)
+
+
 def _said(image: Image, account: Account, quote: Quote, now_ms: int) -> Iterator[tuple[str | None, Throttle | None]]:
     said = (grant for grant in account.grants if grant.ending and grant.live(now_ms))
     for grant in sorted(in_hours(said, now_ms, image.zone), key=burn_key):
-        if grant.ending is not None and any(pays(grant, offer) for offer in quote.offers):
+        if grant.ending and (not grant.special or any(pays(grant, offer) for offer in quote.offers)):
             limits = grant.ending.throttle
             yield grant.ending.downgrade, Throttle(account.id, limits, grant) if limits else None
     plan = image.plans.get(account.plan)

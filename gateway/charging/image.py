@@ -93,7 +93,8 @@ class Image:
         for account in nodes:
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
-        alive = sorted((grant for account in nodes for grant in account.grants if grant.live(now_ms)), key=burn_key)
+        left = (grant for account in nodes for grant in account.grants if grant.live(now_ms) and not grant.used_up)
+        alive = sorted(left, key=burn_key)
         hourly = [grant for grant in alive if grant.scope is not None and grant.scope.hours]
         live = in_hours(alive, now_ms, self.zone) if hourly else alive
         until_ms = min(account.next_event_ms for account in nodes)

@@ -17,7 +17,7 @@ from gateway.charging.durable import Durable
 from gateway.charging.invariants import check_image
 from gateway.charging.offers import STANDARD
 from gateway.charging.preview import Terms
-from gateway.charging.rating import Quote, cost_uc, provider_cost, shared_uc
+from gateway.charging.rating import THROTTLED, Quote, cost_uc, provider_cost, shared_uc
 from gateway.charging.records import Account, Hold, Key, Receipt
 from gateway.charging.store import Store
 from gateway.charging.tariffs import UNKEPT, Tariffs
@@ -114,9 +114,11 @@ class Ledger(Durable):
         if self._broken or hold is None:
             return self._settled_before(charge_id)
         flags = (*usage.flags, *status_flags) if status_flags else usage.flags
+        if hold.quote.throttled:
+            flags = (*flags, THROTTLED)
         assert hold.dispatched or "cache_hit" in flags, "I13: no settle without dispatch or cache hit"
         charged_uc = cost_uc(usage.quantities, rates)
-        if status_flags:
+        if flags:
             charged_uc = shared_uc(charged_uc, flags)
         capped = bool(flags) and ("bad_usage" in flags or "estimated" in flags)
         if capped:  # not reported: never more than was held

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from gateway.call import Usage
 from gateway.charging.grants import Grant, burn_key, in_hours
 from gateway.charging.image import Image
 from gateway.charging.records import Hold
-from gateway.charging.splitting import shares
+from gateway.charging.splitting import is_purse, shares
 
 
 def pay(image: Image, hold: Hold, charged_uc: int, now_ms: int) -> tuple[dict[str, int], int]:
-    """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid."""
+    """Release the hold and spend: own parts, then other grants. Returns the parts and what nothing paid.
+
+    A purse pays after all that is prepaid: what other calls held while this one began may be there again.
+    """
     parts: dict[str, int] = {}
     dirty = image.changes.grants
     left_uc = charged_uc
     for grant, held_uc in hold.parts:
+        if left_uc and grant.ending is not None and grant.payg is not None:
+            left_uc = _pay_from_others(image, hold, left_uc, parts, now_ms, prepaid=True)
         used_uc = held_uc if held_uc < left_uc else left_uc
         grant.reserved -= held_uc
         grant.available += held_uc - used_uc
@@ -46,7 +49,8 @@ def pay_split(
         grant.available += held_uc
         own.append((grant, held_uc))
     burn = [] if capped else _payers(image, hold, now_ms)
-    found = shares(chain(own, ((g, g.available) for g in burn)), offer, usage.quantities, capped=capped)
+    every = [*own, *((grant, grant.available) for grant in burn)]
+    found = shares(sorted(every, key=is_purse), offer, usage.quantities, capped=capped)
     parts = {}
     for share in found:
         if share.grant is not None and share.uc:
@@ -70,8 +74,12 @@ def _payers(image: Image, hold: Hold, now_ms: int) -> list[Grant]:
     return sorted(in_hours(live, hold.opened_ms, image.zone), key=burn_key)
 
 
-def _pay_from_others(image: Image, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int) -> int:
+def _pay_from_others(
+    image: Image, hold: Hold, left_uc: int, parts: dict[str, int], now_ms: int, *, prepaid: bool = False
+) -> int:
     for grant in image.burn_list(hold.quote.account_path, now_ms):
+        if prepaid and grant.payg is not None:  # these come last
+            break
         uc = 0 if grant.special else min(grant.available, left_uc)
         if uc:
             grant.available -= uc

@@ -47,7 +47,7 @@ class Account:
     status: str = "active"
     caps: Caps = field(default_factory=dict)  # its own, beside those of its plan
     owned: list[Grant] = field(default_factory=list)  # all there ever were
-    grants: list[Grant] = field(default_factory=list)  # those that may still pay
+    grants: list[Grant] = field(default_factory=list)  # those that may still pay, or whose end is in force
     next_event_ms: int = 0  # the next start, expiry or renewal: nothing to refresh before it
     renews_ms: int = NEVER_MS  # the next renewal
     meters: list[Meter] = field(default_factory=list)  # of the caps of its plan and its own

@@ -117,6 +117,11 @@ def pays(grant: Grant, offer: Offer) -> bool:
     return grant.card in offer.dearest and (grant.scope is None or grant.scope.covers(offer))
 
 
+def is_purse(part: tuple[Grant, int]) -> bool:
+    """To sort by: what is paid for afterwards comes after all that is prepaid."""
+    return part[0].payg is not None
+
+
 def shares(
     purses: Iterable[tuple[Grant, int]], offer: Offer, quantities: Mapping[str, int], *, capped: bool
 ) -> list[Share]:

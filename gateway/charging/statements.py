@@ -13,13 +13,11 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.charging import loading
-from gateway.charging.ending import ending_of
+from gateway.charging.billed import billed, purses
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
 from gateway.charging.store import read_only
-from gateway.charging.tables import has_column
 from gateway.charging.views import FIRST_MS, LAST_MS
-from gateway.config.model import Payg
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
 
@@ -94,7 +92,7 @@ def _statement(connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms:
     return {
         "tenant": tenant, "from": _iso(from_ms), "to": _iso(to_ms),
         **{name: credits_text(uc) for name, uc in sums.items()},
-        "calls": calls.number, "by_model": calls.by_model(), "payg": _payg(connection, tenant, from_ms, to_ms),
+        "calls": calls.number, "by_model": calls.by_model(), "payg": billed(connection, tenant, from_ms, to_ms),
     }  # fmt: skip
 
 
@@ -108,7 +106,7 @@ def _movements(
     """Sums per kind before the span and in it, over the tenant's own grants."""
     before: Counter[str] = Counter()
     during: Counter[str] = Counter()
-    own = {name for name, purse in _own(connection, tenant) if purse is None}
+    own = _own(connection, tenant)
     sql = (
         "SELECT e.ms, e.kind, e.uc, g.id FROM grants g JOIN entries e ON e.grant_id = g.id"
         " WHERE g.account = ? AND e.ms < ?"
@@ -123,40 +121,10 @@ def _movements(
     return before, during
 
 
-def _own(connection: sqlite3.Connection, tenant: str) -> list[tuple[str, Payg | None]]:
-    """The tenant's own grants, and what those are billed by that are paid for afterwards."""
-    text = "ending" if has_column(connection, "grants", "ending") else "NULL"
-    rows = connection.execute(f"SELECT id, {text} FROM grants WHERE account = ? ORDER BY id", (tenant,))  # noqa: S608
-    return [(name, said.payg if (said := ending_of(ending)) else None) for name, ending in rows]
-
-
-def _payg(connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int) -> list[dict[str, Any]]:
-    """What was spent of each purse in the span, by the tenant and all below it, and what is billed for it.
-
-    Rounded up over all that was spent since the purse began, so that the statements of its months add up to one.
-    """
-    purses = {name: payg for name, payg in _own(connection, tenant) if payg is not None}
-    if not purses:
-        return []
-    before, until = Counter[str](), Counter[str]()
-    spent = [
-        (ms, grant, uc) for ms, parts in _parts(connection, tenant, to_ms) for grant, uc in orjson.loads(parts).items()
-    ]
-    sql = "SELECT ms, grant_id, uc FROM entries WHERE kind = 'debt_repaid' AND ms < ?"
-    for ms, grant, uc in (*spent, *connection.execute(sql, (to_ms,))):
-        if grant in purses:
-            until[grant] += uc
-            before[grant] += uc if ms < from_ms else 0
-    return [
-        {
-            "grant": name,
-            "price": credits_text(payg.price),
-            "credits": credits_text(until[name] - before[name]),
-            "amount": credits_text(payg.amount(until[name]) - payg.amount(before[name])),
-        }
-        for name, payg in purses.items()
-        if until[name] > before[name]
-    ]
+def _own(connection: sqlite3.Connection, tenant: str) -> set[str]:
+    """The tenant's own grants that are prepaid."""
+    own = {name for (name,) in connection.execute("SELECT id FROM grants WHERE account = ?", (tenant,))}
+    return own - purses(connection, tenant).keys()
 
 
 def _parts(connection: sqlite3.Connection, tenant: str, to_ms: int) -> Iterator[tuple[int, str]]:
@@ -170,7 +138,7 @@ def _parts(connection: sqlite3.Connection, tenant: str, to_ms: int) -> Iterator[
 
 def _reserved(connection: sqlite3.Connection, tenant: str) -> int:
     """Of the holds that are written: those open for longer than 50 ms."""
-    own = {name for name, purse in _own(connection, tenant) if purse is None}
+    own = _own(connection, tenant)
     rows = connection.execute("SELECT parts FROM holds")
     return sum(int(uc) for (parts,) in rows for grant, uc in orjson.loads(parts).items() if grant in own)
 

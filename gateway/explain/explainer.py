@@ -13,7 +13,7 @@ from gateway.call import Call, Request
 from gateway.charging.beyond import Beyond, beyond
 from gateway.charging.in_force import Cards, InForce
 from gateway.charging.preview import Terms
-from gateway.charging.rating import Quote
+from gateway.charging.rating import THROTTLED, Quote
 from gateway.clock import Clock
 from gateway.config.model import Config, Plan
 from gateway.errors import BackendOverloaded, GatewayError, QuotaExhausted
@@ -171,7 +171,8 @@ class Explainer:
                 if error.capped:
                     return unpaid, error
                 continue
-            found.preview, found.flags = previews.get(id(way.decision), found.preview), way.flags
+            found.preview = previews.get(id(way.decision), found.preview)
+            found.flags = way.flags if way.throttle is None else (*way.flags, THROTTLED)
             way.decision.keep(terms.covered)
             return _funds(way.quote, terms), None
         return unpaid, refusal

@@ -151,12 +151,12 @@ class Books:
     def live(self, path: tuple[str, ...]) -> list[Pot]:
         return [p for p in self.pots if p.owner in path and p.starts <= self.now and not p.over(self.now)]
 
-    def draw(self, path: tuple[str, ...], uc: int) -> list[tuple[Pot, int]]:
+    def draw(self, path: tuple[str, ...], uc: int, *, prepaid: bool = False) -> list[tuple[Pot, int]]:
         """Take up to `uc` out of what the tenant may spend, what burns first at first."""
         parts = []
         never = 1 << 70
         for pot in sorted(self.live(path), key=lambda p: (p.priority, p.ends or never, p.created)):
-            part = min(uc, pot.left)
+            part = min(uc, pot.left) if pot.prepaid or not prepaid else 0
             if part:
                 pot.left -= part
                 uc -= part
@@ -215,6 +215,10 @@ class Books:
         charged = min(cost, call.held) if {"bad_usage", "estimated"} & {*flags} else cost
         due, paid = charged, []
         for pot, held in call.parts:
+            if not pot.prepaid:  # after what is prepaid, which others may have given back
+                first = self.draw(call.path, due, prepaid=True)
+                paid += first
+                due -= sum(uc for _, uc in first)
             used = min(held, due)
             due -= used
             paid.append((pot, used))

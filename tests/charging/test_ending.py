@@ -14,10 +14,12 @@ import pytest
 
 from gateway.charging import manage
 from gateway.charging.audit import audit
+from gateway.charging.beyond import Beyond, Throttle, beyond
 from gateway.charging.directory import Edit
 from gateway.charging.ending import Ending, ending_of, ending_text
 from gateway.charging.ledger import open_ledger
 from gateway.charging.packages import terms_of, terms_text
+from gateway.charging.rating import Quote
 from gateway.config.model import Exhausted, Limits, Package, Payg, Plan, PlanGrant
 from gateway.errors import InvalidValue, QuotaExhausted
 from tests.charging.fakes import FakeClock, fail_next, recovered, settle
@@ -72,6 +74,22 @@ async def test_the_purse_is_spent_last_and_to_the_last_credit(tmp_path: Path) ->
     with pytest.raises(QuotaExhausted):
         await shop.spend(1)
     assert shop.ledger.available_uc("t") == 0
+    await shop.end()
+
+
+async def test_what_calls_only_hold_makes_no_other_call_a_billed_one(tmp_path: Path) -> None:
+    """One holds all of the package and the next some of the purse; each then uses little: the package pays both."""
+    shop = await opened(tmp_path)
+    await shop.subscribe("over")
+    first, second = await shop.begin(300), await shop.begin(100)
+    assert [(grant.available, grant.reserved) for grant in shop.live()] == [(0, 300), (100, 100)]
+    await settle(shop.ledger, first, 10)
+    await settle(shop.ledger, second, 20)
+    assert purses(shop) == [(200, 0, 200)]
+    third, fourth = await shop.begin(270), await shop.begin(100)
+    await settle(shop.ledger, fourth, 20)  # before the other has given anything back
+    await settle(shop.ledger, third, 270)
+    assert purses(shop) == [(200, 20, 180)]
     await shop.end()
 
 
@@ -167,11 +185,42 @@ async def test_a_change_gets_its_purse_with_the_next_period(tmp_path: Path) -> N
     await shop.end()
 
 
+async def test_what_is_used_up_is_not_looked_at_by_calls_and_its_end_stays_in_force(tmp_path: Path) -> None:
+    shop = await opened(tmp_path)
+    slow = Exhausted(throttle=Limits(rpm=2))
+    shop.packages["wallet"] = Package("wallet", 10, priority=50, exhausted=slow, alerts=(1_000_000,))
+    for number in range(20):
+        await shop.buy(f"W-{number}", "wallet")
+        await shop.spend(10)
+    await shop.buy("W-20", "wallet")
+    assert [grant.available for grant in shop.live()] == [10]
+    quote = Quote("t", ("t",), "r", "chat", "m", "standard", 1, 0, 1, 1, shop.clock.ms)
+    assert shop.ledger.look(beyond, quote).throttle == Throttle(
+        "t", Limits(rpm=2), shop.ledger._image.grants["g00000001"]
+    )
+    for number in range(21):
+        await shop.refund(f"W-{number}")
+    assert shop.ledger.look(beyond, quote) == Beyond()
+    await shop.end()
+
+
 async def test_a_quantity_whose_cap_is_out_of_range_is_refused(tmp_path: Path) -> None:
     shop = await opened(tmp_path)
     shop.packages["big"] = Package("big", 1, exhausted=Exhausted(Payg(1, 10**6)))
     with pytest.raises(InvalidValue, match="quantity"):
         await shop.buy("A-1", "big", 2)
+    await shop.end()
+
+
+async def test_what_a_member_spent_is_billed_also_after_it_has_moved(tmp_path: Path) -> None:
+    shop = await opened(tmp_path)
+    await shop.subscribe("over")
+    await shop.spend(350, "m")
+    before = shop.statement()["payg"]
+    await manage.edit(shop.ledger, "m", Edit(parent="u"))[1]
+    await shop.spend(10)
+    assert [purse["credits"] for purse in (*before, *shop.statement()["payg"])] == ["0.00005", "0.00006"]
+    assert shop.statement("u")["payg"] == shop.statement("m")["payg"] == []
     await shop.end()
 
 
@@ -185,6 +234,15 @@ async def test_a_purse_pays_debts_that_are_billed_then(tmp_path: Path) -> None:
     await shop.subscribe("over")
     await shop.spend(1)
     assert shop.ledger.tenant("t").debt_uc == 0
+    await shop.spend(299 - 20)
+    await manage.add_tenant(shop.ledger, "n", "none", "t")[1]
+    await shop.buy("A-9", "trial", tenant="n")
+    name = await shop.begin(70, "n")
+    await settle(shop.ledger, name, 500)
+    await shop.subscribe("over")
+    await shop.spend(1, "n")
+    spent = sum(spent for _, spent, _ in purses(shop))
+    assert sum(float(purse["credits"]) for purse in shop.statement()["payg"]) * 1e6 == pytest.approx(spent)
     await shop.end()
 
 

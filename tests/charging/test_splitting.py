@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.call import BUCKETS, Usage
-from gateway.charging import manage
+from gateway.charging import manage, orders
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger, open_ledger
@@ -22,7 +22,7 @@ from gateway.charging.offers import RAW, RAW_RATES, STANDARD, Offer, Scope, offe
 from gateway.charging.rating import Quote, cost_uc
 from gateway.charging.tariffs import plain
 from gateway.charging.why import why
-from gateway.config.model import Plan
+from gateway.config.model import Exhausted, Package, Payg, Plan
 from gateway.errors import QuotaExhausted
 from tests.charging.fakes import FakeClock
 
@@ -96,6 +96,24 @@ async def test_a_raw_pack_counts_tokens_whatever_the_model_costs(desk: Desk) -> 
     assert (record["charged"], record["reserved"], record["overage"]) == ("240", "300", "0")
     assert record["split"] == [{"grant": "g00000001", "card": "raw", "units": {"input": 90, "output": 150}}]
     assert desk.left() == [760]
+    await desk.end()
+
+
+async def test_a_purse_pays_after_what_others_have_given_back(desk: Desk) -> None:
+    """One call holds all of the raw tokens, the next some of the purse behind them; the package pays both."""
+    payg = Exhausted(Payg(10**12, 200 * CREDIT))
+    packages = {"raw": Package("raw", 300 * CREDIT, "month", card=RAW, priority=20, exhausted=payg)}
+    desk.ledger.change(orders.place, "A-1", "t", "raw", 1, packages)
+    (first, _), (second, hold) = await desk.begin(SMALL, input_=290), await desk.begin(SMALL, input_=90)
+    assert [(grant.id, uc // CREDIT) for grant, uc in hold.parts] == [("g00000002", 100)]
+    await desk.settle(first, SMALL, input=10)
+    record, _ = await desk.settle(second, SMALL, input=20)
+    assert record["split"] == [{"grant": "g00000001", "card": "raw", "units": {"input": 20}}]
+    assert desk.left() == [270, 200]
+    name, _ = await desk.begin(SMALL, input_=290)
+    record, _ = await desk.settle(name, SMALL, input=280)
+    assert [share["units"] for share in record["split"]] == [{"input": 270}, {"input": 10}]
+    assert desk.left() == [0, 190]
     await desk.end()
 
 
