@@ -20,6 +20,7 @@ from gateway.limits import Gates
 from gateway.tenants import Caller
 from gateway.waiting import Waiting
 from tests.charging.fakes import FakeClock, plan
+from tests.charging.older import as_version
 from tests.conftest import ADMIN_KEY, World
 from tests.test_admin import Desk
 from tests.test_admin import desk as desk  # a fixture
@@ -71,29 +72,11 @@ async def test_limits_survive_a_restart_and_a_revocation(tmp_path: Path) -> None
     assert [key.limits for key in statements.keys(f"{tmp_path}/l.db", "t")] == [Limits(rpm=5), None]
 
 
-def as_version_1(folder: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{folder}/l.db", isolation_level=None)
-    connection.execute("ALTER TABLE keys DROP COLUMN limits")
-    connection.execute("ALTER TABLE accounts DROP COLUMN status")
-    connection.execute("ALTER TABLE accounts DROP COLUMN caps")
-    connection.execute("ALTER TABLE records DROP COLUMN split")
-    connection.execute("ALTER TABLE grants DROP COLUMN scope")
-    connection.execute("ALTER TABLE grants DROP COLUMN ending")
-    connection.execute("DROP TABLE alerts")
-    connection.execute("DROP TABLE cap_use")
-    connection.execute("DROP TABLE once")
-    connection.execute("ALTER TABLE records DROP COLUMN hash")
-    connection.execute("ALTER TABLE holds DROP COLUMN passed")
-    connection.execute("DROP TABLE chain_head")
-    connection.execute("UPDATE meta SET schema_version = 1")
-    return connection
-
-
 async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     ledger = await opened(tmp_path)
     await manage.add_key(ledger, "t", "00", "old")[1]
     await ledger.aclose()
-    as_version_1(tmp_path).close()
+    as_version(f"{tmp_path}/l.db", 1)
     assert [key.name for key in statements.keys(f"{tmp_path}/l.db", "t")] == ["old"]  # read before it is opened
     for _ in range(2):
         ledger = await opened(tmp_path)
@@ -109,7 +92,8 @@ async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
 
 async def test_a_migration_that_breaks_off_is_made_again(tmp_path: Path) -> None:
     await (await opened(tmp_path)).aclose()
-    with closing(as_version_1(tmp_path)) as connection:
+    as_version(f"{tmp_path}/l.db", 1)
+    with closing(sqlite3.connect(f"{tmp_path}/l.db", isolation_level=None)) as connection:
         connection.execute("CREATE TRIGGER stop BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'power cut'); END")
         with pytest.raises(StoreUnavailable, match="power cut"):
             await opened(tmp_path)

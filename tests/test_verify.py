@@ -14,7 +14,7 @@ from gateway.charging.ledger import open_ledger
 from gateway.charging.tariffs import plain
 from gateway.cli import main
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
-from tests.charging.test_chain import as_version_2
+from tests.charging.older import as_version
 from tests.conftest import World
 from tests.test_cli import Shell, shell
 
@@ -52,7 +52,7 @@ async def test_books_that_are_right(shell: Shell) -> None:
 
 async def test_a_ledger_without_a_chain(shell: Shell) -> None:
     await fill(shell.ledger, 3)
-    as_version_2(str(shell.ledger))
+    as_version(str(shell.ledger), 3)
     assert shell.run("verify") == 0
     assert shell.out.startswith("3 records: prices and balances are right.\nlast hash none: there is a chain when")
 

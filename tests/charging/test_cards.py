@@ -22,6 +22,7 @@ from gateway.config.load import load
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import InvalidValue, StoreUnavailable
 from tests.charging.fakes import PRICE, FakeClock, fail_both, plan, quote, recovered
+from tests.charging.older import as_version
 from tests.conftest import World
 
 CHEAP = {"m": {"input": 1, "output": 2}, "n": {"input": 5, "output": 5}}
@@ -176,9 +177,7 @@ async def test_a_file_of_before_cards_had_terms_opens_and_goes_on_with_its_versi
     ledger = await with_rates(tmp_path, CHEAP)
     await charge(ledger, "old", CHEAP)
     await ledger.aclose()
-    rows(tmp_path, "DROP TABLE card_terms")
-    rows(tmp_path, "ALTER TABLE grants DROP COLUMN ending")
-    rows(tmp_path, "UPDATE meta SET schema_version = 5")
+    as_version(f"{tmp_path}/l.db", 5)
     assert audit(f"{tmp_path}/l.db") == []
     assert why(f"{tmp_path}/l.db", "old")["price"]["cards"][0]["hours"] == []
     ledger = await with_rates(tmp_path, CHEAP)

@@ -15,6 +15,7 @@ from gateway.charging.ledger import Ledger
 from gateway.charging.records import RECORD_COLUMNS
 from gateway.errors import StoreUnavailable
 from tests.charging.fakes import FakeClock, opened, quote, settle
+from tests.charging.older import as_version
 
 
 async def charge(ledger: Ledger, charge_id: str, tokens: int) -> None:
@@ -146,22 +147,12 @@ async def test_the_chain_goes_on_after_a_restart(path: str, tmp_path: Path) -> N
     assert verified(path).records == 5
 
 
-def as_version_2(path: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE records DROP COLUMN hash")
-        connection.execute("ALTER TABLE holds DROP COLUMN passed")
-        connection.execute("DROP TABLE chain_head")
-        connection.execute("ALTER TABLE grants DROP COLUMN ending")
-        connection.execute("UPDATE meta SET schema_version = 3")
-        connection.commit()
-
-
 async def test_a_ledger_without_hashes_is_covered_from_its_first_record(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chain, "KEPT_EVERY", 2)
     hashes = rows(path, "SELECT hash FROM records ORDER BY seq")
-    as_version_2(path)
+    as_version(path, 3)
     assert audit(path) == []  # read before it is opened
     ledger = await opened(tmp_path, FakeClock())
     await charge(ledger, "ch-4", 5)
@@ -183,7 +174,7 @@ async def test_a_ledger_without_hashes_is_covered_from_its_first_record(
     ],
 )
 async def test_hashes_are_missing_nowhere_else(path: str, tmp_path: Path, forged: str) -> None:
-    as_version_2(path)
+    as_version(path, 3)
     ledger = await opened(tmp_path, FakeClock())
     for number in range(4, 7):
         await charge(ledger, f"ch-{number}", 5)

@@ -23,6 +23,7 @@ from gateway.charging.rating import Quote
 from gateway.config.model import Exhausted, Limits, Package, Payg, Plan, PlanGrant
 from gateway.errors import InvalidValue, QuotaExhausted
 from tests.charging.fakes import FakeClock, fail_next, recovered, settle
+from tests.charging.older import as_version
 from tests.charging.shop import PACKAGES, PAYG, TWICE, Shop, ms
 
 LATER = ("exhausted", "alerts")  # than the first packages
@@ -341,10 +342,7 @@ async def test_a_file_from_before_is_brought_up_to_date(tmp_path: Path) -> None:
     shop = await Shop(tmp_path).open()
     await shop.buy("A-1", "month")
     await shop.ledger.aclose()
-    with closing(sqlite3.connect(shop.path)) as connection:
-        connection.executescript(
-            "ALTER TABLE grants DROP COLUMN ending; DROP TABLE alerts; UPDATE meta SET schema_version = 5"
-        )
+    as_version(shop.path, 6)
     assert audit(shop.path) == []
     await shop.open()
     assert shop.statement()["payg"] == []

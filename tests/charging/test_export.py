@@ -17,7 +17,8 @@ from gateway.charging.export import Exported, ExportRefused, export
 from gateway.charging.records import RECORD_COLUMNS
 from gateway.errors import StoreUnavailable
 from tests.charging.fakes import FakeClock, opened
-from tests.charging.test_chain import as_version_2, changed, charge, void
+from tests.charging.older import as_version
+from tests.charging.test_chain import changed, charge, void
 
 
 async def filled(tmp_path: Path, first: int, last: int) -> str:
@@ -158,7 +159,7 @@ async def test_a_gap_is_not_exported(tmp_path: Path, forged: str) -> None:
 async def test_records_that_are_older_than_the_chain_have_their_hashes_too(tmp_path: Path) -> None:
     path = await filled(tmp_path, 1, 3)
     exported(path, tmp_path / "a")
-    as_version_2(path)
+    as_version(path, 3)
     with pytest.raises(StoreUnavailable, match="has no hash chain yet"):
         exported(path, tmp_path / "b")
     await filled(tmp_path, 4, 4)

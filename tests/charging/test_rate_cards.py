@@ -27,7 +27,7 @@ from gateway.config.load import ConfigError, load
 from gateway.config.model import Config, Plan
 from gateway.errors import QuotaExhausted
 from gateway.hours import minute_of_day
-from tests.charging.fakes import FakeClock, fail_next, recovered
+from tests.charging.fakes import FakeClock, fail_both, recovered
 from tests.charging.test_splitting import MEMORY
 
 CREDIT = 1_000_000
@@ -507,7 +507,7 @@ async def test_cards_outlive_a_store_that_failed(tmp_path: Path, stage: str) -> 
     await manage.add_grant(till.ledger, "t", 5000 * CREDIT, card="office")[1]
     before = till.versions()
     begun = await till.begin("qwen-l")
-    fail_next(till.ledger, stage)
+    fail_both(till.ledger, stage)
     with pytest.raises(Exception, match="durable"):
         await till.settle(begun)
     await recovered(till.ledger)

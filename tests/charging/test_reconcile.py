@@ -12,7 +12,8 @@ from gateway.charging import manage
 from gateway.charging.reconcile import OVERDUE_MS, reconciled
 from gateway.errors import StoreUnavailable
 from tests.charging.fakes import START_MS, FakeClock, opened, quote, settle
-from tests.charging.test_chain import as_version_2, charge, void
+from tests.charging.older import as_version
+from tests.charging.test_chain import charge, void
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ async def test_a_hold_that_nobody_will_close(path: str, tmp_path: Path) -> None:
 
 
 def test_a_ledger_without_a_chain_and_one_that_is_damaged(path: str) -> None:
-    as_version_2(path)
+    as_version(path, 3)
     assert told(path) == []
     with pytest.raises(StoreUnavailable, match="malformed JSON; see moma verify"):
         changed(path, "UPDATE records SET parts = '{' WHERE seq = 2")

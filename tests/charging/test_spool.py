@@ -24,6 +24,7 @@ from gateway.charging.tariffs import plain
 from gateway.clock import LoopClock
 from gateway.errors import QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import RATES, Down, FakeClock, fail_next, opened, plan, quote, recovered, settle
+from tests.charging.older import as_version
 
 STAGES = ("begin", "execute", "commit", "after commit")
 
@@ -253,10 +254,7 @@ async def test_a_ledger_without_numbers_of_its_commits_gets_them(tmp_path: Path)
     await hold(ledger, "a")
     await settle(ledger, "a", 10)
     await ledger.aclose()
-    with closing(sqlite3.connect(tmp_path / "l.db", isolation_level=None)) as connection:
-        connection.execute("ALTER TABLE chain_head DROP COLUMN batch")
-        connection.execute("ALTER TABLE holds DROP COLUMN passed")
-        connection.execute("UPDATE meta SET schema_version = 5")
+    as_version(f"{tmp_path}/l.db", 7)
     ledger = await opened(tmp_path, FakeClock())
     await hold(ledger, "b")
     fail_next(ledger, "after commit")
