@@ -17,6 +17,7 @@ from typing import Any
 from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
+from gateway.charging.cutting import Statements
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import real_path
@@ -50,6 +51,7 @@ from gateway.waiting import Waiting
 _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
 RECONCILE_EVERY_S = 3600.0
+CUT_EVERY_S = 600.0  # a month that has ended is cut by the next look
 MOST_LOGGED = 10  # differences of records and balances: the first say where to look
 CACHE_SWEEP_S = 10.0
 FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
@@ -93,6 +95,8 @@ class App:
             stack.push_async_callback(chores.aclose)
             reloader = self._reloader = self._made_reloader(parts)
             stack.push_async_callback(reloader.aclose)
+            zone, currency = config.timezone, config.currency
+            self._statements = Statements(self.ledger, ledger_path(config), zone, currency, clock)
             self._front = self._served(parts, reloader)
             self._check(reloader.generation)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
@@ -107,6 +111,7 @@ class App:
         chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
         chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
         chores.keep(RECONCILE_EVERY_S, "reconciling the ledger", self.reconcile)
+        chores.keep(CUT_EVERY_S, "cutting statements", self._statements.cut_ended)
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
@@ -224,6 +229,7 @@ class App:
             explain=explain,
             why=functools.partial(why, ledger_path(self._config)),
             caches=parts.caches,
+            statements=self._statements,
         )
         page = StatusPage(
             self._show(parts, reloader),

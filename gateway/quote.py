@@ -34,6 +34,7 @@ def quoted(
         choices=call.choices,
         offers=ceiling.offers,
         once=call.once,
+        key_id=caller.key_id,
     )
 
 

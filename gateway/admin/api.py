@@ -28,6 +28,7 @@ from gateway.admin.sales import Packages, Sales
 from gateway.admin.shown import listed, seconds, shown, shown_key, shown_limits
 from gateway.cache.caches import Caches
 from gateway.charging import directory, manage, views
+from gateway.charging.cutting import Statements
 from gateway.charging.ledger import Ledger
 from gateway.charging.offers import STANDARD
 from gateway.charging.rating import credits_text
@@ -50,7 +51,7 @@ Explain = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Admin:
-    """Without `reload`, `explain`, `why` or `caches` there is no such path.
+    """Without `reload`, `explain`, `why`, `caches` or `statements` there is no such path.
 
     State: failed logins by address, bounded.
     """
@@ -66,8 +67,10 @@ class Admin:
         explain: Explain | None = None,
         why: Why | None = None,
         caches: Caches | None = None,
+        statements: Statements | None = None,
     ) -> None:
         self._ledger = ledger
+        self._statements = statements
         self._plans = plans
         self.sales = Sales(ledger, packages, clock)
         self._reload = reload
@@ -155,6 +158,8 @@ class Admin:
                 await self._ledger.change(views.usage, tenant)[1]  # what was due by the clock is booked now
                 span = query.get("from"), query.get("to")
                 return 200, await asyncio.to_thread(self._ledger.statement, tenant, *span)
+            case ["statements", *month] if self._statements is not None and len(month) < 2:
+                return await self._statements_of(self._statements, method, tenant, month, body)
         raise NotFound("There is no such admin path.")
 
     @staticmethod
@@ -283,6 +288,22 @@ class Admin:
             self._tenant(tenant)
         entries, size = caches.purge(cache, tenant, model)
         return {"purged": entries, "bytes": size}
+
+    async def _statements_of(
+        self, statements: Statements, method: str, tenant: str, month: list[str], body: bytes
+    ) -> tuple[int, Any]:
+        """GET: those that are cut, or that of a month. POST: cuts a month."""
+        if month:
+            self._expect(method, "GET")
+            return 200, await statements.of_month(tenant, month[0])
+        if method == "GET":
+            return 200, {"data": await statements.listed(tenant), "next": None}
+        self._expect(method, "POST")
+        asked = object_of(body, "month")
+        if not isinstance(asked.get("month"), str):
+            raise InvalidValue("month is a month such as 2026-11.", param="month")
+        found, new = await statements.cut(tenant, asked["month"])
+        return 201 if new else 200, found
 
     async def _charges(self, tenant: str, query: Mapping[str, str]) -> tuple[int, Any]:
         self._tenant(tenant)

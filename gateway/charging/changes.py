@@ -28,6 +28,7 @@ class Changes:
     codes: dict[str, Code] = field(default_factory=dict)
     meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
     once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
+    kept: dict[str, list[Row]] = field(default_factory=dict)  # rows by table, of what the image does not hold
 
     @property
     def sold(self) -> bool:
@@ -46,4 +47,5 @@ class Changes:
             or self.meters
             or self.once
             or self.sold
+            or self.kept
         )

@@ -39,6 +39,7 @@ class Grant:
     expired: int = 0
     revoked: int = 0
     scope: Scope | None = None  # None: it pays for everything
+    price: int | None = None  # what it was sold for, in micro-units of currency; None: it was not, or nobody knows
 
     @property
     def special(self) -> bool:

@@ -128,7 +128,7 @@ class Image:
             next_event_ms = min(next_event_ms, subscription.ended_ms or NEVER_MS)
         for grant in account.grants:
             if grant.over(now_ms):
-                self.expire(grant, now_ms)
+                self.expire(grant, grant.expires_ms or now_ms)
         account.grants = [grant for grant in account.grants if not grant.over(now_ms) and not grant.used_up]
         for grant in account.grants:
             starts_ms = grant.starts_ms if grant.starts_ms > now_ms else NEVER_MS
@@ -171,18 +171,19 @@ class Image:
         ended = [grant for grant in account.grants if grant.offer == subscription.id and grant.over(start_ms)]
         for grant in ended:
             left_uc += grant.available
-            self.expire(grant, now_ms)
+            self.expire(grant, grant.expires_ms or now_ms)
             account.grants.remove(grant)
         kinds = (
-            (f"{subscription.id}:{number}", f"package:{terms.name}", terms.priority, subscription.credits_uc),
+            (f"{subscription.id}:{number}", f"package:{terms.name}", terms.priority, subscription.credits_uc,
+             subscription.price),
             (f"{subscription.id}:{number}:rolled", f"rollover:{terms.name}", ROLLED_PRIORITY,
-             min(left_uc, terms.rollover_uc * subscription.quantity)),
+             min(left_uc, terms.rollover_uc * subscription.quantity), None),
         )  # fmt: skip
-        for key, source_ref, priority, credits_uc in kinds:
+        for key, source_ref, priority, credits_uc, price in kinds:
             if credits_uc and (account.id, "period", key) not in self.grant_refs:
                 self.add_grant(
                     account, credits_uc, now_ms, starts_ms=start_ms, expires_ms=end_ms, priority=priority,
-                    source_ref=source_ref, period=key, **granted(terms),
+                    source_ref=source_ref, period=key, price=price, **granted(terms),
                 )  # fmt: skip
         subscription.period = number
         subscription.peak_uc, subscription.paid = subscription.credits_uc, subscription.price
@@ -201,7 +202,7 @@ class Image:
             card=card, created_ms=now_ms, **terms,
         )  # fmt: skip
         self.keep_grant(grant)
-        self.note(now_ms, grant, "granted", credits_uc)
+        self.note(min(now_ms, grant.starts_ms), grant, "granted", credits_uc)
         return grant
 
     def keep_grant(self, grant: Grant) -> None:
@@ -216,6 +217,7 @@ class Image:
             self.grant_refs[account.id, "ref", grant.source_ref] = grant
 
     def expire(self, grant: Grant, now_ms: int) -> None:
+        """What falls due unseen is booked later, at the time at which it fell due."""
         if grant.available:
             uc, grant.available = grant.available, 0
             grant.expired += uc

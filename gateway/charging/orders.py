@@ -57,7 +57,7 @@ def sell(image: Image, node: Account, order_id: str, kind: str, terms: Package, 
         expires_ms = None if terms.valid_s is None else now_ms + int(terms.valid_s * 1000)
         image.add_grant(
             node, credits_uc, now_ms, starts_ms=now_ms, expires_ms=expires_ms, priority=terms.priority,
-            source_ref=f"package:{terms.name}", period=grant_period(order_id), **granted(terms),
+            source_ref=f"package:{terms.name}", period=grant_period(order_id), price=price, **granted(terms),
         )  # fmt: skip
     else:
         order.subscription = subscribe(image, node, order_id, terms, quantity, now_ms).id

@@ -86,6 +86,7 @@ class Quote:
     choices: int = 1
     offers: Sequence[Offer] = ()
     once: str = ""  # of all calls with the same text one is charged
+    key_id: str = ""  # of the api key; "" for one of routes.yaml
 
     @property
     def min_tokens(self) -> int:

@@ -103,7 +103,8 @@ def _adopt(image: Image, node: Account, one: Subscription, terms: Package, order
         mine = sum(grant.offer == one.id for grant in node.owned)
         image.add_grant(
             node, order.credits_uc, now_ms, starts_ms=now_ms, expires_ms=end_ms, priority=terms.priority,
-            source_ref=f"package:{terms.name}", period=f"{one.id}:{one.period}:change:{mine}", **granted(terms),
+            source_ref=f"package:{terms.name}", period=f"{one.id}:{one.period}:change:{mine}", price=order.price,
+            **granted(terms),
         )  # fmt: skip
     image.changes.subscriptions[one.id] = one
     image.fit(node, now_ms)

@@ -23,6 +23,7 @@ from gateway.cli import (
     reconcile,
     reload,
     serve,
+    statement,
     subscriptions,
     test,
     verify,
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     sold = (packages, orders, subscriptions, codes)
     books = (verify, why, export, reconcile)
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, cache, *books):
+    for noun in (serve, check, diff, explain, test, imports, reload, accounts, statement, *sold, cache, *books):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
