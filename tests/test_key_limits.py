@@ -20,6 +20,7 @@ from gateway.limits import Gates
 from gateway.tenants import Caller
 from gateway.waiting import Waiting
 from tests.charging.fakes import FakeClock, plan
+from tests.charging.test_chain import before_statements
 from tests.conftest import ADMIN_KEY, World
 from tests.test_admin import Desk
 from tests.test_admin import desk as desk  # a fixture
@@ -82,6 +83,7 @@ def as_version_1(folder: Path) -> sqlite3.Connection:
     connection.execute("DROP TABLE once")
     connection.execute("ALTER TABLE records DROP COLUMN hash")
     connection.execute("DROP TABLE chain_head")
+    before_statements(connection)
     connection.execute("UPDATE meta SET schema_version = 1")
     return connection
 

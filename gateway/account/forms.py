@@ -60,9 +60,9 @@ def _rows(value: Value) -> Iterator[Row]:
         yield {"section": "member", "name": one["tenant"], "calls": one["calls"]}
         for detail in ("cards", "drawn"):
             said = "charged" if detail == "cards" else "drawn"
-            for card, credits in one[detail].items():
+            for card, text in one[detail].items():
                 row = {"section": "member", "name": one["tenant"], "detail": said}
-                yield {**row, "card": card, "credits": credits}
+                yield {**row, "card": card, "credits": text}
     for one in value["left"]:
         row = {"section": "left", "name": one["package"], "detail": one["grant"], "card": one["card"]}
         yield {**row, "at": one["expires_at"], "credits": one["credits"]}
@@ -85,7 +85,7 @@ def _used(section: str, name: str, detail: str, one: Value) -> Iterator[Row]:
     row = {"section": section, "name": name, "detail": detail}
     read, written = tokens(one["usage"])
     yield {**row, "calls": one["calls"], "input": read, "output": written}
-    yield from ({**row, "card": card, "credits": credits} for card, credits in one["cards"].items())
+    yield from ({**row, "card": card, "credits": text} for card, text in one["cards"].items())
 
 
 def _proof(value: Value) -> Iterator[Row]:

@@ -126,8 +126,8 @@ def _keys(value: Value) -> Html:
 
 def _key(one: Value) -> str:
     if one["key"] is None:
-        return "not recorded"
-    return one["name"] or one["key"]
+        return "keys without an id"
+    return str(one["name"] or one["key"])
 
 
 def _use(name: Child, one: Value) -> Cells:

@@ -8,7 +8,7 @@ on exactly one, and what comes late is on the next. What is older than the first
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import astuple, dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -172,7 +172,7 @@ def drawn(db_path: str, month: str, zone: ZoneInfo, now_ms: int) -> Cut:
     return Cut(month, from_ms, to_ms, floor, head.seq, entry, head.hash, now_ms)
 
 
-def statements_of(db_path: str, cut: Cut, zone: ZoneInfo, currency: str) -> Iterator[list[Row]]:
+def statements_of(db_path: str, cut: Cut, zone: ZoneInfo, currency: str) -> Generator[list[Row], None, None]:
     """Rows of those that are not there yet, some at a time."""
     with reading(db_path) as connection:
         before = _cut_of(connection, months.before(cut.month))

@@ -64,7 +64,7 @@ class Use:
         self.usage.update(other.usage)
 
 
-Who = tuple[str, str | None]  # model, and id of the key ("": of routes.yaml; None: from before keys were recorded)
+Who = tuple[str, str | None]  # model, and id of the key; None: of routes.yaml, or from before keys were recorded
 
 
 @dataclass(slots=True)

@@ -151,7 +151,7 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
         end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
         end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
         _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else None,
-        quote.key_id,
+        quote.key_id or None,
     )  # fmt: skip
 
 

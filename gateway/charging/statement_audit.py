@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, Final
 
 import orjson
@@ -74,7 +75,7 @@ def _cuts(connection: sqlite3.Connection, cuts: list[Cut]) -> Iterator[Finding]:
         for (stored,) in connection.execute("SELECT hash FROM records WHERE seq = ?", (cut.last,)):
             if stored and stored != cut.hash:
                 yield f"month {cut.month}", "hash", f"was cut at another hash of record {cut.last}"
-    for first, then in zip(cuts, cuts[1:], strict=False):
+    for first, then in pairwise(cuts):
         if first.to_ms != then.from_ms or not first.last <= then.last or not first.entry <= then.entry:
             yield f"month {then.month}", "from_ms", f"does not follow {first.month}"
 
@@ -95,9 +96,17 @@ def _statements(connection: sqlite3.Connection, cuts: list[Cut], months: _Months
             moves = _move(left, months, place, grants)
             used = months.used.get((place, tenant), Counter())
             debt += used["debt"]
-            wanted = {**moves, "opening": opening, "closing": sum(left.values()), "overage": used["overage"], "debt": debt}
+            wanted = {
+                **moves,
+                "opening": opening,
+                "closing": sum(left.values()),
+                "overage": used["overage"],
+                "debt": debt,
+            }
             if cut.month in rows:
-                yield from _one(f"statement {cut.month} of {tenant}", *rows[cut.month], cut, wanted, used["calls"], left)
+                yield from _one(
+                    f"statement {cut.month} of {tenant}", *rows[cut.month], cut, wanted, used["calls"], left
+                )
             elif any(wanted.values()) or used["calls"]:
                 yield f"statement {cut.month} of {tenant}", "", "is not there"
 

@@ -122,12 +122,13 @@ def _sales(connection: sqlite3.Connection, of: Collection[str] | None) -> Sales:
     sales = Sales({}, {}, {})
     if not has_table(connection, "orders"):
         return sales
-    where, asked = "", ()
+    where, asked = "", tuple[str, ...]()
     if of is not None:
         where, asked = " WHERE account IN (SELECT value FROM json_each(?))", (orjson.dumps(list(of)).decode(),)
     for row in connection.execute(f"{select_sql('orders')}{where}", asked):
         order = Order(*row)
         sales.orders[order.id] = sales.at[order.account, order.created_ms, order.kind] = order
-    for name, terms, quantity in connection.execute(f"SELECT id, terms, quantity FROM subscriptions{where}", asked):
+    sql = f"SELECT id, terms, quantity FROM subscriptions{where}"  # noqa: S608 - see above
+    for name, terms, quantity in connection.execute(sql, asked):
         sales.fees[name] = terms_of(terms).price * quantity
     return sales

@@ -32,7 +32,6 @@ from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 MOVES: Final = ("granted", "spent", "expired", "revoked")
 SUMS: Final = ("opening", *MOVES, "closing")
 SOLD: Final = {"subscription": "subscriptions", "change": "subscriptions", "order": "packs", "code": "codes"}
-OF_CONFIG: Final = "routes.yaml"  # stands for its keys, which have no id
 
 
 @dataclass(frozen=True)
@@ -270,10 +269,10 @@ def _by_model(uses: Mapping[tuple[str, str | None], Use]) -> list[dict[str, Any]
 
 
 def _by_key(uses: Mapping[tuple[str, str | None], Use], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """`key` is null for calls from before keys were recorded."""
+    """`key` is null for keys of routes.yaml, which have no id, and calls from before keys were recorded."""
     found: dict[str | None, Use] = {}
     for (_, key_id), use in uses.items():
-        found.setdefault(OF_CONFIG if key_id == "" else key_id, Use()).add(use)
+        found.setdefault(key_id, Use()).add(use)
     return [
         {"key": key, "name": names.get(key or "", ""), **_used(use)}
         for key, use in sorted(found.items(), key=lambda item: item[0] or "")
@@ -342,7 +341,11 @@ def _money(sold: Collection[Line], currency: str) -> dict[str, str]:
     for line in sold:
         if line.price:
             sums[SOLD.get(line.kind, "other")] += line.price
-    return {"currency": currency, **{n: credits_text(of) for n, of in sums.items()}, "total": credits_text(sums.total())}
+    return {
+        "currency": currency,
+        **{n: credits_text(of) for n, of in sums.items()},
+        "total": credits_text(sums.total()),
+    }
 
 
 def _iso(ms: int) -> str:

@@ -20,8 +20,9 @@ ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with 
 def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
     """The grants the tenant may draw on, its ancestors' among them, and their sums.
 
-    In `grants`, in each and in the sums at the top, which are over all cards, granted = available + reserved + spent. A grant that has ended is
-    in `ended`, for 40 days and as long as a call still holds of it: there expired and revoked belong to the sum too.
+    In `grants`, in each and in the sums at the top, granted = available + reserved + spent. The sums at the top are
+    over all cards; `cards` has those of each. A grant that has ended is in `ended`, for 40 days and as long as a call
+    still holds of it: there expired and revoked belong to the sum too.
     """
     path = directory.account(image, tenant).path
     image.standing(path, now_ms)

@@ -118,7 +118,7 @@ def show(value: Value) -> None:
     _show_sold(value, zone)
     _show_use(value)
     left = [
-        (package(one["package"]), one["expires_at"] and when(one["expires_at"], zone) or "never", _left(one))
+        (package(one["package"]), (one["expires_at"] and when(one["expires_at"], zone)) or "never", _left(one))
         for one in value["left"]
     ]
     table("Left at the end", ("package", "expires", "left"), left)
@@ -141,7 +141,9 @@ def _show_sold(value: Value, zone: str) -> None:
     ]  # fmt: skip
     table("Packages, changes and adjustments", ("date", "what", "of", "credits", "price"), rows)
     if money["total"] != "0":
-        of = ", ".join(f"{name} {amount(n)}" for name, n in money.items() if name not in ("currency", "total") and n != "0")
+        of = ", ".join(
+            f"{name} {amount(n)}" for name, n in money.items() if name not in ("currency", "total") and n != "0"
+        )
         say(f"\nCharges: {amount(money['total'])} {money['currency']} ({of})")
 
 
@@ -164,5 +166,5 @@ def _use(one: Value) -> tuple[str, ...]:
 
 def _key(one: Value) -> str:
     if one["key"] is None:
-        return "not recorded"
+        return "without an id"
     return f"{one['key']} {one['name']}".strip()

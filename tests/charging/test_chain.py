@@ -146,10 +146,18 @@ async def test_the_chain_goes_on_after_a_restart(path: str, tmp_path: Path) -> N
     assert verified(path).records == 5
 
 
+def before_statements(connection: sqlite3.Connection) -> None:
+    for table, column in (("records", "key_id"), ("holds", "key_id"), ("grants", "price")):
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    for table in ("cuts", "statements", "usage_days", "usage_days_head"):
+        connection.execute(f"DROP TABLE {table}")
+
+
 def as_version_2(path: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE records DROP COLUMN hash")
         connection.execute("DROP TABLE chain_head")
+        before_statements(connection)
         connection.execute("UPDATE meta SET schema_version = 3")
         connection.commit()
 
