@@ -10,6 +10,7 @@ from gateway.account.forms import tokens
 from gateway.account.words import KINDS, amount, amounts, month, package, unit, when
 from gateway.charging.statements import SUMS
 from gateway.status.html import Child, Html, el, join
+from gateway.status.sheet import sheet
 
 STYLE: Final = Html(Path(__file__).with_name("statement.css").read_text(encoding="utf-8"))
 _SIGNS: Final = {"granted": "+", "spent": "−", "expired": "−", "revoked": "−", "closing": "="}
@@ -24,20 +25,12 @@ Cells = Sequence[Child]
 def printed(value: Value) -> Html:
     """The whole page, as it is stored."""
     title = f"Statement {month(value)}, {value['tenant']}"
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("link", rel="icon", href="data:,"),
-        el("title", title),
-        el("style", STYLE),
-    )
     zone = value.get("timezone") or "UTC"
     parts = (
         _header(value, zone), _balance(value), _money(value), _lines(value, zone), _packages(value), _models(value),
         _keys(value), _members(value), _left(value, zone), _footer(value, zone),
     )  # fmt: skip
-    return join(Html("<!doctype html>"), el("html", head, el("body", *parts), lang="en"))
+    return sheet(title, STYLE, *parts)
 
 
 def _header(value: Value, zone: str) -> Html:

@@ -33,7 +33,7 @@ from gateway.charging.statements import (
     uc_of,
 )
 from gateway.charging.views import iso
-from gateway.errors import Conflict, InvalidValue
+from gateway.errors import Conflict, InvalidValue, NotFound
 
 AT_ONCE: Final = 500  # statements in one commit
 
@@ -83,6 +83,15 @@ def of_month(db_path: str, tenant: str, month: str, zone: ZoneInfo, currency: st
             found = of_one(connection, tenant, until, _after(kept[0]), currency)
             return {**found, "month": month, **_uncut(zone)}
     return {**statement(db_path, tenant, from_ms, min(to_ms, now_ms + 1), currency), "month": month, **_uncut(zone)}
+
+
+def kept_of(db_path: str, tenant: str, month: str) -> dict[str, Any]:
+    """As it was cut. Raises NotFound, StoreUnavailable."""
+    with reading(db_path) as connection:
+        kept = _kept(connection, tenant, month)
+    if kept is None:
+        raise NotFound(f"There is no statement of {month} yet.")
+    return shown(*kept)
 
 
 def listed(db_path: str, tenant: str) -> list[dict[str, Any]]:

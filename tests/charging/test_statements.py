@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gateway.charging import manage
 from gateway.charging.audit import audit, verified
 from gateway.charging.cutting import Statements
+from gateway.charging.directory import Edit
 from gateway.errors import Conflict, InvalidValue, NotFound, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import fail_next, recovered
 from tests.charging.shop import Shop
@@ -304,7 +305,7 @@ async def test_a_root_shows_its_members_and_a_member_its_use(shop: Shop) -> None
 async def test_a_member_that_moved_away_is_still_on_the_statement(shop: Shop) -> None:
     await shop.buy("A-1", "units")
     await shop.spend(20, "m")
-    await manage.edit(shop.ledger, "m", manage.Edit(parent=None))[1]
+    await manage.edit(shop.ledger, "m", Edit(parent=None))[1]
     shop.at("2024-02-02")
     root = await cut(shop, "2024-01")
     assert sums(root) == [0, 400, 20, 0, 0, 380]
