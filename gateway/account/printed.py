@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.account.forms import tokens
-from gateway.account.words import KINDS, amount, amounts, month, package, unit, when
+from gateway.account.words import KINDS, amount, amounts, money, month, package, unit, when
 from gateway.charging.statements import SUMS
 from gateway.status.html import Child, Html, el, join
 from gateway.status.sheet import sheet
@@ -69,13 +69,13 @@ def _aside(value: Value) -> Html:
 
 
 def _money(value: Value) -> Html:
-    money = value["money"]
-    if money["total"] == "0":
+    sums = value["money"]
+    if sums["total"] == "0":
         return Html("")
-    names = [name for name in money if name not in ("currency", "total") and money[name] != "0"]
-    rows: list[Cells] = [[_title(name), amount(money[name])] for name in names]
-    rows.append([el("b", "Total"), el("b", amount(money["total"]))])
-    return _table(f"Charges in {money['currency']}", ("", "Amount"), rows, 1, class_="money")
+    names = [name for name in sums if name not in ("currency", "total") and sums[name] != "0"]
+    rows: list[Cells] = [[_title(name), money(sums[name])] for name in names]
+    rows.append([el("b", "Total"), el("b", money(sums["total"]))])
+    return _table(f"Charges in {sums['currency']}", ("", "Amount"), rows, 1, class_="money")
 
 
 def _lines(value: Value, zone: str) -> Html:
@@ -86,7 +86,7 @@ def _lines(value: Value, zone: str) -> Html:
             join(KINDS.get(line["kind"], line["kind"]), el("small", _named(line))),
             f"{line['quantity']:,}",
             f"{amount(line['credits'])} {unit(line['card'])}",
-            amount(line["price"]) if line["price"] != "0" else "",
+            money(line["price"]) if line["price"] != "0" else "",
         ]
         for line in value["lines"]
     ]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from gateway.account.chart import chart
 from gateway.account.forms import tokens
 from gateway.account.view import DAYS, KEYS_DAYS, View
-from gateway.account.words import NONE, amount, amounts, month, package, unit, when
+from gateway.account.words import NONE, amount, amounts, money, month, package, unit, when
 from gateway.charging.last_calls import LastCall
 from gateway.charging.records import Key
 from gateway.status.html import Child, Html, el, join
@@ -58,7 +58,7 @@ def packages(view: View) -> Html:
     rows = [_grant(view, grant) for grant in grants[:MOST_GRANTS]]
     if not rows:
         return el("section", el("h2", "Packages"), el("p", "There is nothing to spend: no package runs."))
-    return table("Packages", ("Package", "Left", "", "Expires"), rows, left_out=len(grants) - len(rows))
+    return table("Packages", ("Package", "Left", "Expires"), rows, left_out=len(grants) - len(rows))
 
 
 def _grant(view: View, grant: Mapping[str, Any]) -> list[Child]:
@@ -68,20 +68,22 @@ def _grant(view: View, grant: Mapping[str, Any]) -> list[Child]:
     name = package(grant["package"])
     return [
         join(name, el("small", " · ".join(notes))) if notes else name,
-        f"{number(float(left))} of {number(float(all_))} {unit(grant['card'])}",
-        _meter(left / all_ if all_ else Decimal(0)),
+        _left(f"{number(float(left))} of {number(float(all_))} {unit(grant['card'])}", left, all_),
         _expiry(view, grant["expires_at"]),
     ]
 
 
-def _meter(share: Decimal) -> Html:
+def _left(text: str, left: Decimal, all_: Decimal) -> Html:
+    """In words and as a bar."""
+    share = left / all_ if all_ else Decimal(0)
     per_mille = round(share * 1000)
     state = "low" if share < Decimal("0.1") else "left"
-    return el(
+    bar = el(
         "svg", el("rect", width=1000, height=10, class_="ground"),
         el("rect", width=per_mille, height=10, class_=state), viewBox="0 0 1000 10", preserveAspectRatio="none",
         role="img", aria_label=f"{float(share):.0%} left", class_="meter",
     )  # fmt: skip
+    return join(text, bar)
 
 
 def _expiry(view: View, expires_at: str | None) -> Child:
@@ -96,14 +98,13 @@ def caps(view: View) -> Html:
     rows: list[list[Child]] = [
         [
             f"{cap['window']}, {cap['unit']}",
-            f"{number(float(cap['left']))} of {number(float(cap['limit']))}",
-            _meter(Decimal(cap["left"]) / Decimal(cap["limit"]) if Decimal(cap["limit"]) else Decimal(0)),
+            _left(f"{cap['left']} of {cap['limit']}", Decimal(cap["left"]), Decimal(cap["limit"])),
             when(cap["resets_at"], str(view.zone)) if cap["resets_at"] else NONE,
             cap["account"],
         ]
         for cap in view.usage["caps"]
     ]
-    return table("Caps", ("Window", "Left", "", "New", "Of"), rows) if rows else Html("")
+    return table("Caps", ("Window", "Left", "New", "Of"), rows) if rows else Html("")
 
 
 def usage(view: View) -> Html:
@@ -192,13 +193,13 @@ def statements(view: View) -> Html:
 
 
 def _statement(one: Mapping[str, Any]) -> list[Child]:
-    money = one["money"]
+    sums = one["money"]
     names = {"html": "page", "csv": "CSV", "json": "JSON"}
     links = (el("a", names[form], href=f"{PATH}/statements/{one['month']}.{form}") for form in FORMS)
     return [
         month(one),
         f"{one['calls']:,}",
-        amounts({card: sums["closing"] for card, sums in one["cards"].items()}),
-        f"{amount(money['total'])} {money['currency']}" if money["total"] != "0" else NONE,
+        amounts({card: of["closing"] for card, of in one["cards"].items()}),
+        f"{money(sums['total'])} {sums['currency']}" if sums["total"] != "0" else NONE,
         el("span", *links, class_="links"),
     ]

@@ -26,6 +26,12 @@ def amount(text: str) -> str:
     return f"{Decimal(text):,f}"
 
 
+def money(text: str) -> str:
+    """Exact, with two decimals at least."""
+    value = Decimal(text)
+    return f"{value:,.2f}" if value == round(value, 2) else f"{value:,f}"
+
+
 def unit(card: str) -> str:
     """What an amount of a card is called."""
     return CARDS.get(card, f"credits of {card}")

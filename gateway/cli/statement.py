@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.account import printed
 from gateway.account.forms import csv_text, tokens
-from gateway.account.words import KINDS, amount, amounts, month, package, unit, when
+from gateway.account.words import KINDS, amount, amounts, money, month, package, unit, when
 from gateway.charging.statements import SUMS
 from gateway.cli.accounts import Subparsers, given
 from gateway.cli.layout import say, table
@@ -131,20 +131,20 @@ def _left(one: Value) -> str:
 
 
 def _show_sold(value: Value, zone: str) -> None:
-    money = value["money"]
+    sums = value["money"]
     rows = [
         (
             when(line["at"], zone, "%Y-%m-%d"), KINDS.get(line["kind"], line["kind"]), line["what"],
-            f"{amount(line['credits'])} {unit(line['card'])}", amount(line["price"]) if line["price"] != "0" else "",
+            f"{amount(line['credits'])} {unit(line['card'])}", money(line["price"]) if line["price"] != "0" else "",
         )
         for line in value["lines"]
     ]  # fmt: skip
     table("Packages, changes and adjustments", ("date", "what", "of", "credits", "price"), rows)
-    if money["total"] != "0":
+    if sums["total"] != "0":
         of = ", ".join(
-            f"{name} {amount(n)}" for name, n in money.items() if name not in ("currency", "total") and n != "0"
+            f"{name} {money(n)}" for name, n in sums.items() if name not in ("currency", "total") and n != "0"
         )
-        say(f"\nCharges: {amount(money['total'])} {money['currency']} ({of})")
+        say(f"\nCharges: {money(sums['total'])} {sums['currency']} ({of})")
 
 
 def _show_use(value: Value) -> None:

@@ -1,4 +1,4 @@
-"""A ledger in which a family has lived for 40 days: packages, calls of several models and keys, and a month that is cut."""
+"""A ledger in which a family has lived for 40 days: packages, calls of several models and keys, a month that is cut."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 CREDIT = 1_000_000
 PACKAGES = {
     "home": Package("home", 10_000_000 * CREDIT, "month", price=9_900_000, priority=20, rollover_uc=2_000_000 * CREDIT),
-    "tokens": Package("tokens", 3_000_000 * CREDIT, valid_s=38 * 86_400.0, price=5_990_000, priority=30, card="raw"),
+    "tokens": Package("tokens", 3_000_000 * CREDIT, valid_s=38 * 86_400.0, price=5_990_000, priority=10, card="raw"),
     "yuan": Package("yuan", 400_000 * CREDIT, price=1_000_000, priority=50),
 }
 MODELS = {"qwen3-32b": (1, 4), "deepseek-v3": (2, 8), "qwen3-235b": (3, 12), "glm-4.6": (2, 6)}
@@ -60,9 +60,8 @@ class Family:
     async def _begin(self, ledger: Ledger) -> None:
         await manage.add_tenant(ledger, "family", "none")[1]
         await manage.add_tenant(ledger, "ann", "none", "family")[1]
-        for order, tenant, package, quantity in (
-            ("A-2026-0001", "family", "home", 1), ("A-2026-0002", "ann", "tokens", 1), ("A-2026-0003", "ann", "yuan", 3),
-        ):  # fmt: skip
+        sold = (("A-1", "family", "home", 1), ("A-2", "ann", "tokens", 1), ("A-3", "ann", "yuan", 3))
+        for order, tenant, package, quantity in sold:
             await ledger.change(orders.place, order, tenant, package, quantity, PACKAGES)[1]
         for name in (f"laptop{self.odd}", "server", "old phone"):
             await manage.add_key(ledger, "ann", hashed(name.removesuffix(self.odd)), name)[1]
