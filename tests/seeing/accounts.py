@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+from gateway.app import App
 from gateway.call import Usage
 from gateway.charging import cutting, manage, orders
 from gateway.charging.daily import Daily
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import offered
 from gateway.charging.rating import Quote
+from gateway.config.load import load
 from gateway.config.model import Package, Plan
 from tests.charging.fakes import FakeClock
 
@@ -27,6 +32,15 @@ RATES = {
     name: {"input": read * CREDIT, "output": written * CREDIT, "input_cached": CREDIT // 5, "calls": 0}
     for name, (read, written) in MODELS.items()
 }
+ROUTES = """
+version: 1
+currency: CNY
+timezone: UTC
+storage: {{ledger: "sqlite:{path}/moma.db"}}
+backends: {{b: {{kind: openai, base_url: "http://127.0.0.1:9/v1"}}}}
+models: {{small: {{via: [b], context: 4k, max_output: 1k, price: {{input: 1, output: 2}}}}}}
+plans: {{none: {{}}}}
+"""
 ODD = "<img src=x onerror=alert(1)>"
 
 
@@ -92,3 +106,21 @@ def hashed(name: str) -> str:
 
 def secret(name: str) -> str:
     return f"sk-moma-{name.replace(' ', '-')}-of-ann-0123456789"
+
+
+@contextlib.asynccontextmanager
+async def served(path: Path, odd: str = "") -> AsyncIterator[App]:
+    """A gateway over it."""
+    app = App(load(await lived(path, odd)))
+    await app.start("127.0.0.1", 0)
+    yield app
+    app.hurry()
+    await app.aclose()
+
+
+async def lived(path: Path, odd: str = "") -> Path:
+    """The routes.yaml of a ledger in which they have lived until now."""
+    await Family(path, int(time.time() * 1000), odd).live()
+    routes = path / "routes.yaml"
+    routes.write_text(ROUTES.format(path=path))
+    return routes

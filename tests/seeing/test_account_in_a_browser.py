@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,37 +11,21 @@ import pytest
 
 from gateway.app import App
 from gateway.charging import manage
-from gateway.config.load import load
 from tests.seeing import needs
-from tests.seeing.accounts import ODD, Family, secret
+from tests.seeing.accounts import ODD, secret, served
 from tests.seeing.browser import Browser
 from tests.seeing.test_status_in_a_browser import GROUND, look, pixel
 
 pytestmark = needs("chromium", "chromium")
 
 SCREENS = tuple(itertools.product(((1280, 800), (860, 800), (360, 740)), ("light", "dark")))
-ROUTES = """
-version: 1
-currency: CNY
-timezone: UTC
-storage: {{ledger: "sqlite:{path}/moma.db"}}
-backends: {{b: {{kind: openai, base_url: "http://127.0.0.1:9/v1"}}}}
-models: {{small: {{via: [b], context: 4k, max_output: 1k, price: {{input: 1, output: 2}}}}}}
-plans: {{none: {{}}}}
-"""
 PAGE_OF_A4 = b"/MediaBox [0 0 594.95996 841.91998]"
 
 
 @pytest.fixture
 async def app(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[App]:
-    await Family(tmp_path, int(time.time() * 1000), getattr(request, "param", "")).live()
-    routes = tmp_path / "routes.yaml"
-    routes.write_text(ROUTES.format(path=tmp_path))
-    app = App(load(routes))
-    await app.start("127.0.0.1", 0)
-    yield app
-    app.hurry()
-    await app.aclose()
+    async with served(tmp_path, getattr(request, "param", "")) as app:
+        yield app
 
 
 def url(app: App, path: str = "") -> str:
