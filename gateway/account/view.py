@@ -61,7 +61,7 @@ class Account:
 
     async def view(self, tenant: str) -> View:
         """Raises NotFound, StoreUnavailable."""
-        await self._daily.add()  # so that the calls of this minute are there
+        await self._daily.look()  # so that the calls of this minute are there
         usage, now_ms = self._ledger.usage(tenant), self._clock.wall_ms()
         today = datetime.fromtimestamp(now_ms / 1000, self._zone).date()
         days = [(today - timedelta(days=back)).isoformat() for back in range(DAYS - 1, -1, -1)]

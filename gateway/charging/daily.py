@@ -58,6 +58,11 @@ class Daily:
                 await self._ledger.change(_keep, rows, last)[1]
         return last > 0
 
+    async def look(self) -> None:
+        """The last records, for who is about to read; nothing while somebody adds."""
+        if not self._adding.locked():
+            await self.add()
+
     async def catch_up(self) -> None:
         """For a chore."""
         while self._ledger.healthy and await self.add():
