@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,7 +15,7 @@ from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
 from gateway.charging.records import Row
 from gateway.clock import Clock
-from gateway.errors import Conflict
+from gateway.errors import Conflict, StoreUnavailable
 
 LOOKED_AT_ONCE: Final = 1_000  # accounts, in one step of the loop
 _log = logging.getLogger("gateway.charging")
@@ -64,12 +65,16 @@ class Statements:
         return done
 
     async def cut_ended(self) -> None:
-        """The months that have ended, for a chore. Nothing for who began in the month that runs."""
+        """The months that have ended, for a chore: what fails is tried again. Nothing for who began in this month."""
         runs = months.of(self._clock.wall_ms(), self._zone)
         began_ms = min((account.activated_ms for account in self._ledger.tenants()), default=None)
-        if began_ms is not None and self._ledger.healthy and months.of(began_ms, self._zone) < runs:
+        if began_ms is None or not self._ledger.healthy or months.of(began_ms, self._zone) >= runs:
+            return
+        try:
             for month in await self.cut_up_to(months.before(runs)):
                 _log.info("%s is cut: its statements will not change any more", month)
+        except StoreUnavailable as error:  # calls that need the store turn readiness red, this does not
+            _log.warning("%s was not cut: %s", months.before(runs), error)
 
     async def _open_month(self, month: str) -> tuple[str, Cut | None] | None:
         return await asyncio.to_thread(cuts.open_month, self._path, month, self._zone, self._clock.wall_ms())
@@ -91,7 +96,8 @@ class Statements:
             while (rows := await asyncio.to_thread(next, slices, None)) is not None:
                 await self._ledger.change(keep, "statements", rows)[1]
         finally:
-            slices.close()
+            with contextlib.suppress(ValueError):  # who is cancelled leaves a thread that reads on for a moment
+                slices.close()
 
 
 def keep(image: Image, table: str, rows: Sequence[Row], now_ms: int) -> None:

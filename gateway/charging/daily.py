@@ -5,6 +5,7 @@ numbers: so a look at a month costs the same, however many calls there were.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from gateway.charging.ledger import Ledger
 from gateway.charging.records import Row
 from gateway.charging.statements import reading
 from gateway.charging.tables import has_table
+from gateway.errors import StoreUnavailable
 
 AT_ONCE: Final = 50_000  # records in one commit
 _DAY_MS: Final = 86_400_000
+_log = logging.getLogger("gateway.charging")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,12 @@ class Daily:
             await self.add()
 
     async def catch_up(self) -> None:
-        """For a chore."""
-        while self._ledger.healthy and await self.add():
-            pass
+        """For a chore: what fails is tried again."""
+        try:
+            while self._ledger.healthy and await self.add():
+                pass
+        except StoreUnavailable as error:  # calls that need the store turn readiness red, this does not
+            _log.warning("usage was not added up: %s", error)
 
 
 def _keep(image: Image, rows: Sequence[Row], last: int, now_ms: int) -> None:

@@ -187,6 +187,16 @@ async def test_a_cut_that_breaks_off_goes_on_where_it_was(shop: Shop, stage: str
     assert len(kept(shop)) == 3
 
 
+async def test_a_chore_that_cannot_cut_does_not_fail(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.at("2024-02-01")
+    fail_next(shop.ledger, "commit")
+    await of(shop).cut_ended()
+    assert "2024-01 was not cut" in caplog.text
+    await recovered(shop.ledger)
+    await of(shop).cut_ended()
+    assert len(kept(shop)) == 3
+
+
 @given(st.lists(st.sampled_from(["spend", "member", "buy", "day", "month", "back", "cut"]), max_size=40))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_record_and_entry_is_on_one_statement(steps: list[str]) -> None:
