@@ -73,6 +73,8 @@ class Statements:
         try:
             for month in await self.cut_up_to(months.before(runs)):
                 _log.info("%s is cut: its statements will not change any more", month)
+        except Conflict:  # the clock went back behind the first month that is cut
+            return
         except StoreUnavailable as error:  # calls that need the store turn readiness red, this does not
             _log.warning("%s was not cut: %s", months.before(runs), error)
 

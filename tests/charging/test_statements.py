@@ -160,6 +160,17 @@ async def test_the_ended_month_is_cut_by_itself(shop: Shop) -> None:
     assert [month for _, month, *_ in kept(shop)] == ["2024-01"] * 3
 
 
+async def test_a_clock_that_went_back_is_waited_for(shop: Shop) -> None:
+    shop.at("2024-03-02")
+    await of(shop).cut_ended()
+    shop.at("2024-02-02")
+    await of(shop).cut_ended()
+    assert [month for _, month, *_ in kept(shop)] == ["2024-02"] * 3
+    shop.at("2024-04-02")
+    await of(shop).cut_ended()
+    assert {month for _, month, *_ in kept(shop)} == {"2024-02", "2024-03"}
+
+
 async def test_who_came_later_has_none(shop: Shop) -> None:
     shop.at("2024-02-01")
     await cut(shop, "2024-01")
