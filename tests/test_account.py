@@ -192,3 +192,15 @@ async def test_calls_keys_and_days_of_a_tenant_are_its_own(world: World) -> None
     assert mine_["key_id"] is None
     said = world.app.ledger.statement("other", None, None)
     assert [(of["key"], of["name"], of["calls"]) for of in said["by_key"]] == [("key_000001", "theirs", 2)]
+
+
+async def test_a_family_sees_what_its_members_use_and_not_their_calls(http: aiohttp.ClientSession) -> None:
+    await log_in(http, secret("mother"))
+    _, text = await shown(http)
+    assert "last 30 days, family and all below it" in text
+    assert '<th scope="row" role="rowheader">ann</th>' in text
+    assert "Last calls" not in text
+    await log_in(http)
+    _, text = await shown(http)
+    assert "all below it" not in text
+    assert '<th scope="row" role="rowheader">family</th>' not in text

@@ -110,7 +110,8 @@ def caps(view: View) -> Html:
 def usage(view: View) -> Html:
     if not view.used:
         return el("section", el("h2", "Usage"), el("p", f"No calls in the last {DAYS} days.", class_="quiet"))
-    return el("section", el("h2", f"Tokens by day and model, last {DAYS} days"), chart(view.days, view.used))
+    of = f", {view.tenant} and all below it" if view.members else ""
+    return el("section", el("h2", f"Tokens by day and model, last {DAYS} days{of}"), chart(view.days, view.used))
 
 
 def models(view: View) -> Html:
@@ -122,6 +123,13 @@ def models(view: View) -> Html:
     rows: list[list[Child]] = [[name, *(f"{n:,}" for n in of)] for name, of in order]
     heads = ("Model", "Calls", "Input tokens", "Output tokens")
     return table(f"Models, last {DAYS} days", heads, rows) if rows else Html("")
+
+
+def members(view: View) -> Html:
+    """Who used most, of a tenant that has others below it."""
+    rows: list[list[Child]] = [[name, *(f"{n:,}" for n in of)] for name, *of in view.members]
+    heads = ("Member", "Calls", "Input tokens", "Output tokens")
+    return table(f"Members, last {DAYS} days", heads, rows) if rows else Html("")
 
 
 def calls(view: View) -> Html:

@@ -10,21 +10,23 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.charging import cuts
-from gateway.charging.daily import Daily, Day, days_of, keys_used
+from gateway.charging.daily import Daily, Day, days_of, keys_used, members_used
 from gateway.charging.last_calls import LastCall, last_calls
 from gateway.charging.ledger import Ledger
 from gateway.charging.records import Key
-from gateway.charging.statements import reading
+from gateway.charging.statements import members_of, reading
 from gateway.clock import Clock
 
 DAYS: Final = 30
 KEYS_DAYS: Final = 90
 MOST_KEYS: Final = 50
+MOST_MEMBERS: Final = 50
 
 
 @dataclass(frozen=True)
 class View:
-    """`usage` as GET /v1/usage; `days` are the last 30, `used` from each of them on; `last_used` by id of key."""
+    """`usage` as GET /v1/usage; `days` are the last 30, `used` what the tenant and all below it used on them, `members`
+    (tenant, calls, input, output) who of them used most; `last_used` by id of key."""
 
     tenant: str
     now_ms: int
@@ -32,6 +34,7 @@ class View:
     usage: Mapping[str, Any]
     days: Sequence[str]
     used: Sequence[Day]
+    members: Sequence[tuple[str, int, int, int]]
     calls: Sequence[LastCall]
     keys: Sequence[Key]
     last_used: Mapping[str, int]
@@ -66,12 +69,21 @@ class Account:
         today = datetime.fromtimestamp(now_ms / 1000, self._zone).date()
         days = [(today - timedelta(days=back)).isoformat() for back in range(DAYS - 1, -1, -1)]
         since = (today - timedelta(days=KEYS_DAYS)).isoformat()
-        used, last_used, calls = await asyncio.to_thread(_read, self._path, tenant, days[0], since)
+        read = await asyncio.to_thread(_read, self._path, tenant, days[0], since)
         statements = await asyncio.to_thread(cuts.listed, self._path, tenant)
         keys = sorted(self._ledger.keys(tenant), key=lambda key: (not key.valid(now_ms), -key.created_ms, key.id))
-        return View(tenant, now_ms, self._zone, usage, days, used, calls, keys[:MOST_KEYS], last_used, statements)
+        return View(
+            tenant, now_ms, self._zone, usage, days, keys=keys[:MOST_KEYS], statements=statements, **read
+        )  # fmt: skip
 
 
-def _read(path: str, tenant: str, first: str, since: str) -> tuple[list[Day], dict[str, int], list[LastCall]]:
+def _read(path: str, tenant: str, first: str, since: str) -> dict[str, Any]:
     with reading(path) as connection:
-        return days_of(connection, tenant, first), keys_used(connection, tenant, since), last_calls(connection, tenant)
+        members = members_of(connection, tenant)
+        everybody = [tenant, *members]
+        return {
+            "used": days_of(connection, everybody, first),
+            "members": members_used(connection, everybody, first, MOST_MEMBERS) if members else [],
+            "last_used": keys_used(connection, tenant, since),
+            "calls": last_calls(connection, tenant),
+        }

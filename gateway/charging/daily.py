@@ -123,15 +123,29 @@ def _start_ms(day: date, zone: ZoneInfo) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
 
 
-def days_of(connection: sqlite3.Connection, tenant: str, first: str) -> list[Day]:
-    """From the day `first` on."""
+def days_of(connection: sqlite3.Connection, tenants: Sequence[str], first: str) -> list[Day]:
+    """Of all of them together, from the day `first` on."""
     if not has_table(connection, "usage_days"):
         return []
     sql = (
-        "SELECT day, model, sum(calls), sum(input), sum(output) FROM usage_days WHERE tenant = ? AND day >= ?"
-        " GROUP BY day, model ORDER BY day, model"
+        "SELECT day, model, sum(calls), sum(input), sum(output) FROM usage_days"
+        " WHERE tenant IN (SELECT value FROM json_each(?)) AND day >= ? GROUP BY day, model ORDER BY day, model"
     )
-    return [Day(*row) for row in connection.execute(sql, (tenant, first))]
+    return [Day(*row) for row in connection.execute(sql, (orjson.dumps(tenants).decode(), first))]
+
+
+def members_used(
+    connection: sqlite3.Connection, tenants: Sequence[str], first: str, most: int
+) -> list[tuple[str, int, int, int]]:
+    """Calls, input and output tokens of each that was used since the day `first`; those that were used most."""
+    if not has_table(connection, "usage_days"):
+        return []
+    sql = (
+        "SELECT tenant, sum(calls), sum(input), sum(output) FROM usage_days"
+        " WHERE tenant IN (SELECT value FROM json_each(?)) AND day >= ?"
+        " GROUP BY tenant ORDER BY sum(input) + sum(output) DESC, tenant LIMIT ?"
+    )
+    return connection.execute(sql, (orjson.dumps(tenants).decode(), first, most)).fetchall()
 
 
 def keys_used(connection: sqlite3.Connection, tenant: str, first: str) -> dict[str, int]:

@@ -68,7 +68,7 @@ def _call(
         key_id=record["key_id"] or "",
         usage=orjson.loads(record["usage"]),
         cards={card: credits_text(uc) for card, uc in by_card.items()},
-        price=[] if price is None else [(bucket, n, credits_text(rate)) for bucket, n, rate in price.lines],
+        price=[] if price is None else [(bucket, n, credits_text(rate)) for bucket, n, rate, *_ in price.lines],
         paid=paid,
         flags=[meaning(flag) for flag in orjson.loads(record["flags"])],
     )

@@ -144,7 +144,7 @@ def check_tenant(connection: sqlite3.Connection, tenant: str) -> None:
 
 
 def of_one(connection: sqlite3.Connection, tenant: str, reach: Reach, before: Before, currency: str) -> dict[str, Any]:
-    members = _members(connection, tenant)
+    members = members_of(connection, tenant)
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
     found = figures(connection, reach, [tenant, *members], [grant.id for grant in owned])
     named = {grant.id: grant for grant in owned}
@@ -183,7 +183,7 @@ def history_of_all(connection: sqlite3.Connection, reach: Reach) -> dict[str, Be
 
 def _history(connection: sqlite3.Connection, tenant: str, reach: Reach) -> Before:
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
-    names = [tenant, *_members(connection, tenant)]
+    names = [tenant, *members_of(connection, tenant)]
     found = figures(connection, reach, names, [grant.id for grant in owned])
     left = {one.id: Balance(one, 0, found.moved[one.id]).closing for one in owned if one.id in found.moved}
     return Before({name: uc for name, uc in left.items() if uc}, _debt(found, tenant))
@@ -193,7 +193,7 @@ def _debt(found: Figures, tenant: str) -> int:
     return sum(use.debt for use in found.used.get(tenant, {}).values()) - found.repaid[tenant]
 
 
-def _members(connection: sqlite3.Connection, tenant: str) -> list[str]:
+def members_of(connection: sqlite3.Connection, tenant: str) -> list[str]:
     """All below it."""
     rows = connection.execute("SELECT id, path FROM accounts WHERE instr(path, ?)", (orjson.dumps(tenant).decode(),))
     return sorted(name for name, path in rows if name != tenant and tenant in orjson.loads(path))

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.charging import daily
-from gateway.charging.daily import Daily, Day, days_of, keys_used
+from gateway.charging.daily import Daily, Day, days_of, keys_used, members_used
 from gateway.errors import StoreUnavailable
 from tests.charging.fakes import fail_next, recovered
 from tests.charging.shop import Shop, ms
@@ -31,7 +31,7 @@ def of(shop: Shop) -> Daily:
 
 def days(shop: Shop, tenant: str = "t") -> list[Day]:
     with closing(sqlite3.connect(shop.path)) as connection:
-        return days_of(connection, tenant, "2024-01-01")
+        return days_of(connection, [tenant], "2024-01-01")
 
 
 async def test_a_day_is_one_of_the_timezone(shop: Shop) -> None:
@@ -44,6 +44,8 @@ async def test_a_day_is_one_of_the_timezone(shop: Shop) -> None:
     assert days(shop, "m") == [Day("2024-01-02", "m", 1, 0, 2)]
     with closing(sqlite3.connect(shop.path)) as connection:
         assert keys_used(connection, "t", "2024-01-02") == {"": ms("2024-01-02T23:00:00")}
+        assert members_used(connection, ["t", "m", "u"], "2024-01-02", 5) == [("t", 2, 0, 16), ("m", 1, 0, 2)]
+        assert [day.output for day in days_of(connection, ["t", "m"], "2024-01-02")] == [18]
 
 
 async def test_a_record_is_added_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

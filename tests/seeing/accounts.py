@@ -80,6 +80,7 @@ class Family:
         for name in (f"laptop{self.odd}", "server", "old phone"):
             await manage.add_key(ledger, "ann", hashed(name.removesuffix(self.odd)), name)[1]
         await manage.revoke_key(ledger, "ann", "key_000003")[1]
+        await manage.add_key(ledger, "family", hashed("mother"), "mother")[1]
 
     async def _call(self, ledger: Ledger) -> None:
         self.calls += 1
