@@ -128,12 +128,13 @@ class _GroupCommit:
             done.set_result(None)
 
 
-_GRANT = ("g1", "t", 10**15, 5, 0, 0, 0, None, 20, "standard", None, 0, "2026-11", None)
+_GRANT = ("g1", "t", 10**15, 5, 0, 0, 0, None, 20, "standard", None, 0, "2026-11", None, None)
 _ACCOUNT = ("t", "p", None, '["t"]', "[]", 0, None, 0, 5, 0, "active", "{}")
 _HASH = "5e" * 32
 _AFTER_IDS = (
     "t", '["t"]', "chat", "m", "m", "a", "standard", 1, 1, "settled", '{"input":100,"output":50}', "reported",
-    456, 150, 0, 0, 0, '{"g1":150}', 150, "[]", 1_700_000_000_000, 1_700_000_000_001, None, _HASH,
+    456, 150, 0, 0, 0, '{"g1":150}', 150, "[]", 1_700_000_000_000, 1_700_000_000_001, None, "key_000001",
+    _HASH,
 )  # fmt: skip
 assert len(RECORD_COLUMNS) == len(_AFTER_IDS) + 3  # seq, charge_id, request_id come before
 

@@ -14,11 +14,15 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gateway.account.page import AccountPage
+from gateway.account.view import Account
 from gateway.admin.api import Admin
 from gateway.backends.client import HttpClient
 from gateway.cache.caches import Caches
 from gateway.charging import rate_cards
 from gateway.charging.admins import By
+from gateway.charging.cutting import Statements
+from gateway.charging.daily import Daily
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import real_path
@@ -53,6 +57,8 @@ _log = logging.getLogger("gateway.app")
 EXPIRE_EVERY_S = 5.0
 CHECKPOINT_EVERY_S = 5.0
 RECONCILE_EVERY_S = 3600.0
+DAILY_EVERY_S = 60.0
+CUT_EVERY_S = 600.0  # a month that has ended is cut by the next look
 MOST_LOGGED = 10  # differences of records and balances: the first say where to look
 CACHE_SWEEP_S = 10.0
 FAREWELL_S = 1.0  # for the error events of calls that a shutdown ends
@@ -96,6 +102,9 @@ class App:
             stack.push_async_callback(chores.aclose)
             reloader = self._reloader = self._made_reloader(parts)
             stack.push_async_callback(reloader.aclose)
+            zone, currency = config.timezone, config.currency
+            self._statements = Statements(self.ledger, ledger_path(config), zone, currency, clock)
+            self._daily = Daily(self.ledger, ledger_path(config), zone)
             self._front = self._served(parts, reloader)
             self._check(reloader.generation)
             self._edge = Edge(self._front.handle, self._front.refuse, _most_connections())
@@ -111,6 +120,8 @@ class App:
         chores.every(LOOK_S, "looking at the health of targets", lambda: parts.health.look(clock.now()))
         chores.every(RELOAD_LOOK_S, "watching routes.yaml", reloader.look)
         chores.keep(RECONCILE_EVERY_S, "reconciling the ledger", self.reconcile)
+        chores.keep(DAILY_EVERY_S, "adding up usage by day", self._daily.catch_up)
+        chores.keep(CUT_EVERY_S, "cutting statements", self._statements.cut_ended)
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     async def aclose(self) -> None:
@@ -229,6 +240,7 @@ class App:
             explain=explain,
             why=functools.partial(why, ledger_path(self._config)),
             caches=parts.caches,
+            statements=self._statements,
         )
 
         def verify(sent: str, remote: str) -> None:
@@ -240,11 +252,14 @@ class App:
             verify,
             lambda: self._front.generation.admin_key is not None,
         )
+        path, zone = ledger_path(self._config), self._config.timezone
+        account = AccountPage(Account(self.ledger, path, zone, self._daily, parts.clock))
         return Gateway(
             reloader.generation,
             admin,
             self.metrics,
             page,
+            account,
             reasons=self._not_ready,
             reloads=lambda: reloader.status,
             next_id=ids("req"),

@@ -41,6 +41,7 @@ def quoted(
         offers=rated.offers,
         once=call.once,
         slice_tokens=SLICE_TOKENS if call.stream and max_tokens and _grows(call, max_tokens) else 0,
+        key_id=caller.key_id,
     )
 
 

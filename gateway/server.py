@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 import orjson
 
+from gateway.account.page import PATH as ACCOUNT
+from gateway.account.page import AccountPage
 from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request
@@ -133,6 +135,7 @@ class Gateway:
         admin: Admin,
         metrics: Metrics,
         status: StatusPage,
+        account: AccountPage,
         *,
         reasons: Callable[[], list[str]],
         reloads: Callable[[], dict[str, Any]],
@@ -144,6 +147,7 @@ class Gateway:
         self._admin = admin
         self._metrics = metrics
         self._status = status
+        self._account = account
         self._reasons = reasons
         self._reloads = reloads
         self._next_id = next_id
@@ -191,6 +195,8 @@ class Gateway:
             raise InvalidValue("HTTP/1.1 and HTTP/1.0 are spoken here.")
         if path.startswith("/admin/v1/"):
             return self._administer
+        if path == ACCOUNT or path.startswith(f"{ACCOUNT}/"):
+            return self._show_account
         entry = self._table.get(path)
         if entry is None and path.startswith("/v1/models/"):
             entry = ("GET", self._model)
@@ -253,6 +259,11 @@ class Gateway:
 
     async def _page(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         await sink.send(self._status.answer(http.headers, http.remote, request_id))
+
+    async def _show_account(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        answer = await self._account.answer(http, self.generation.tenants)
+        answer.headers["x-request-id"] = request_id
+        await sink.send(answer)
 
     async def _healthz(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         await sink.send(_json({"status": "ok"}, request_id))

@@ -27,6 +27,7 @@ class Caller:
     account_path: tuple[str, ...]
     key: str = field(default="", repr=False)
     key_limits: Limits | None = None
+    key_id: str = ""  # "" for a key of routes.yaml
     share: Share = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,6 +36,9 @@ class Caller:
 
 class Key(Protocol):
     """What the ledger knows of a key."""
+
+    @property
+    def id(self) -> str: ...
 
     @property
     def tenant(self) -> str: ...
@@ -84,7 +88,8 @@ class Tenants:
 
     `keys` are those of routes.yaml: tenants by hash. Whoever has no plan any more may call nothing.
 
-    State: the callers that were seen so far, until they get another plan or place; there are as many as tenants.
+    State: the callers that were seen so far, until they get another plan or place; there are as many as tenants, and
+    as many as keys.
     """
 
     def __init__(self, plans: Mapping[str, Plan], keys: Mapping[str, str], directory: Directory) -> None:
@@ -92,6 +97,7 @@ class Tenants:
         self._keys = keys
         self._directory = directory
         self._callers: dict[str, Caller] = {}
+        self._by_key: dict[str, Caller] = {}
 
     def caller(self, tenant: str) -> Caller:
         """Raises NotFound."""
@@ -103,17 +109,27 @@ class Tenants:
 
     def authenticate(self, headers: Mapping[str, str], now_ms: int) -> Caller:
         """Raises InvalidKey, always with the same words: a caller learns nothing from them."""
-        hashed = key_hash(credential(headers))
+        return self.by_hash(key_hash(credential(headers)), now_ms)
+
+    def by_hash(self, hashed: str, now_ms: int) -> Caller:
+        """As `authenticate`, for who was heard before."""
         tenant = self._keys.get(hashed)
         if tenant is not None:
             return self.caller(tenant)
         key = self._directory.key(hashed)
         if key is None or not key.valid(now_ms):
             raise InvalidKey(_WRONG_KEY)
-        caller = self.caller(key.tenant)
-        if key.limits is None:
-            return caller
-        return Caller(caller.tenant, caller.plan, caller.account_path, f"key:{hashed}", key.limits)
+        caller, known = self.caller(key.tenant), self._by_key.get(hashed)
+        if (
+            known is None
+            or known.account_path is not caller.account_path
+            or known.plan is not caller.plan
+            or known.key_limits is not key.limits
+        ):
+            limited = "" if key.limits is None else f"key:{hashed}"
+            known = Caller(caller.tenant, caller.plan, caller.account_path, limited, key.limits, key.id)
+            self._by_key[hashed] = known
+        return known
 
     def _met(self, tenant: str, account: Account) -> Caller:
         plan = self._plans.get(account.plan) or Plan(account.plan, allow=frozenset(), gone=True)

@@ -20,6 +20,7 @@ LAYERS = (
     ("app", "cases", "importing"),
     ("server", "admin", "edge"),
     ("connection",),
+    ("account",),
     ("status", "once"),
     ("request",),
     ("reload",),

@@ -15,6 +15,7 @@ from gateway.admin.sales import redeem
 from gateway.admin.table import offered
 from gateway.cache.caches import Caches
 from gateway.charging.admins import CLI, ROOT, By, by_key, by_tenant
+from gateway.charging.cutting import Statements
 from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
 from gateway.clock import Clock
@@ -45,9 +46,10 @@ class Admin:
         explain: Explain | None = None,
         why: Why | None = None,
         caches: Caches | None = None,
+        statements: Statements | None = None,
     ) -> None:
         self._ledger = ledger
-        self._desk = Desk(ledger, plans, packages, cards, clock, reload, explain, why, caches)
+        self._desk = Desk(ledger, plans, packages, cards, clock, reload, explain, why, caches, statements)
         self._operations = offered(self._desk)
         self._failures = Gates(clock)
         self._remotes: set[str] = set()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from gateway.cache.caches import Caches
 from gateway.charging.admins import By
 from gateway.charging.audited import Deed, Kind, audited
+from gateway.charging.cutting import Statements
 from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
 from gateway.charging.records import Account
@@ -40,11 +41,14 @@ class Wish:
 
 
 class Desk:
-    """Without `reload`, `explain`, `why` or `caches` there are no such operations. State: wrong codes by tenant."""
+    """Without `reload`, `explain`, `why`, `caches` or `statements` there are no such operations.
+
+    State: wrong codes by tenant.
+    """
 
     def __init__(
         self, ledger: Ledger, plans: Plans, packages: Packages, cards: Cards, clock: Clock, reload: Reload | None,
-        explain: Explain | None, why: Why | None, caches: Caches | None,
+        explain: Explain | None, why: Why | None, caches: Caches | None, statements: Statements | None,
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.plans = plans
@@ -55,6 +59,7 @@ class Desk:
         self.explain = explain
         self.why = why
         self.caches = caches
+        self.statements = statements
         self.guesses = Gates(clock)
 
     async def change(

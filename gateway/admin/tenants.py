@@ -14,6 +14,8 @@ from gateway.admin.operations import Answer, Operation
 from gateway.admin.shown import listed, seconds, shown, shown_grant, shown_key, shown_limits
 from gateway.charging import directory, views
 from gateway.charging.admins import OPERATOR, TENANT_ADMIN
+from gateway.charging.audited import note
+from gateway.charging.image import Image
 from gateway.charging.offers import STANDARD
 from gateway.errors import InvalidValue
 from gateway.tenants import key_hash
@@ -143,7 +145,35 @@ async def show_statement(desk: Desk, wish: Wish) -> Answer:
     return 200, await asyncio.to_thread(desk.ledger.statement, tenant, *span)
 
 
+async def list_statements(desk: Desk, wish: Wish) -> Answer:
+    assert desk.statements is not None
+    return 200, {"data": await desk.statements.listed(wish.path["tenant"]), "next": None}
+
+
+async def show_month(desk: Desk, wish: Wish) -> Answer:
+    assert desk.statements is not None
+    return 200, await desk.statements.of_month(wish.path["tenant"], wish.path["month"])
+
+
+async def cut_month(desk: Desk, wish: Wish) -> Answer:
+    """Cuts it for all tenants, where it is not cut yet."""
+    assert desk.statements is not None
+    month, tenant = wish.body.get("month"), wish.path["tenant"]
+    if not isinstance(month, str):
+        raise InvalidValue("month is a month such as 2026-11.", param="month")
+    found, new = await desk.statements.cut(tenant, month)
+    if new:
+        after = {"month": month, "sha256": found["sha256"]}
+        await desk.ledger.change(_noted, wish, month, after)[1]
+    return 201 if new else 200, found
+
+
+def _noted(image: Image, wish: Wish, month: str, after: dict[str, Any], now_ms: int) -> None:
+    note(image, wish.by, wish.operation, wish.request_id, "month", month, None, None, after, now_ms)
+
+
 _DAY: Final = {"type": "string", "description": "a date or time; without an offset in the timezone of routes.yaml"}
+_MONTH: Final = {"type": "string", "pattern": r"^[0-9]{4}-(0[1-9]|1[0-2])$"}
 _TENANT_FIELDS: Final = {
     "id": schemas.ID,
     "plan": schemas.TEXT,
@@ -192,6 +222,13 @@ OPERATIONS: Final = (
               {200: schemas.USAGE}),
     Operation("charge.list", "GET", "tenants/{tenant}/charges", "charge records in order", list_charges,
               {200: schemas.page(schemas.CHARGE, schemas.INTEGER)}, query=schemas.NUMBERED_PAGES),
+    Operation("statement.list", "GET", "tenants/{tenant}/statements", "months that are cut", list_statements,
+              {200: schemas.page(schemas.OBJECT, schemas.TEXT)}, needs="statements"),
+    Operation("statement.cut", "POST", "tenants/{tenant}/statements", "cuts a month that has ended, for all tenants",
+              cut_month, {201: schemas.STATEMENT, 200: schemas.STATEMENT}, role=OPERATOR,
+              body={"month": _MONTH}, required=("month",), errors=(409,), needs="statements"),
+    Operation("statement.month", "GET", "tenants/{tenant}/statements/{month}", "of a month: cut, or preliminary",
+              show_month, {200: schemas.STATEMENT}, needs="statements"),
     Operation("statement.show", "GET", "tenants/{tenant}/statement", "what it had, spent and has left", show_statement,
               {200: schemas.STATEMENT}, query={"from": _DAY, "to": _DAY}),
 )  # fmt: skip

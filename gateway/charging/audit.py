@@ -15,6 +15,7 @@ from gateway.charging import audited, cards, chain
 from gateway.charging.caps import caps_contradicted
 from gateway.charging.recomputed import recomputed
 from gateway.charging.sales_audit import sales_contradicted
+from gateway.charging.statement_audit import statements_contradicted
 from gateway.charging.store import read_only
 from gateway.charging.tariffs import UNKEPT
 from gateway.errors import StoreUnavailable
@@ -90,6 +91,7 @@ class _Books:
         for line in sales_contradicted(connection):
             check, _, says = line.partition(": ")
             self._differ(check, "sales", "", says)
+        self._check_statements(connection)
         for what, says in audited.contradicted(connection):
             self._differ("I16", what, "hash", says)
 
@@ -209,6 +211,13 @@ class _Books:
                 self._differ("I7", f"account {name}", f"cap {window}", says)
         except (ValueError, TypeError):  # a path or flags that are no JSON, which the chain tells of by record
             self._differ("I7", "all records", "account_path", "cannot be counted for caps")
+
+    def _check_statements(self, connection: sqlite3.Connection) -> None:
+        try:
+            for subject, field, says in statements_contradicted(connection):
+                self._differ("I15", subject, field, says)
+        except (ValueError, TypeError, AttributeError):  # parts that are no JSON, which I8 tells of by record
+            self._differ("I15", "all records", "parts", "cannot be counted for statements")
 
     def _grant(self, name: str) -> Counter[str]:
         return self._by_grant.setdefault(name, Counter())

@@ -32,15 +32,15 @@ class Changes:
     meters: dict[tuple[str, str, str, int], int | None] = field(default_factory=dict)  # used, by slot; None: delete
     once: dict[str, tuple[int, str] | None] = field(default_factory=dict)  # when, and the charge; None: delete
     alerts: list[Alert] = field(default_factory=list)  # of grants that are among them
+    admin_keys: dict[str, AdminKey] = field(default_factory=dict)
+    audit: list[Row] = field(default_factory=list)  # in the order of admins.AUDIT_COLUMNS; somebody waits for each
+    kept: dict[str, list[Row]] = field(default_factory=dict)  # rows by table, of what the image does not hold
 
     @property
     def latest_ms(self) -> int:
         """When the last of what was charged or moved was."""
         charged_ms = self.closings[-1][2] if self.closings else 0
         return max(charged_ms, self.entries[-1][0]) if self.entries else charged_ms
-
-    admin_keys: dict[str, AdminKey] = field(default_factory=dict)
-    audit: list[Row] = field(default_factory=list)  # in the order of admins.AUDIT_COLUMNS; somebody waits for each
 
     @property
     def sold(self) -> bool:
@@ -59,4 +59,5 @@ class Changes:
             or self.meters
             or self.once
             or self.sold
+            or self.kept
         )

@@ -46,6 +46,7 @@ class Grant:
     revoked: int = 0
     scope: Scope | None = None  # None: it pays for everything
     ending: Ending | None = None
+    price: int | None = None  # what it was sold for, in micro-units of currency; None: it was not, or nobody knows
 
     @property
     def payg(self) -> Payg | None:

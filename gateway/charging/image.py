@@ -138,7 +138,7 @@ class Image:
             next_event_ms = min(next_event_ms, subscription.ended_ms or NEVER_MS)
         for grant in account.grants:
             if grant.over(now_ms):
-                self.expire(grant, now_ms)
+                self.expire(grant, grant.expires_ms or now_ms)
         account.grants = [
             grant for grant in account.grants if not grant.over(now_ms) and not (grant.used_up and not grant.ending)
         ]
@@ -159,7 +159,7 @@ class Image:
                 self.add_grant(
                     account, one.credits_uc, now_ms, starts_ms=one.starts_ms, expires_ms=one.expires_ms,
                     priority=one.priority, source_ref=one.source_ref, period=one.period, card=one.card,
-                    scope=one.scope, ending=one.ending,
+                    scope=one.scope, ending=one.ending, price=one.price,
                 )  # fmt: skip
 
     def _renew_subscriptions(self, account: Account, now_ms: int) -> int:
@@ -185,7 +185,7 @@ class Image:
         ended = [grant for grant in account.grants if grant.offer == subscription.id and grant.over(start_ms)]
         for grant in ended:
             left_uc += grant.available
-            self.expire(grant, now_ms)
+            self.expire(grant, grant.expires_ms or now_ms)
             account.grants.remove(grant)
         self.grant_due(account, renewing.of_period(subscription, number, start_ms, end_ms, left_uc), now_ms)
         subscription.period = number
@@ -205,7 +205,7 @@ class Image:
             card=card, created_ms=now_ms, **terms,
         )  # fmt: skip
         self.keep_grant(grant)
-        self.note(now_ms, grant, "granted", credits_uc)
+        self.note(min(now_ms, grant.starts_ms), grant, "granted", credits_uc)
         return grant
 
     def keep_grant(self, grant: Grant) -> None:
@@ -222,6 +222,7 @@ class Image:
             self.grant_refs[account.id, "ref", grant.source_ref] = grant
 
     def expire(self, grant: Grant, now_ms: int) -> None:
+        """What falls due unseen is booked later, at the time at which it fell due."""
         if grant.available:
             uc, grant.available = grant.available, 0
             grant.expired += uc

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -106,14 +106,16 @@ def accounts(connection: sqlite3.Connection) -> dict[str, Account]:
     return found
 
 
-def _rows(connection: sqlite3.Connection, table: str, **later: str) -> list[Row]:
+def _rows(
+    connection: sqlite3.Connection, table: str, where: str = "", asked: Sequence[Any] = (), **later: str
+) -> list[Row]:
     """With a value for columns that came `later`: nobody may have opened the file for writing since."""
     known = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}
     sql = select_sql(table)
     for column, value in later.items():
         if column not in known:
             sql = re.sub(rf"\b{column}\b", value, sql)
-    return connection.execute(sql).fetchall()
+    return connection.execute(f"{sql} {where}", asked).fetchall()
 
 
 def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
@@ -134,10 +136,9 @@ def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
     image.uncounted = [meter for meter in image.uncounted if meter.counted_to]
 
 
-def grants(connection: sqlite3.Connection) -> list[Grant]:
-    return [
-        _grant(*row) for row in sorted(_rows(connection, "grants", scope="NULL", ending="NULL"), key=lambda row: row[0])
-    ]
+def grants(connection: sqlite3.Connection, where: str = "", asked: Sequence[Any] = ()) -> list[Grant]:
+    rows = _rows(connection, "grants", where, asked, scope="NULL", ending="NULL", price="NULL")
+    return [_grant(*row) for row in sorted(rows, key=lambda row: row[0])]
 
 
 def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:
@@ -145,10 +146,11 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
     for row in connection.execute(select_sql("holds")).fetchall():
         (
             charge_id, request_id, tenant, path, endpoint, requested, card, version, reserved, parts,
-            dispatched, backend, model, opened_ms, deadline_ms, passed,
+            dispatched, backend, model, opened_ms, deadline_ms, passed, key_id,
         ) = row  # fmt: skip
         account_path = tuple(orjson.loads(path))
         quote = Quote(tenant, account_path, request_id, endpoint, requested, card, version, 0, 0, None, deadline_ms)
+        quote.key_id = key_id
         hold = Hold(charge_id, quote, None, reserved, [], opened_ms, 0.0, stored=True)
         image.holds[charge_id] = hold
         hold.backend, hold.model, hold.passed = backend, model, passed
@@ -159,10 +161,10 @@ def close_orphans(connection: sqlite3.Connection, image: Image, now_ms: int) -> 
 def _grant(
     name: str, account: str, granted: int, spent: int, expired: int, revoked: int, starts_ms: int,
     expires_ms: int | None, priority: int, card: str, source_ref: str | None, created_ms: int, period: str,
-    scope: str | None, ending: str | None,
+    scope: str | None, ending: str | None, price: int | None,
 ) -> Grant:  # fmt: skip
     available = granted - spent - expired - revoked
     return Grant(
         name, account, granted, available, starts_ms, expires_ms, priority, card, source_ref, created_ms, period,
-        0, spent, expired, revoked, scope_of(orjson.loads(scope)) if scope else None, ending_of(ending),
+        0, spent, expired, revoked, scope_of(orjson.loads(scope)) if scope else None, ending_of(ending), price,
     )  # fmt: skip

@@ -93,6 +93,7 @@ class Quote:
     once: str = ""  # of all calls with the same text one is charged
     throttled: bool = False  # it is for nothing, so that debts do not matter
     slice_tokens: int = 0  # a hold of so much output may do at first, as it can grow in mid-stream; 0: it cannot
+    key_id: str = ""  # of the api key; "" for one of routes.yaml
 
     @property
     def min_tokens(self) -> int:

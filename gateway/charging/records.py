@@ -20,7 +20,7 @@ from gateway.config.model import Caps, Limits
 RECORD_COLUMNS: Final = (
     "seq", "charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "model_served",
     "backend", "rate_card", "card_version", "price_version", "status", "usage", "usage_source", "reserved",
-    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split", "hash",
+    "charged", "overage", "debt", "loss", "parts", "cost", "flags", "opened_ms", "closed_ms", "split", "key_id", "hash",
 )  # fmt: skip
 JSON_COLUMNS: Final = ("account_path", "usage", "parts", "flags", "split")
 Row = tuple[Any, ...]
@@ -145,6 +145,7 @@ def record_row(end: Receipt, hold: Hold, closed_ms: int) -> Row:
         end.status, used, source, hold.reserved_uc, end.charged_uc, end.overage_uc, end.debt_uc,
         end.overage_uc - end.debt_uc, _json(end.parts) if end.parts else "{}", end.cost,
         _json(end.flags) if end.flags else "[]", hold.opened_ms, closed_ms, _json(end.split) if end.split else None,
+        quote.key_id or None,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class Due:
     card: str = STANDARD
     scope: Scope | None = None
     ending: Ending | None = None
+    price: int | None = None  # what it is sold for; None: it is not
 
 
 def of_plan(account: Account, plan: Plan | None, zone: ZoneInfo, now_ms: int) -> tuple[list[Due], int]:
@@ -139,22 +140,23 @@ def of_period(subscription: Subscription, number: int, start_ms: int, end_ms: in
     rolled_uc = min(left_uc, terms.rollover_uc * quantity)
     if rolled_uc:
         rolled = replace(due[0], credits_uc=rolled_uc, period=f"{key}:rolled", priority=ROLLED_PRIORITY)
-        due.append(replace(rolled, source_ref=f"rollover:{terms.name}"))
+        due.append(replace(rolled, source_ref=f"rollover:{terms.name}", price=None))
     return due
 
 
-def of_change(subscription: Subscription, credits_uc: int, now_ms: int, end_ms: int, number: int) -> Due:
+def of_change(subscription: Subscription, credits_uc: int, price: int, now_ms: int, end_ms: int, number: int) -> Due:
     """What a change in mid-period grants beside what was granted for it; the purse stays as it is."""
     one = subscription
     key = f"{one.id}:{one.period}:change:{number}"
     [due, *_] = _sold(one.terms, one.quantity, key, now_ms, end_ms)
-    return replace(due, credits_uc=credits_uc)
+    return replace(due, credits_uc=credits_uc, price=price)
 
 
 def _sold(terms: Package, quantity: int, key: str, start_ms: int, end_ms: int | None) -> list[Due]:
     source_ref, what = f"package:{terms.name}", granted(terms)
     said, payg = ending(terms.exhausted, terms.alerts), terms.exhausted.payg
     due = [Due(terms.credits_uc * quantity, start_ms, end_ms, key, terms.priority, source_ref, ending=said, **what)]
+    due[0].price = terms.price * quantity
     if payg is not None:
         behind = purse(payg, quantity, terms.alerts)
         assert behind.payg is not None

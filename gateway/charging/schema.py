@@ -22,10 +22,10 @@ COLUMNS: Final = {
                  "loss_uc", "status", "caps"),
     "keys": ("id", "tenant", "key_hash", "name", "created_ms", "expires_ms", "revoked_ms", "limits"),
     "grants": ("id", "account", "granted", "spent", "expired", "revoked", "starts_ms", "expires_ms", "priority",
-               "card", "source_ref", "created_ms", "period", "scope", "ending"),
+               "card", "source_ref", "created_ms", "period", "scope", "ending", "price"),
     "holds": ("charge_id", "request_id", "tenant", "account_path", "endpoint", "model_requested", "card",
               "card_version", "reserved", "parts", "dispatched", "backend", "model", "opened_ms", "deadline_ms",
-              "passed"),
+              "passed", "key_id"),
     "cap_use": ("account", "span", "unit", "slot_ms", "used"),
     "once": ("digest", "ms", "charge_id"),
     "subscriptions": ("id", "account", "order_id", "terms", "quantity", "started_ms", "ended_ms", "period", "peak",
@@ -42,6 +42,9 @@ COLUMNS: Final = {
     "admin_keys": ("id", "name", "role", "tenant", "key_hash", "made_by", "created_ms", "expires_ms", "revoked_ms"),
     "audit": AUDIT_COLUMNS,
     "audit_head": ("one", "number", "hash"),
+    "cuts": ("month", "from_ms", "to_ms", "floor", "last", "entry", "hash", "ms"),
+    "statements": ("tenant", "month", "body", "sha256"),
+    "usage_days": ("tenant", "day", "model", "key_id", "calls", "input", "output", "last_ms"),
 }  # fmt: skip
 DDL: Final = """
 CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL, opened INTEGER NOT NULL);
@@ -57,7 +60,7 @@ CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, key_
 CREATE TABLE IF NOT EXISTS grants (id TEXT PRIMARY KEY, account TEXT NOT NULL, granted INTEGER NOT NULL,
   spent INTEGER NOT NULL, expired INTEGER NOT NULL, revoked INTEGER NOT NULL, starts_ms INTEGER NOT NULL,
   expires_ms INTEGER, priority INTEGER NOT NULL, card TEXT NOT NULL, source_ref TEXT, created_ms INTEGER NOT NULL,
-  period TEXT NOT NULL, scope TEXT, ending TEXT) WITHOUT ROWID;
+  period TEXT NOT NULL, scope TEXT, ending TEXT, price INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alerts (id TEXT PRIMARY KEY, account TEXT NOT NULL, lot TEXT NOT NULL,
   level INTEGER NOT NULL, ms INTEGER NOT NULL, source_ref TEXT NOT NULL, payg INTEGER NOT NULL,
   granted INTEGER NOT NULL, spent INTEGER NOT NULL, UNIQUE (account, lot, level)) WITHOUT ROWID;
@@ -67,15 +70,16 @@ CREATE UNIQUE INDEX IF NOT EXISTS grants_ref ON grants (account, source_ref)
 CREATE TABLE IF NOT EXISTS holds (charge_id TEXT PRIMARY KEY, request_id TEXT NOT NULL, tenant TEXT NOT NULL,
   account_path TEXT NOT NULL, endpoint TEXT NOT NULL, model_requested TEXT NOT NULL, card TEXT NOT NULL,
   card_version INTEGER NOT NULL, reserved INTEGER NOT NULL, parts TEXT NOT NULL, dispatched INTEGER NOT NULL,
-  backend TEXT NOT NULL, model TEXT NOT NULL, opened_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL, passed TEXT)
-  WITHOUT ROWID;
+  backend TEXT NOT NULL, model TEXT NOT NULL, opened_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL, passed TEXT,
+  key_id TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, charge_id TEXT NOT NULL UNIQUE,
   request_id TEXT NOT NULL, tenant TEXT NOT NULL, account_path TEXT NOT NULL, endpoint TEXT NOT NULL,
   model_requested TEXT NOT NULL, model_served TEXT NOT NULL, backend TEXT NOT NULL, rate_card TEXT NOT NULL,
   card_version INTEGER NOT NULL, price_version INTEGER NOT NULL, status TEXT NOT NULL, usage TEXT NOT NULL,
   usage_source TEXT NOT NULL, reserved INTEGER NOT NULL, charged INTEGER NOT NULL, overage INTEGER NOT NULL,
   debt INTEGER NOT NULL, loss INTEGER NOT NULL, parts TEXT NOT NULL, cost INTEGER NOT NULL, flags TEXT NOT NULL,
-  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT, hash TEXT NOT NULL DEFAULT '');
+  opened_ms INTEGER NOT NULL, closed_ms INTEGER NOT NULL, split TEXT, key_id TEXT,
+  hash TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS chain_head (seq INTEGER NOT NULL, hash TEXT NOT NULL, covered INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS records_of_tenant ON records (tenant);
 CREATE INDEX IF NOT EXISTS records_request ON records (request_id);
@@ -109,6 +113,15 @@ CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT N
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS card_terms (card TEXT NOT NULL, version INTEGER NOT NULL, terms TEXT NOT NULL,
   PRIMARY KEY (card, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cuts (month TEXT PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL,
+  floor INTEGER NOT NULL, last INTEGER NOT NULL, entry INTEGER NOT NULL, hash TEXT NOT NULL, ms INTEGER NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS statements (tenant TEXT NOT NULL, month TEXT NOT NULL, body TEXT NOT NULL,
+  sha256 TEXT NOT NULL, PRIMARY KEY (tenant, month));
+CREATE TABLE IF NOT EXISTS usage_days (tenant TEXT NOT NULL, day TEXT NOT NULL, model TEXT NOT NULL,
+  key_id TEXT NOT NULL, calls INTEGER NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL, PRIMARY KEY (tenant, day, model, key_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usage_days_head (one INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 """
 # Commits are counted, so that one whose end nobody saw can be looked for. Not in DDL, which makes this table also in
 # files that are older than it: they get the column by their migration.
@@ -127,6 +140,11 @@ MIGRATIONS: Final = {
     6: (),  # card_terms: a new table as well
     7: ("ALTER TABLE grants ADD COLUMN ending TEXT",),
     8: (COMMIT_NUMBER, "ALTER TABLE holds ADD COLUMN passed TEXT"),
+    9: (
+        "ALTER TABLE records ADD COLUMN key_id TEXT",
+        "ALTER TABLE holds ADD COLUMN key_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE grants ADD COLUMN price INTEGER",
+    ),
     10: (),  # admin keys and the audit log: new tables
 }
 
@@ -148,9 +166,14 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 _REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes",
              "admin_keys", "audit_head")  # fmt: skip
 _APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts", "audit")
+_KEPT: Final = ("cuts", "statements")  # the first one stays, whatever comes later
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
     **{table: insert_sql(table, "INSERT") for table in (*_APPENDED, "records")},
+    **{table: insert_sql(table, "INSERT OR IGNORE") for table in _KEPT},
+    "usage_days": f"{insert_sql('usage_days', 'INSERT')} ON CONFLICT DO UPDATE SET calls = calls + excluded.calls,"
+    " input = input + excluded.input, output = output + excluded.output, last_ms = max(last_ms, excluded.last_ms)",
+    "usage_days_head": "REPLACE INTO usage_days_head VALUES (1, ?)",
     "holds_gone": "DELETE FROM holds WHERE charge_id = ?",
     "once_gone": "DELETE FROM once WHERE digest = ?",
     "cap_use_gone": "DELETE FROM cap_use WHERE account = ? AND span = ? AND unit = ? AND slot_ms = ?",
@@ -196,6 +219,7 @@ def rows_of(changes: Changes) -> list[tuple[str, list[Row]]]:
     if changes.audit:
         number, *_, last_hash = changes.audit[-1]
         rows += (WRITES["audit"], changes.audit), (WRITES["audit_head"], [(1, number, last_hash)])
+    rows += ((WRITES[table], written) for table, written in changes.kept.items())
     return rows
 
 
@@ -249,6 +273,7 @@ def _grant_row(grant: Grant) -> Row:
     return (
         g.id, g.account, g.granted, g.spent, g.expired, g.revoked, g.starts_ms, g.expires_ms, g.priority,
         g.card, g.source_ref, g.created_ms, g.period, _json(g.scope.value) if g.scope else None, ending_text(g.ending),
+        g.price,
     )  # fmt: skip
 
 
@@ -258,7 +283,7 @@ def _hold_row(hold: Hold) -> Row:
     return (
         hold.charge_id, quote.request_id, quote.tenant, _json(quote.account_path), quote.endpoint,
         quote.model_requested, quote.card, quote.card_version, hold.reserved_uc, _json(parts), int(hold.dispatched),
-        hold.backend, hold.model, hold.opened_ms, quote.deadline_ms, hold.passed,
+        hold.backend, hold.model, hold.opened_ms, quote.deadline_ms, hold.passed, quote.key_id,
     )  # fmt: skip
 
 

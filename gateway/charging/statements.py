@@ -1,55 +1,125 @@
-"""A tenant's statement for a span of time, from the tables alone."""
+"""A tenant's statement, from the tables alone: of a span of time, or of a month that is cut or still runs.
+
+What a statement is made of is read for some tenants or for all of them at once; `composed` makes one of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import orjson
 
 from gateway.charging import loading
-from gateway.charging.billed import billed, purses
+from gateway.charging.figures import ALL, REPAID, Figures, Reach, Use, figures
+from gateway.charging.grants import Grant, burn_key
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
+from gateway.charging.statement_lines import Line, lines
 from gateway.charging.store import read_only
+from gateway.charging.tables import has_table
+from gateway.charging.units import UC_PER_CREDIT
 from gateway.charging.views import FIRST_MS, LAST_MS
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
 
+MOVES: Final = ("granted", "spent", "expired", "revoked")
+SUMS: Final = ("opening", *MOVES, "closing")
+SOLD: Final = {"subscription": "subscriptions", "change": "subscriptions", "order": "packs", "code": "codes"}
 
-def statement(db_path: str, tenant: str, from_ms: int, to_ms: int) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Before:
+    """What a statement goes on from: micro-credits left of each grant, and debt."""
+
+    left: Mapping[str, int] = field(default_factory=dict)
+    debt: int = 0
+
+
+@dataclass(frozen=True)
+class Book:
+    """What statements of one reach are made of. `owned`: the grants of an account that moved or had something left;
+    `members`: the accounts that may have drawn on those of an account; `keys`: names by id."""
+
+    figures: Figures
+    owned: Mapping[str, list[Grant]]
+    lines: Mapping[str, list[Line]]
+    members: Mapping[str, list[str]]
+    keys: Mapping[str, str]
+    currency: str = ""
+
+
+@dataclass(slots=True)
+class Balance:
+    """Of one grant. `moved` by kind; `repaid` is the part of what was spent that went into debts."""
+
+    grant: Grant
+    opening: int
+    moved: Counter[str]
+
+    @property
+    def closing(self) -> int:
+        return self.opening + self.moved["granted"] - sum(self.moved[kind] for kind in MOVES[1:])
+
+    @property
+    def billed(self) -> int:
+        """What was spent costs, where it is paid for afterwards; in micro-units of currency.
+
+        Rounded up over all that was spent since the purse began, so that the statements of its months add up to one.
+        """
+        payg = self.grant.payg
+        if payg is None:
+            return 0
+        before_uc = 0 if self.moved["granted"] else self.grant.granted - self.opening
+        return payg.amount(before_uc + self.moved["spent"]) - payg.amount(before_uc)
+
+    @property
+    def sums(self) -> Counter[str]:
+        moved = {kind: self.moved[kind] for kind in MOVES}
+        return Counter({"opening": self.opening, **moved, "closing": self.closing})
+
+
+def statement(db_path: str, tenant: str, from_ms: int, to_ms: int, currency: str = "") -> dict[str, Any]:
     """[from, to): opening + granted - spent - expired - revoked = closing, over the tenant's own prepaid grants.
 
-    `spent` is what they paid, for members of a pool as well; calls, by_model, overage and debt are the tenant's own.
+    `spent` is what they paid, for members of a pool as well; calls, by_model, by_key, overage and debt are the
+    tenant's own. Raises NotFound, StoreUnavailable.
     """
+    with reading(db_path) as connection:
+        check_tenant(connection, tenant)
+        reach = Reach(from_ms, to_ms)
+        found = of_one(connection, tenant, reach, _history(connection, tenant, Reach(-ALL, from_ms)), currency)
+        found["reserved"] = credits_text(_reserved(connection, tenant))
+        return {**found, "month": None, "preliminary": True, "cut": None, "sha256": None}
+
+
+@contextlib.contextmanager
+def reading(db_path: str) -> Any:
+    """One snapshot for all the reading. Raises StoreUnavailable."""
     try:
         with contextlib.closing(read_only(db_path)) as connection:
-            connection.execute("BEGIN")  # one snapshot for all the reading
-            return _statement(connection, tenant, from_ms, to_ms)
+            connection.execute("BEGIN")
+            yield connection
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
 
 
 def accounts(db_path: str) -> list[Account]:
     """Of the file alone, whoever has it open."""
-    try:
-        with contextlib.closing(read_only(db_path)) as connection:
-            return list(loading.accounts(connection).values())
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
+    with reading(db_path) as connection:
+        return list(loading.accounts(connection).values())
 
 
 def keys(db_path: str, tenant: str) -> list[Key]:
     """Also revoked and expired ones; of the file alone."""
-    try:
-        with contextlib.closing(read_only(db_path)) as connection:
-            return [key for key in loading.keys(connection) if key.tenant == tenant]
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"the ledger {db_path} cannot be read: {error}") from error
+    with reading(db_path) as connection:
+        return [key for key in loading.keys(connection) if key.tenant == tenant]
 
 
 def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:
@@ -66,117 +136,254 @@ def span(from_: str | None, to: str | None, now_ms: int, zone: ZoneInfo) -> tupl
     return from_ms, to_ms
 
 
-def _ms(text: str, zone: ZoneInfo, field: str) -> int:
+def _ms(text: str, zone: ZoneInfo, name: str) -> int:
     try:
         when = datetime.fromisoformat(text)
         ms = int((when if when.tzinfo else when.replace(tzinfo=zone)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
-        raise InvalidValue(f"{field} is a date or time such as 2027-01-31, not {text[:40]!r}.", param=field) from error
+        raise InvalidValue(f"{name} is a date or time such as 2027-01-31, not {text[:40]!r}.", param=name) from error
     if not FIRST_MS <= ms <= LAST_MS:
-        raise InvalidValue(f"{field} lies outside the years 1970 to 9999.", param=field)
+        raise InvalidValue(f"{name} lies outside the years 1970 to 9999.", param=name)
     return ms
 
 
-def _statement(connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int) -> dict[str, Any]:
+def check_tenant(connection: sqlite3.Connection, tenant: str) -> None:
     if not connection.execute("SELECT 1 FROM accounts WHERE id = ?", (tenant,)).fetchall():
-        raise NotFound(f"no tenant {tenant!r}")
-    before, during = _movements(connection, tenant, from_ms, to_ms)
-    opening = _balance(before)
-    calls = _Calls()
-    calls.read(connection, tenant, from_ms, to_ms)
-    sums = {
-        "opening": opening, "granted": during["granted"], "spent": during["spent"], "expired": during["expired"],
-        "revoked": during["revoked"], "closing": opening + _balance(during),
-        "reserved": _reserved(connection, tenant), "overage": calls.overage, "debt": _debt(connection, tenant, to_ms),
-    }  # fmt: skip
-    return {
-        "tenant": tenant, "from": _iso(from_ms), "to": _iso(to_ms),
-        **{name: credits_text(uc) for name, uc in sums.items()},
-        "calls": calls.number, "by_model": calls.by_model(), "payg": billed(connection, tenant, from_ms, to_ms),
-    }  # fmt: skip
+        raise NotFound(f"no tenant {tenant[:64]!r}")
 
 
-def _balance(moved: Counter[str]) -> int:
-    return moved["granted"] - moved["spent"] - moved["expired"] - moved["revoked"]
+# -- what statements are made of ----------------------------------------------------------------------------------
 
 
-def _movements(
-    connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int
-) -> tuple[Counter[str], Counter[str]]:
-    """Sums per kind before the span and in it, over the tenant's own grants."""
-    before: Counter[str] = Counter()
-    during: Counter[str] = Counter()
-    own = _own(connection, tenant)
-    sql = (
-        "SELECT e.ms, e.kind, e.uc, g.id FROM grants g JOIN entries e ON e.grant_id = g.id"
-        " WHERE g.account = ? AND e.ms < ?"
-    )
-    for ms, kind, uc, grant in connection.execute(sql, (tenant, to_ms)):
-        if grant not in own:
-            continue
-        (before if ms < from_ms else during)["spent" if kind == "debt_repaid" else kind] += uc
-    for closed_ms, parts in _parts(connection, tenant, to_ms):
-        moved = before if closed_ms < from_ms else during
-        moved["spent"] += sum(uc for grant, uc in orjson.loads(parts).items() if grant in own)
-    return before, during
+def of_one(connection: sqlite3.Connection, tenant: str, reach: Reach, before: Before, currency: str) -> dict[str, Any]:
+    members = members_of(connection, tenant)
+    owned = loading.grants(connection, "WHERE account = ?", (tenant,))
+    found = figures(connection, reach, [tenant, *members], [grant.id for grant in owned])
+    named = {grant.id: grant for grant in owned}
+    moving = [grant for grant in owned if grant.id in found.moved or grant.id in before.left]
+    sold = lines(connection, reach, named, [tenant])
+    book = Book(found, {tenant: moving}, sold, {tenant: members}, _key_names(connection), currency)
+    return composed(tenant, reach, book, before)
 
 
-def _own(connection: sqlite3.Connection, tenant: str) -> set[str]:
-    """The tenant's own grants that are prepaid."""
-    own = {name for (name,) in connection.execute("SELECT id FROM grants WHERE account = ?", (tenant,))}
-    return own - purses(connection, tenant).keys()
+def of_all(connection: sqlite3.Connection, reach: Reach, befores: Mapping[str, Before], currency: str) -> Book:
+    """For `composed` of every tenant, in one pass."""
+    found = figures(connection, reach)
+    names = {*found.moved, *(grant for before in befores.values() for grant in before.left)}
+    where = "WHERE id IN (SELECT value FROM json_each(?))"
+    grants = {one.id: one for one in loading.grants(connection, where, (orjson.dumps(list(names)).decode(),))}
+    owned, members = defaultdict(list), defaultdict(list)
+    for grant in grants.values():
+        owned[grant.account].append(grant)
+    for account in loading.accounts(connection).values():
+        for above in account.path[:-1]:
+            members[above].append(account.id)
+    return Book(found, owned, lines(connection, reach, grants), members, _key_names(connection), currency)
 
 
-def _parts(connection: sqlite3.Connection, tenant: str, to_ms: int) -> Iterator[tuple[int, str]]:
-    """The charges that may have drawn on the tenant's grants: its own and its descendants'."""
-    accounts = connection.execute("SELECT id, path FROM accounts").fetchall()
-    for name, path in accounts:
-        if tenant in orjson.loads(path):
-            sql = "SELECT closed_ms, parts FROM records WHERE tenant = ? AND closed_ms < ?"
-            yield from connection.execute(sql, (name, to_ms))
+def history_of_all(connection: sqlite3.Connection, reach: Reach) -> dict[str, Before]:
+    """What there was before the first month that is cut, by tenant; `reach` is all of the time before it."""
+    found = figures(connection, reach)
+    left: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    where = "WHERE id IN (SELECT value FROM json_each(?))"
+    for grant in loading.grants(connection, where, (orjson.dumps(list(found.moved)).decode(),)):
+        uc = Balance(grant, 0, found.moved[grant.id]).closing
+        if uc:
+            left[grant.account][grant.id] = uc
+    return {name: Before(left.get(name, {}), _debt(found, name)) for name in {*left, *found.used}}
+
+
+def _history(connection: sqlite3.Connection, tenant: str, reach: Reach) -> Before:
+    owned = loading.grants(connection, "WHERE account = ?", (tenant,))
+    names = [tenant, *members_of(connection, tenant)]
+    found = figures(connection, reach, names, [grant.id for grant in owned])
+    left = {one.id: Balance(one, 0, found.moved[one.id]).closing for one in owned if one.id in found.moved}
+    return Before({name: uc for name, uc in left.items() if uc}, _debt(found, tenant))
+
+
+def _debt(found: Figures, tenant: str) -> int:
+    return sum(use.debt for use in found.used.get(tenant, {}).values()) - found.repaid[tenant]
+
+
+def members_of(connection: sqlite3.Connection, tenant: str) -> list[str]:
+    """All below it."""
+    rows = connection.execute("SELECT id, path FROM accounts WHERE instr(path, ?)", (orjson.dumps(tenant).decode(),))
+    return sorted(name for name, path in rows if name != tenant and tenant in orjson.loads(path))
+
+
+def _key_names(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT id, name FROM keys").fetchall())
 
 
 def _reserved(connection: sqlite3.Connection, tenant: str) -> int:
     """Of the holds that are written: those open for longer than 50 ms."""
-    own = _own(connection, tenant)
+    own = {grant.id for grant in loading.grants(connection, "WHERE account = ?", (tenant,)) if grant.payg is None}
     rows = connection.execute("SELECT parts FROM holds")
     return sum(int(uc) for (parts,) in rows for grant, uc in orjson.loads(parts).items() if grant in own)
 
 
-def _debt(connection: sqlite3.Connection, tenant: str, to_ms: int) -> int:
-    made = connection.execute("SELECT debt FROM records WHERE tenant = ? AND closed_ms < ?", (tenant, to_ms))
-    sql = "SELECT uc FROM entries WHERE account = ? AND kind = 'debt_repaid' AND ms < ?"
-    repaid = connection.execute(sql, (tenant, to_ms))
-    return sum(int(uc) for (uc,) in made) - sum(int(uc) for (uc,) in repaid)
+# -- one statement ------------------------------------------------------------------------------------------------
 
 
-class _Calls:
-    """The tenant's own settled calls, summed per model."""
+def composed(tenant: str, reach: Reach, book: Book, before: Before) -> dict[str, Any]:
+    """Credits and money as decimal strings. Sums at the top are over all cards; `cards` has them card by card."""
+    moved = book.figures.moved
+    every = [
+        Balance(grant, before.left.get(grant.id, 0), moved.get(grant.id, Counter()))
+        for grant in sorted(book.owned.get(tenant, ()), key=burn_key)
+    ]
+    balances = [one for one in every if one.grant.payg is None]
+    purses = [one for one in every if one.grant.payg is not None]
+    uses = book.figures.used.get(tenant, {})
+    own = _total(uses.values())
+    sold = book.lines.get(tenant, ())
+    return {
+        "tenant": tenant, "from": _iso(reach.from_ms), "to": _iso(reach.to_ms),
+        **_texts(_added(balances)), "reserved": "0", "overage": credits_text(own.overage),
+        "debt": credits_text(before.debt + _debt(book.figures, tenant)),
+        "debt_repaid": credits_text(sum(one.moved[REPAID] for one in every)),
+        "calls": own.calls, "by_model": _by_model(uses), "by_key": _by_key(uses, book.keys),
+        "cards": {card: _texts(_added(some)) for card, some in _grouped(balances, lambda one: one.grant.card).items()},
+        "by_package": _by_package(balances), "by_member": _by_member(tenant, book, every),
+        "left": [_left(one) for one in every if one.closing],
+        "payg": [_billed(one) for one in purses if one.moved["spent"]],
+        "lines": [_shown(line) for line in sold],
+        "money": _money(sold, sum(one.billed for one in purses), book.currency),
+    }  # fmt: skip
 
-    def __init__(self) -> None:
-        self.number = 0
-        self.overage = 0
-        self._models: dict[str, tuple[Counter[str], Counter[str]]] = {}
 
-    def read(self, connection: sqlite3.Connection, tenant: str, from_ms: int, to_ms: int) -> None:
-        sql = (
-            "SELECT model_served, charged, overage, usage FROM records"
-            " WHERE tenant = ? AND closed_ms >= ? AND closed_ms < ? AND status IN ('settled', 'adjusted')"
-        )
-        for model, charged, overage, usage in connection.execute(sql, (tenant, from_ms, to_ms)):
-            self.number += 1
-            self.overage += overage
-            sums, buckets = self._models.setdefault(model, (Counter(), Counter()))
-            sums["calls"] += 1
-            sums["charged"] += charged
-            buckets.update(orjson.loads(usage))
+def _total(uses: Collection[Use]) -> Use:
+    total = Use()
+    for use in uses:
+        total.add(use)
+    return total
 
-    def by_model(self) -> list[dict[str, Any]]:
-        return [
-            {"model": model, "calls": sums["calls"], "credits": credits_text(sums["charged"]), "usage": dict(buckets)}
-            for model, (sums, buckets) in sorted(self._models.items())
-        ]
+
+def _added(balances: Collection[Balance]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for one in balances:
+        found.update(one.sums)
+    return found
+
+
+def _texts(sums: Mapping[str, int], names: Collection[str] = SUMS) -> dict[str, str]:
+    return {name: credits_text(sums[name]) for name in names}
+
+
+def _grouped(balances: Collection[Balance], by: Any) -> dict[Any, list[Balance]]:
+    found: dict[Any, list[Balance]] = {}
+    for one in balances:
+        found.setdefault(by(one), []).append(one)
+    return found
+
+
+def _by_model(uses: Mapping[tuple[str, str | None], Use]) -> list[dict[str, Any]]:
+    models: dict[str, Use] = {}
+    for (model, _), use in uses.items():
+        models.setdefault(model, Use()).add(use)
+    return [{"model": model, **_used(use)} for model, use in sorted(models.items()) if use.calls]
+
+
+def _by_key(uses: Mapping[tuple[str, str | None], Use], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """`key` is null for keys of routes.yaml, which have no id, and calls from before keys were recorded."""
+    found: dict[str | None, Use] = {}
+    for (_, key_id), use in uses.items():
+        found.setdefault(key_id, Use()).add(use)
+    return [
+        {"key": key, "name": names.get(key or "", ""), **_used(use)}
+        for key, use in sorted(found.items(), key=lambda item: item[0] or "")
+        if use.calls
+    ]
+
+
+def _used(use: Use) -> dict[str, Any]:
+    return {
+        "calls": use.calls, "credits": credits_text(use.charged), "usage": dict(sorted(use.usage.items())),
+        "cards": _cards(use.cards),
+    }  # fmt: skip
+
+
+def _cards(cards: Mapping[str, int]) -> dict[str, str]:
+    return {card: credits_text(uc) for card, uc in sorted(cards.items()) if uc}
+
+
+def _by_package(balances: Collection[Balance]) -> list[dict[str, Any]]:
+    """Grants that came from the same thing, and pay by the same card."""
+    groups = _grouped(balances, lambda one: (one.grant.source_ref, one.grant.card))
+    return [
+        {"package": source, "card": card, "grants": len(some), **_texts(_added(some))}
+        for (source, card), some in groups.items()
+    ]
+
+
+def _by_member(tenant: str, book: Book, balances: Collection[Balance]) -> list[dict[str, Any]]:
+    """The tenant and those below it: their calls, what they were charged, and what of it the tenant's grants paid.
+
+    None of a tenant that is alone.
+    """
+    cards = {one.grant.id: one.grant.card for one in balances}
+    drawn: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for grant, card in cards.items():
+        for member, uc in book.figures.drawn.get(grant, {}).items():
+            drawn[member][card] += uc
+    names = {tenant, *book.members.get(tenant, ()), *drawn}
+    if len(names) == 1:
+        return []
+    found = []
+    for name in sorted(names, key=lambda name: (name != tenant, name)):
+        use = _total(book.figures.used.get(name, {}).values())
+        found.append({"tenant": name, "calls": use.calls, "cards": _cards(use.cards), "drawn": _cards(drawn[name])})
+    return found
+
+
+def _left(one: Balance) -> dict[str, Any]:
+    """With `payg` it is what may still be paid for afterwards."""
+    grant = one.grant
+    return {
+        "grant": grant.id, "package": grant.source_ref, "card": grant.card, "credits": credits_text(one.closing),
+        "expires_at": None if grant.expires_ms is None else _iso(grant.expires_ms), "payg": grant.payg is not None,
+    }  # fmt: skip
+
+
+def _billed(one: Balance) -> dict[str, Any]:
+    """Credits, and in the currency the `price` of a million of them and the `amount`."""
+    grant = one.grant
+    assert grant.payg is not None
+    return {
+        "grant": grant.id, "package": grant.source_ref, "card": grant.card, "price": credits_text(grant.payg.price),
+        "credits": credits_text(one.moved["spent"]), "amount": credits_text(one.billed),
+    }  # fmt: skip
+
+
+def _shown(line: Line) -> dict[str, Any]:
+    return {
+        "kind": line.kind, "at": _iso(line.ms), "what": line.what, "quantity": line.quantity, "card": line.card,
+        "credits": credits_text(line.credits_uc), "price": credits_text(line.price), "order": line.order or None,
+        "subscription": line.subscription or None,
+    }  # fmt: skip
+
+
+def _money(sold: Collection[Line], overage: int, currency: str) -> dict[str, str]:
+    sums = Counter[str]({**dict.fromkeys(SOLD.values(), 0), "overage": overage})
+    for line in sold:
+        if line.price:
+            sums[SOLD.get(line.kind, "other")] += line.price
+    return {
+        "currency": currency,
+        **{n: credits_text(of) for n, of in sums.items()},
+        "total": credits_text(sums.total()),
+    }
 
 
 def _iso(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def uc_of(text: str) -> int:
+    """What `credits_text` has made."""
+    return int(Decimal(text) * UC_PER_CREDIT)
+
+
+def cut_table(connection: sqlite3.Connection) -> bool:
+    """Nobody may have opened the file for writing since months are cut."""
+    return has_table(connection, "cuts")

@@ -101,7 +101,7 @@ def _adopt(image: Image, node: Account, one: Subscription, terms: Package, order
         order.price, order.credits_uc = prorated(more_price, *part), prorated(more_uc, *part)
     if order.credits_uc:
         mine = sum(grant.offer == one.id for grant in node.owned)
-        image.grant_due(node, [renewing.of_change(one, order.credits_uc, now_ms, end_ms, mine)], now_ms)
+        image.grant_due(node, [renewing.of_change(one, order.credits_uc, order.price, now_ms, end_ms, mine)], now_ms)
     image.changes.subscriptions[one.id] = one
     image.fit(node, now_ms)
     if node.debt_uc:

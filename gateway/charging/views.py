@@ -22,9 +22,10 @@ ENDED_SHOWN_MS: Final = 40 * 86_400_000  # long enough to compare the list with 
 def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
     """The grants the tenant may draw on, its ancestors' among them, and their sums.
 
-    In `grants`, in each and in the sums at the top, granted = available + reserved + spent. A grant that has ended is
-    in `ended`, for 40 days and as long as a call still holds of it: there expired and revoked belong to the sum too.
-    What is paid for afterwards stands apart, in `payg`.
+    In `grants`, in each and in the sums at the top, granted = available + reserved + spent. The sums at the top are
+    over all cards; `cards` has those of each. A grant that has ended is in `ended`, for 40 days and as long as a call
+    still holds of it: there expired and revoked belong to the sum too. What is paid for afterwards stands apart, in
+    `payg`.
     """
     path = directory.account(image, tenant).path
     image.standing(path, now_ms)
@@ -37,6 +38,7 @@ def usage(image: Image, tenant: str, now_ms: int) -> dict[str, Any]:
         "available": credits_text(sum(grant.available for grant in grants)),
         "reserved": credits_text(sum(grant.reserved for grant in grants)),
         "spent": credits_text(sum(grant.spent for grant in grants)),
+        "cards": _by_card(grants),
         "grants": [_shown(grant) for grant in grants],
         "ended": [
             {**_shown(grant), "expired": credits_text(grant.expired), "revoked": credits_text(grant.revoked)}
@@ -98,6 +100,16 @@ def caps(meters: Sequence[Meter], now_ms: int) -> list[dict[str, Any]]:
     return out
 
 
+def _by_card(grants: Sequence[Grant]) -> dict[str, dict[str, str]]:
+    """A credit of one card is not worth one of another: these sums are of one each."""
+    found: dict[str, dict[str, str]] = {}
+    for card in sorted({grant.card for grant in grants}):
+        of = [grant for grant in grants if grant.card == card]
+        names = ("available", "reserved", "spent")
+        found[card] = {name: credits_text(sum(getattr(grant, name) for grant in of)) for name in names}
+    return found
+
+
 def _recent(grant: Grant, now_ms: int) -> bool:
     return grant.expires_ms is not None and now_ms - grant.expires_ms < ENDED_SHOWN_MS
 
@@ -105,6 +117,7 @@ def _recent(grant: Grant, now_ms: int) -> bool:
 def _shown(grant: Grant) -> dict[str, Any]:
     return {
         "id": grant.id,
+        "account": grant.account,
         "granted": credits_text(grant.granted),
         "available": credits_text(grant.available),
         "reserved": credits_text(grant.reserved),

@@ -25,6 +25,7 @@ from gateway.cli import (
     reconcile,
     reload,
     serve,
+    statement,
     subscriptions,
     test,
     verify,
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     sold = (packages, orders, subscriptions, codes, alerts)
     books = (verify, why, export, reconcile)
-    for noun in (serve, check, diff, explain, test, imports, reload, accounts, *sold, admin_keys, cache, *books):
+    own = (accounts, statement, *sold, admin_keys, cache, *books)
+    for noun in (serve, check, diff, explain, test, imports, reload, *own):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""`moma tenant|key|grant|statement`: through the running gateway's admin API, or on the ledger itself with its lock."""
+"""`moma tenant|key|grant`: through the running gateway's admin API, or on the ledger itself with its lock."""
 
 from __future__ import annotations
 
@@ -31,11 +31,6 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_tenant(noun(subparsers, "tenant", "who is billed"))
     _add_key(noun(subparsers, "key", "api keys"))
     _add_grant(noun(subparsers, "grant", "credits for a tenant"))
-    parser = subparsers.add_parser("statement", help="what a tenant had, spent and has left")
-    parser.add_argument("id", metavar="TENANT")
-    parser.add_argument("--from", dest="from_", metavar="DATE", help="default: the first of this month")
-    parser.add_argument("--to", metavar="DATE", help="exclusive, default: now")
-    finish(parser, _statement, tables.statement)
 
 
 def _add_tenant(tenant: Subparsers) -> None:
@@ -151,11 +146,6 @@ def _grant_add(args: argparse.Namespace) -> Asked:
         scope=scope or None,
     )  # fmt: skip
     return Asked("POST", ("tenants", args.id, "grants"), {"credits": args.credits, **body})
-
-
-def _statement(args: argparse.Namespace) -> Asked:
-    query = given(**{"from": args.from_, "to": args.to})
-    return Asked("GET", ("tenants", args.id, "statement"), query=query)
 
 
 def given(**values: Any) -> dict[str, Any]:

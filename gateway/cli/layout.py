@@ -31,6 +31,12 @@ RIGHT: Final = frozenset(
         "difference",
         "unexplained",
         "paid",
+        "calls",
+        "input",
+        "credits",
+        "raw tokens",
+        "price",
+        "left",
     }
 )  # columns of numbers
 

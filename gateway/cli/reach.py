@@ -30,8 +30,9 @@ from gateway.admin.shown import (
     subscriptions,
 )
 from gateway.app import ledger_path, open_config_ledger
-from gateway.charging import statements, views
+from gateway.charging import cuts, statements, views
 from gateway.charging.audited import entries
+from gateway.charging.cutting import Statements
 from gateway.charging.preview import read_image
 from gateway.charging.records import Account
 from gateway.charging.store import LockHeld
@@ -172,6 +173,7 @@ async def _by_writing(config: Config, asked: Asked) -> Any:
             packages=lambda: config.packages,
             cards=lambda: config.rate_cards,
             clock=clock,
+            statements=Statements(ledger, ledger_path(config), config.timezone, config.currency, clock),
         )
         path = "/admin/v1/" + "/".join(asked.parts)
         _, value = await admin.handle(asked.method, path, asked.query, json.dumps(asked.body).encode())
@@ -199,7 +201,12 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             now_ms = time.time_ns() // 1_000_000
             from_, to = asked.query.get("from"), asked.query.get("to")
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
-            return statements.statement(path, tenant, *span)
+            return statements.statement(path, tenant, *span, config.currency)
+        case ("tenants", tenant, "statements"):
+            return {"data": cuts.listed(path, tenant), "next": None}
+        case ("tenants", tenant, "statements", month):
+            now_ms = time.time_ns() // 1_000_000
+            return cuts.of_month(path, tenant, month, ZoneInfo(config.timezone), config.currency, now_ms)
         case ("charges", charge_id):
             return why(path, charge_id)
         case ("audit",):

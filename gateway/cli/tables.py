@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
-
-SUMS = ("opening", "granted", "spent", "expired", "revoked", "closing")
-ASIDE = ("reserved", "overage", "debt")
 
 
 def one(value: Mapping[str, Any]) -> None:
@@ -67,53 +62,8 @@ def new_key(value: Mapping[str, Any]) -> None:
     _print("Keep the key now: only its hash is stored, and it is not shown again.")
 
 
-def statement(value: Mapping[str, Any]) -> None:
-    """The sums as an addition, then what was spent by model."""
-    span = f"  {_day(value['from'])} to {_day(value['to'])} UTC, in credits\n"
-    _print(Text.assemble((value["tenant"], "bold"), span))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(min_width=12)
-    table.add_column(justify="right", min_width=24)
-    signs = {"granted": "+", "spent": "-", "expired": "-", "revoked": "-", "closing": "="}
-    for name in SUMS:
-        table.add_row(f"{signs.get(name, ' ')} {name}", _number(value[name]), style="bold" if name == "closing" else "")
-    for name in ASIDE:
-        if Decimal(value[name]):
-            table.add_row(f"  {name}", _number(value[name]), style="dim")
-    _print(table)
-    for purse in value["payg"]:
-        amount, spent = _number(purse["amount"]), _number(purse["credits"])
-        _print(f"\nto be paid: {amount} for {spent} credits beyond the package, at {purse['price']} for 1M")
-    _by_model(value)
-
-
-def _by_model(value: Mapping[str, Any]) -> None:
-    models = value["by_model"]
-    if not models:
-        _print("\nno calls")
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("model", overflow="fold", min_width=12)
-    for name in ("calls", "input", "output", "credits"):
-        table.add_column(name, justify="right")
-    for entry in models:
-        usage = entry["usage"]
-        tokens = (sum(n for b, n in usage.items() if b.startswith(kind)) for kind in ("input", "output"))
-        table.add_row(entry["model"], f"{entry['calls']:,}", *(f"{n:,}" for n in tokens), _number(entry["credits"]))
-    _print("")
-    _print(table)
-
-
 def _print(what: Any) -> None:
     Console(highlight=False, markup=False).print(what)
-
-
-def _day(text: str) -> str:
-    return text.removesuffix("Z").replace("T", " ").removesuffix(":00").removesuffix(" 00:00")
-
-
-def _number(text: str) -> str:
-    return f"{Decimal(text):,}"
 
 
 def _field(name: str, value: Any, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from gateway.call import Answer
 from gateway.errors import InvalidKey, NotFound, PasswordNeeded
-from gateway.status.html import Html, el, join
+from gateway.status.html import Html, el
 from gateway.status.sections import (
     View,
     backends_table,
@@ -24,20 +23,11 @@ from gateway.status.sections import (
     tenants_table,
     tiles,
 )
+from gateway.status.sheet import sheet, sheet_headers
 
 REFRESH_S: Final = 10
 MAX_KEY_CHARS: Final = 512
-_STYLE: Final = Html(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_HEADERS: Final = {
-    "content-type": "text/html; charset=utf-8",
-    "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-}
+STYLE: Final = Html(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
 _OFF = "The status page is shown to whoever has the admin key, and none is set: see server.admin_key in routes.yaml."
 _ASK = "Send the admin key as the password (any user name), or as 'Authorization: Bearer KEY'."
 
@@ -53,7 +43,7 @@ class StatusPage:
     def answer(self, headers: Mapping[str, str], remote: str, request_id: str) -> Answer:
         """Raises NotFound, PasswordNeeded or RateLimited."""
         self._authorise(headers.get("authorization", ""), remote)
-        return Answer(200, {**_HEADERS, "x-request-id": request_id}, document(self._view()).encode())
+        return Answer(200, {**sheet_headers(STYLE), "x-request-id": request_id}, document(self._view()).encode())
 
     def _authorise(self, sent: str, remote: str) -> None:
         if not self._shown():
@@ -82,24 +72,15 @@ def _key(authorization: str) -> str:
 
 def document(view: View) -> Html:
     """The whole page."""
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="refresh", content=REFRESH_S),
-        el("meta", name="color-scheme", content="light dark"),
-        el("link", rel="icon", href="data:,"),
-        el("title", "MoMA gateway"),
-        el("style", _STYLE),
-    )
-    body = el(
-        "body",
+    return sheet(
+        "MoMA gateway",
+        STYLE,
         banner(view),
         el("main", tiles(view), chart(view), backends_table(view), routes_table(view), models_table(view),
            caches_table(view), tenants_table(view), facts(view)),
         el("footer", f"Rates are of the last {_span(view.recent.seconds)}. Renewed every {REFRESH_S} s."),
+        refresh_s=REFRESH_S,
     )  # fmt: skip
-    return join(Html("<!doctype html>"), el("html", head, body, lang="en"))
 
 
 def _span(seconds: float) -> str:

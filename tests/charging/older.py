@@ -9,6 +9,9 @@ from typing import Final
 # What each version of the schema added, taken away again.
 UNDONE: Final = {
     10: "DROP TABLE admin_keys; DROP TABLE audit; DROP TABLE audit_head",
+    9: "ALTER TABLE records DROP COLUMN key_id; ALTER TABLE holds DROP COLUMN key_id;"
+    "ALTER TABLE grants DROP COLUMN price; DROP TABLE cuts; DROP TABLE statements; DROP TABLE usage_days;"
+    "DROP TABLE usage_days_head",
     8: "ALTER TABLE chain_head DROP COLUMN batch; ALTER TABLE holds DROP COLUMN passed",
     7: "ALTER TABLE grants DROP COLUMN ending; DROP TABLE alerts",
     6: "DROP TABLE card_terms",

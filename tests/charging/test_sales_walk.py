@@ -6,6 +6,7 @@ An id that is sent again gets what it got at first.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
 from contextlib import closing, suppress
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.charging import months
 from gateway.charging.audit import audit
+from gateway.charging.cutting import Statements
 from gateway.charging.packages import Subscription
+from gateway.charging.statements import uc_of
 from gateway.errors import CallRejected, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import fail_both, recovered, settle
-from tests.charging.shop import PACKAGES, Shop
+from tests.charging.shop import PACKAGES, ZONE, Shop
 
 STEPS = 120
 HOUR_MS = 3_600_000
@@ -35,7 +39,7 @@ class Walk:
     async def step(self) -> None:
         actions = (
             (6, self.buy), (6, self.spend), (3, self.refund), (3, self.change), (2, self.cancel), (5, self.wait),
-            (1, self.restart), (2, self.fail), (3, self.begin), (3, self.finish), (2, self.redeem),
+            (1, self.restart), (2, self.fail), (3, self.begin), (3, self.finish), (2, self.redeem), (2, self.cut),
         )  # fmt: skip
         (action,) = self.rng.choices([act for _, act in actions], [weight for weight, _ in actions])
         await action()
@@ -102,6 +106,12 @@ class Walk:
         with suppress(CallRejected):
             await self.shop.redeem(code, self.rng.choice("tu"))
 
+    async def cut(self) -> None:
+        """All months that have ended; those that were cut before stay as they are."""
+        before = kept(self.shop)
+        await statements_of(self.shop).cut_ended()
+        assert before.items() <= kept(self.shop).items()
+
     async def wait(self) -> None:
         """Not while records are counted for a new cap: that takes milliseconds, no month begins in them."""
         while self.shop.ledger._image.uncounted:
@@ -143,7 +153,36 @@ async def test_the_books_are_right_at_each_step(tmp_path: Path, seed: int) -> No
             assert audit(shop.path) == []
     while walk.flying:
         await walk.finish()
+    shop.clock.ms += 40 * 24 * HOUR_MS
+    await walk.cut()
+    await _check_statements(shop)
     await shop.end()
+
+
+def statements_of(shop: Shop) -> Statements:
+    return Statements(shop.ledger, shop.path, "Asia/Shanghai", "CNY", shop.clock)
+
+
+def kept(shop: Shop) -> dict[tuple[str, str], str]:
+    with closing(sqlite3.connect(shop.path)) as connection:
+        rows = connection.execute("SELECT tenant, month, body FROM statements ORDER BY tenant, month").fetchall()
+    return {(tenant, month): body for tenant, month, body in rows}
+
+
+async def _check_statements(shop: Shop) -> None:
+    """Each closing is the next opening, and with the month that runs all of them come to what the grants have."""
+    closed: dict[str, str] = {}
+    for (tenant, _), body in kept(shop).items():
+        value = json.loads(body)
+        assert value["opening"] == closed.get(tenant, value["opening"])
+        closed[tenant] = value["closing"]
+    left_uc = 0
+    for tenant in "mtu":
+        running = await statements_of(shop).of_month(tenant, months.of(shop.clock.ms, ZONE))
+        assert running["opening"] == closed[tenant]
+        left_uc += uc_of(running["closing"])
+    sums = shop.sums()
+    assert left_uc == sums["granted"] - sums["spent"] - sums["expired"] - sums["revoked"]
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,9 @@ async def busy(world: World) -> None:
         await world.chat(model=name)
 
 
-async def look(browser: Browser, name: str) -> dict[str, Any]:
+async def look(browser: Browser, name: str, least: int = 50) -> dict[str, Any]:
     contrasts = await browser.value(CONTRASTS)
-    assert len(contrasts) > 50, name
+    assert len(contrasts) > least, name
     return {
         "name": name,
         "overflow": await browser.value("document.documentElement.scrollWidth - innerWidth"),
