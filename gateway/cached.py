@@ -231,10 +231,9 @@ class CachedCalls:
         try:
             await work
             if flight.error is None:
-                entry, again = await whole_answer(flight, site.route, self._clock.now())
-                flight.entry = entry
-                if entry is not None and again:
-                    self._caches.keep(site.cache.name, key, entry)
+                flight.entry, again = await whole_answer(flight, site.route, self._clock.now())
+                if flight.entry is not None and again:
+                    self._caches.keep(site.cache.name, key, flight.entry)
         finally:
             flight.close()
 

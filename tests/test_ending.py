@@ -148,8 +148,9 @@ async def test_calls_beyond_the_package_are_billed_up_to_a_hard_cap(
     assert sum(int(model["credits"]) for model in said["by_model"]) == spent
     monkeypatch.delenv("MOMA_ADMIN_KEY", raising=False)
     assert main(["statement", "ann", "-c", str(desk.world.path / "routes.yaml")]) == 0
-    told = f"to be paid: {billed['amount']} for {over} credits beyond the package, at 20000 for 1M"
-    assert told in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f": {float(billed['amount']):.2f} for {over} credits, at 20,000.00 for 1M" in told
+    assert f"overage {float(billed['amount']):.2f}" in told
 
 
 async def test_a_call_that_is_half_covered_is_split(desk: Desk) -> None:

@@ -157,8 +157,9 @@ def check_tenant(connection: sqlite3.Connection, tenant: str) -> None:
 
 def of_one(connection: sqlite3.Connection, tenant: str, reach: Reach, before: Before, currency: str) -> dict[str, Any]:
     members = members_of(connection, tenant)
+    spenders = [tenant, *members, *_former_members(connection, tenant)]
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
-    found = figures(connection, reach, [tenant, *members], [grant.id for grant in owned])
+    found = figures(connection, reach, spenders, [grant.id for grant in owned])
     named = {grant.id: grant for grant in owned}
     moving = [grant for grant in owned if grant.id in found.moved or grant.id in before.left]
     sold = lines(connection, reach, named, [tenant])
@@ -195,7 +196,7 @@ def history_of_all(connection: sqlite3.Connection, reach: Reach) -> dict[str, Be
 
 def _history(connection: sqlite3.Connection, tenant: str, reach: Reach) -> Before:
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
-    names = [tenant, *members_of(connection, tenant)]
+    names = [tenant, *members_of(connection, tenant), *_former_members(connection, tenant)]
     found = figures(connection, reach, names, [grant.id for grant in owned])
     left = {one.id: Balance(one, 0, found.moved[one.id]).closing for one in owned if one.id in found.moved}
     return Before({name: uc for name, uc in left.items() if uc}, _debt(found, tenant))
@@ -209,6 +210,14 @@ def members_of(connection: sqlite3.Connection, tenant: str) -> list[str]:
     """All below it."""
     rows = connection.execute("SELECT id, path FROM accounts WHERE instr(path, ?)", (orjson.dumps(tenant).decode(),))
     return sorted(name for name, path in rows if name != tenant and tenant in orjson.loads(path))
+
+
+def _former_members(connection: sqlite3.Connection, tenant: str) -> list[str]:
+    """Those that were below it and have moved: they may have spent of what it has."""
+    if not has_table(connection, "former_members"):
+        return []
+    rows = connection.execute("SELECT member FROM former_members WHERE tenant = ?", (tenant,))
+    return [name for (name,) in rows]
 
 
 def _key_names(connection: sqlite3.Connection) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from gateway.charging import daily
 from gateway.charging.daily import Daily, Day, days_of, keys_used, members_used
 from gateway.errors import StoreUnavailable
-from tests.charging.fakes import fail_next, recovered
+from tests.charging.fakes import fail_both, recovered
 from tests.charging.shop import Shop, ms
 
 
@@ -64,7 +64,7 @@ async def test_a_record_is_added_once(shop: Shop, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("stage", ["begin", "execute", "commit", "after commit"])
 async def test_what_broke_off_is_neither_lost_nor_added_twice(shop: Shop, stage: str) -> None:
     await shop.spend(3)
-    fail_next(shop.ledger, stage)
+    fail_both(shop.ledger, stage)
     with pytest.raises(StoreUnavailable):
         await of(shop).add()
     await of(shop).catch_up()  # a chore does not fail for it

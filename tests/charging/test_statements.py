@@ -21,7 +21,7 @@ from gateway.charging.audit import audit, verified
 from gateway.charging.cutting import Statements
 from gateway.charging.directory import Edit
 from gateway.errors import Conflict, InvalidValue, NotFound, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import fail_next, recovered
+from tests.charging.fakes import fail_both, recovered
 from tests.charging.shop import Shop
 
 SUMS = ("opening", "granted", "spent", "expired", "revoked", "closing")
@@ -189,7 +189,7 @@ async def test_a_cut_that_breaks_off_goes_on_where_it_was(shop: Shop, stage: str
     name, _ = await statements._open_month("2024-01") or ("", None)
     begun = await statements._begin(name)
     await shop.spend(5)
-    fail_next(shop.ledger, stage)
+    fail_both(shop.ledger, stage)
     with pytest.raises(StoreUnavailable):
         await statements._write(begun)
     await recovered(shop.ledger)
@@ -200,7 +200,7 @@ async def test_a_cut_that_breaks_off_goes_on_where_it_was(shop: Shop, stage: str
 
 async def test_a_chore_that_cannot_cut_does_not_fail(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.at("2024-02-01")
-    fail_next(shop.ledger, "commit")
+    fail_both(shop.ledger, "commit")
     await of(shop).cut_ended()
     assert "2024-01 was not cut" in caplog.text
     await recovered(shop.ledger)
@@ -274,7 +274,7 @@ async def test_lines_have_their_prices(shop: Shop) -> None:
         ("refund", "pack", -100, "0", "A-1"),
     ]
     assert january["money"] == {
-        "currency": "CNY", "subscriptions": "0.19", "packs": "5.99", "codes": "1", "total": "7.18"
+        "currency": "CNY", "subscriptions": "0.19", "packs": "5.99", "codes": "1", "overage": "0", "total": "7.18"
     }  # fmt: skip
     shop.at("2024-03-02")
     [line] = (await cut(shop, "2024-02"))["lines"]
