@@ -18,9 +18,8 @@ from gateway.config.model import Caps, Limits, Package
 from gateway.errors import InvalidValue, NotFound
 
 MAX_LISTED: Final = 1000
-Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, AdminKey)
 MAX_CURSOR_CHARS: Final = 256
-
+Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, AdminKey)
 Sold = TypeVar("Sold", Order, Subscription)
 Sees = Callable[[str | None], bool]  # whether a tenant's objects are to be seen
 
