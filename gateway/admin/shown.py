@@ -20,9 +20,8 @@ from gateway.config.model import Caps, Exhausted, Limits, Package
 from gateway.errors import InvalidValue, NotFound
 
 MAX_LISTED: Final = 1000
-Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, AdminKey, Alert)
 MAX_CURSOR_CHARS: Final = 256
-
+Listed = TypeVar("Listed", Account, Key, Order, Subscription, Batch, AdminKey, Alert)
 Sold = TypeVar("Sold", Order, Subscription, Alert)
 Sees = Callable[[str | None], bool]  # whether a tenant's objects are to be seen
 
