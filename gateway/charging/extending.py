@@ -9,7 +9,7 @@ from gateway.charging.affording import afforded, standing
 from gateway.charging.caps import CREDITS, Meter
 from gateway.charging.image import Image
 from gateway.charging.metering import mark_more
-from gateway.charging.offers import Offer
+from gateway.charging.offers import STANDARD, Offer
 from gateway.charging.records import Hold
 from gateway.errors import AccountNotActive, NotFound, QuotaExhausted
 
@@ -22,19 +22,41 @@ def extend(image: Image, charge_id: str, tokens: int, now_ms: int) -> int:
     hold = image.holds.get(charge_id)
     if hold is None or hold.held_tokens is None or hold.max_tokens is None:
         return 0
-    tokens = min(tokens, hold.max_tokens - hold.held_tokens)
-    more = _more(image, hold, tokens, now_ms) if tokens > 0 else None
-    if more is None or not more.max_tokens:
-        return 0
-    _add(image, hold, more)
-    hold.held_tokens += more.max_tokens
-    return more.max_tokens
+    left = hold.max_tokens - hold.held_tokens
+    more = min(left, _paid(hold) - hold.held_tokens)
+    if more <= 0:
+        added = _more(image, hold, min(tokens, left), now_ms) if left > 0 else None
+        if added is None or not added.max_tokens:
+            return 0
+        _add(image, hold, added)
+        more = added.max_tokens
+    hold.held_tokens += more
+    return more
+
+
+def _paid(hold: Hold) -> int:
+    """Output of each choice that is paid for: what was held for the dearest target pays more of a cheaper one."""
+    if hold.covered is not None:
+        return 0  # held as it is paid, by units
+    uc = _output_uc(hold) * hold.quote.choices
+    return (hold.reserved_uc - hold.quote.input_uc) // uc if uc else hold.max_tokens or 0
+
+
+def _output_uc(hold: Hold) -> int:
+    """The most that a token takes of the target that answers: nobody else will once the client has seen a byte."""
+    served = _served(hold)
+    return served[0].dearest[STANDARD].output if served else hold.quote.output_uc_per_token // hold.quote.choices
+
+
+def _served(hold: Hold) -> list[Offer]:
+    return [offer for offer in hold.quote.offers if (offer.model, offer.backend) == (hold.model, hold.backend)]
 
 
 def _more(image: Image, hold: Hold, tokens: int, now_ms: int) -> Hold | None:
-    """The output alone, for the target that answers: nobody else will once the client has seen a byte."""
+    """The output alone."""
     quote = replace(
-        hold.quote, input_uc=0, input_tokens=0, max_tokens=tokens, slice_tokens=0, offers=_offers(hold)
+        hold.quote, input_uc=0, input_tokens=0, output_uc_per_token=_output_uc(hold) * hold.quote.choices,
+        max_tokens=tokens, slice_tokens=0, offers=_offers(hold),
     )  # fmt: skip
     try:
         found = replace(standing(image, quote, now_ms), meters=_meters(hold))
@@ -47,9 +69,9 @@ def _offers(hold: Hold) -> Sequence[Offer]:
     """None for a hold of the card standard alone: it is paid by that."""
     if hold.covered is None:
         return ()
-    served = [offer for offer in hold.quote.offers if (offer.model, offer.backend) == (hold.model, hold.backend)]
     return [
-        replace(offer, rates={card: {**rates, "calls": 0} for card, rates in offer.rates.items()}) for offer in served
+        replace(offer, rates={card: {**rates, "calls": 0} for card, rates in offer.rates.items()})
+        for offer in _served(hold)
     ]  # the first slice has paid for the call itself
 
 

@@ -75,6 +75,8 @@ class Spool:
         entry = _HEAD.pack(len(body), crc32(body)) + body
         if self._file is None:
             raise OSError("the spool is not open")
+        if not os.fstat(self._file).st_nlink:
+            raise OSError("somebody has deleted the spool")
         if self.used + len(entry) > SPOOL_BYTES:
             raise OSError("the spool is full")
         try:

@@ -143,6 +143,36 @@ async def test_a_pack_of_another_card_pays_for_more_by_units(tmp_path: Path) -> 
     await ledger.aclose()
 
 
+@pytest.mark.parametrize("choices", [1, 2])
+async def test_it_grows_at_the_rates_of_the_target_that_answers(tmp_path: Path, choices: int) -> None:
+    """What was held for a fallback that costs twelve times as much pays twelve times the tokens."""
+    ledger = await opened(tmp_path, FakeClock(), 6000)
+    cheap = offered("m", "b", "", frozenset(), dict.fromkeys(BUCKETS, 1))
+    dear = offered("n", "b", "", frozenset(), dict.fromkeys(BUCKETS, 12))
+    asked = sliced(input_uc=600, output_uc_per_token=12 * choices, choices=choices, offers=(cheap, dear))
+    found = await hold(ledger, "a", asked)
+    assert (found.reserved_uc, found.held_tokens) == (600 + 12 * choices * SLICE, SLICE)
+    assert ledger.extend("a", 2048) == 11 * SLICE
+    assert found.reserved_uc == 600 + 12 * choices * SLICE
+    assert ledger.extend("a", 300) == 300
+    assert found.reserved_uc == 600 + choices * (12 * SLICE + 300)
+    ledger.check_invariants()
+    usage = Usage({"input": 50, "output": choices * 1500})
+    receipt = await ledger.settle("a", usage, model_served="m", backend="b", rates=cheap.rates["standard"], price=PRICE)
+    assert (receipt.charged_uc, receipt.overage_uc) == (50 + choices * 1500, 0)
+    await ledger.aclose()
+
+
+async def test_what_costs_nothing_is_paid_for_at_once(tmp_path: Path) -> None:
+    ledger = await opened(tmp_path, FakeClock(), 6000)
+    free = offered("m", "b", "", frozenset(), dict.fromkeys(BUCKETS, 0))
+    dear = offered("n", "b", "", frozenset(), dict.fromkeys(BUCKETS, 12))
+    await hold(ledger, "a", sliced(output_uc_per_token=12, offers=(free, dear)))
+    assert ledger.extend("a", 100) == 10_000 - SLICE
+    ledger.close("a", "aborted")
+    await ledger.aclose()
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_nobody_spends_more_than_there_is_whoever_extends_when(tmp_path: Path, seed: int) -> None:
     """Streams that each use less than they hold, in a random order, on one pool."""

@@ -422,6 +422,22 @@ def test_what_no_ledger_takes_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+async def test_a_spool_that_somebody_deletes_keeps_nothing_and_is_made_again(tmp_path: Path) -> None:
+    ledger = await opened(tmp_path, FakeClock())
+    await hold(ledger, "a")
+    (tmp_path / "l.db.spool").unlink()
+    fail_next(ledger, "begin")
+    with pytest.raises(StoreUnavailable):
+        await settle(ledger, "a", 50)
+    await recovered(ledger)
+    await hold(ledger, "b")
+    fail_next(ledger, "begin")
+    assert (await settle(ledger, "b", 50)).charged_uc == 50
+    await recovered(ledger)
+    await ledger.aclose()
+    assert charged(tmp_path) == {"b": 50}
+
+
 def test_an_fsync_that_failed_is_never_tried_again_on_the_same_handle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
