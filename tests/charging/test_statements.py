@@ -21,7 +21,7 @@ from gateway.charging.audit import audit, verified
 from gateway.charging.cutting import Statements
 from gateway.charging.directory import Edit
 from gateway.errors import Conflict, InvalidValue, NotFound, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import fail_next, recovered
+from tests.charging.fakes import fail_next, recovered, settle
 from tests.charging.shop import Shop
 
 SUMS = ("opening", "granted", "spent", "expired", "revoked", "closing")
@@ -120,11 +120,12 @@ async def test_what_came_between_the_end_and_the_cut_is_on_the_next(shop: Shop) 
     await shop.spend(9)
     assert sums(await cut(shop, "2024-02")) == [395, 0, 62, 0, 0, 333]
     shop.clock.advance(100)
-    await shop.begin(20)
+    held = await shop.begin(20)
     shop.clock.advance(100)
     running = await of(shop).of_month("t", "2024-03")
     assert (running["preliminary"], sums(running)) == (True, [333, 0, 9, 0, 0, 324])
     assert uc(running["reserved"]) == 20
+    await settle(shop.ledger, held, 20)
 
 
 async def test_months_in_between_are_cut_too_and_none_before_the_first(shop: Shop) -> None:
