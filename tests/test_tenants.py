@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from gateway.charging.records import Account, Key
-from gateway.config.model import Plan
+from gateway.config.model import Limits, Plan
 from gateway.errors import InvalidKey
 from gateway.tenants import MAX_KEY_CHARS, Tenants, credential, key_hash
 
@@ -118,3 +118,20 @@ def test_keys_of_routes_yaml_and_plans_are_those_of_the_generation() -> None:
 def test_whoever_has_no_plan_any_more_may_call_nothing() -> None:
     plan = Tenants({}, {}, Ledger()).authenticate({"x-api-key": KEY}, 0).plan
     assert (plan.name, plan.allow, plan.gone) == ("p", frozenset(), True)
+
+
+def test_a_caller_is_known_by_its_key_until_plan_place_or_limits_change() -> None:
+    ledger, headers = Ledger(), {"x-api-key": KEY}
+    tenants = Tenants({"p": Plan("p"), "q": Plan("q")}, {key_hash("static"): "static"}, ledger)
+    first = tenants.authenticate(headers, 0)
+    assert (first.key_id, first.key, first.key_limits) == ("key_1", "", None)
+    assert tenants.authenticate(headers, 0) is tenants.by_hash(key_hash(KEY), 0) is first
+    assert tenants.authenticate({"x-api-key": "static"}, 0).key_id == ""
+    ledger.accounts["t"].plan = "q"
+    second = tenants.authenticate(headers, 0)
+    assert (second.plan.name, second.key_id) == ("q", "key_1")
+    ledger.accounts["t"].path = ("root", "t")
+    assert tenants.authenticate(headers, 0).account_path == ("root", "t")
+    ledger.found.limits = Limits(rpm=3)
+    limited = tenants.authenticate(headers, 0)
+    assert (limited.key_limits, limited.key) == (Limits(rpm=3), f"key:{key_hash(KEY)}")

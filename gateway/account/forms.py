@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.charging.statements import SUMS
+from gateway.charging.composing import SUMS
 
 COLUMNS: Final = (
     "tenant", "month", "section", "name", "detail", "card", "at", "quantity", "calls", "input", "output", "credits",

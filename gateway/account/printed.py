@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.account.forms import tokens
 from gateway.account.words import KINDS, amount, amounts, money, month, package, unit, when
-from gateway.charging.statements import SUMS
+from gateway.charging.composing import SUMS
 from gateway.status.html import Child, Html, el, join
 from gateway.status.sheet import sheet
 

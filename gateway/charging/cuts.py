@@ -17,20 +17,18 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from gateway.charging import chain, months
+from gateway.charging.composing import Before, composed, uc_of
 from gateway.charging.figures import ALL, Reach
 from gateway.charging.records import Row
 from gateway.charging.schema import select_sql
 from gateway.charging.statements import (
-    Before,
     check_tenant,
-    composed,
     cut_table,
     history_of_all,
     of_all,
-    of_one,
+    of_running,
     reading,
     statement,
-    uc_of,
 )
 from gateway.charging.views import iso
 from gateway.errors import Conflict, InvalidValue, NotFound
@@ -80,7 +78,7 @@ def of_month(db_path: str, tenant: str, month: str, zone: ZoneInfo, currency: st
         kept = _kept(connection, tenant, months.before(month))
         if last is not None and kept is not None:
             until = Reach(from_ms, min(to_ms, now_ms + 1), last.floor, ALL, ALL, last.last, last.entry)
-            found = of_one(connection, tenant, until, _after(kept[0]), currency)
+            found = of_running(connection, tenant, until, _after(kept[0]), currency)
             return {**found, "month": month, **_uncut(zone)}
     return {**statement(db_path, tenant, from_ms, min(to_ms, now_ms + 1), currency), "month": month, **_uncut(zone)}
 

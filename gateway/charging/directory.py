@@ -126,9 +126,6 @@ def _move(image: Image, node: Account, parent: str | None, below: list[Account])
     cut = len(node.path) - 1
     node.parent = parent
     for one in below:
-        left = [(name, one.id) for name in one.path[:cut] if name not in above]
-        if left:  # what it has spent of theirs stays on their statements
-            image.changes.kept.setdefault("former_members", []).extend(left)
         one.path = (*above, *one.path[cut:])
         image.changes.accounts[one.id] = one
 

@@ -23,6 +23,7 @@ _RECORDS: Final = (
 )
 ENTRIES: Final = "number <= :entry AND ms < :to_ms AND (ms >= :from_ms OR number > :entry_before)"
 _OF_TENANTS: Final = " AND tenant IN (SELECT value FROM json_each(:tenants))"
+OF_ACCOUNTS: Final = " AND account IN (SELECT value FROM json_each(:tenants))"
 OF_GRANTS: Final = " AND grant_id IN (SELECT value FROM json_each(:grants))"
 _SETTLED: Final = " AND status IN ('settled', 'adjusted')"
 
@@ -87,6 +88,7 @@ def figures(
     asked = asdict(reach) | {"tenants": _list(tenants), "grants": _list(grants)}
     of_tenants = "" if tenants is None else _OF_TENANTS
     _read_entries(connection, found, asked, "" if grants is None else OF_GRANTS)
+    _read_repaid(connection, found, asked, "" if tenants is None else OF_ACCOUNTS)
     _read_calls(connection, found, asked, of_tenants)
     _read_parts(connection, found, asked, of_tenants)
     return found
@@ -99,7 +101,9 @@ def _read_entries(connection: sqlite3.Connection, found: Figures, asked: dict[st
         moved[kind] += whole(*sums)
         if kind == REPAID:
             moved["spent"] += whole(*sums)
-    which = which and " AND account IN (SELECT value FROM json_each(:tenants))"
+
+
+def _read_repaid(connection: sqlite3.Connection, found: Figures, asked: dict[str, Any], which: str) -> None:
     sql = (
         f"SELECT account, {halves('uc')} FROM entries WHERE kind = '{REPAID}' AND {ENTRIES}{which}"  # noqa: S608
         " GROUP BY account"

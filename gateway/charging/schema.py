@@ -42,7 +42,6 @@ COLUMNS: Final = {
     "admin_keys": ("id", "name", "role", "tenant", "key_hash", "made_by", "created_ms", "expires_ms", "revoked_ms"),
     "audit": AUDIT_COLUMNS,
     "audit_head": ("one", "number", "hash"),
-    "former_members": ("tenant", "member"),
     "cuts": ("month", "from_ms", "to_ms", "floor", "last", "entry", "hash", "ms"),
     "statements": ("tenant", "month", "body", "sha256"),
     "usage_days": ("tenant", "day", "model", "key_id", "calls", "input", "output", "last_ms"),
@@ -114,8 +113,6 @@ CREATE TABLE IF NOT EXISTS rate_cards (card TEXT NOT NULL, version INTEGER NOT N
   rates TEXT NOT NULL, PRIMARY KEY (card, version)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS card_terms (card TEXT NOT NULL, version INTEGER NOT NULL, terms TEXT NOT NULL,
   PRIMARY KEY (card, version)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS former_members (tenant TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (tenant, member))
-  WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cuts (month TEXT PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL,
   floor INTEGER NOT NULL, last INTEGER NOT NULL, entry INTEGER NOT NULL, hash TEXT NOT NULL, ms INTEGER NOT NULL)
   WITHOUT ROWID;
@@ -169,7 +166,7 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 _REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes",
              "admin_keys", "audit_head")  # fmt: skip
 _APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts", "audit")
-_KEPT: Final = ("cuts", "statements", "former_members")  # the first one stays, whatever comes later
+_KEPT: Final = ("cuts", "statements")  # the first one stays, whatever comes later
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
     **{table: insert_sql(table, "INSERT") for table in (*_APPENDED, "records")},

@@ -13,9 +13,9 @@ from typing import Any, Final
 import orjson
 
 from gateway.charging import loading
+from gateway.charging.composing import MOVES, uc_of
 from gateway.charging.cuts import Cut, all_of
 from gateway.charging.figures import REPAID
-from gateway.charging.statements import MOVES, uc_of
 
 OPENING: Final = -1  # what is older than the first month that was cut
 Finding = tuple[str, str, str]  # subject, field, what it says

@@ -9,80 +9,22 @@ import contextlib
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
 
 from gateway.charging import loading
-from gateway.charging.figures import ALL, REPAID, Figures, Reach, Use, figures
-from gateway.charging.grants import Grant, burn_key
+from gateway.charging.composing import Balance, Before, Book, composed, debt_of
+from gateway.charging.figures import ALL, Reach, figures
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
-from gateway.charging.statement_lines import Line, lines
+from gateway.charging.statement_lines import lines
 from gateway.charging.store import read_only
 from gateway.charging.tables import has_table
-from gateway.charging.units import UC_PER_CREDIT
 from gateway.charging.views import FIRST_MS, LAST_MS
 from gateway.errors import InvalidValue, NotFound, StoreUnavailable
-
-MOVES: Final = ("granted", "spent", "expired", "revoked")
-SUMS: Final = ("opening", *MOVES, "closing")
-SOLD: Final = {"subscription": "subscriptions", "change": "subscriptions", "order": "packs", "code": "codes"}
-
-
-@dataclass(frozen=True)
-class Before:
-    """What a statement goes on from: micro-credits left of each grant, and debt."""
-
-    left: Mapping[str, int] = field(default_factory=dict)
-    debt: int = 0
-
-
-@dataclass(frozen=True)
-class Book:
-    """What statements of one reach are made of. `owned`: the grants of an account that moved or had something left;
-    `members`: the accounts that may have drawn on those of an account; `keys`: names by id."""
-
-    figures: Figures
-    owned: Mapping[str, list[Grant]]
-    lines: Mapping[str, list[Line]]
-    members: Mapping[str, list[str]]
-    keys: Mapping[str, str]
-    currency: str = ""
-
-
-@dataclass(slots=True)
-class Balance:
-    """Of one grant. `moved` by kind; `repaid` is the part of what was spent that went into debts."""
-
-    grant: Grant
-    opening: int
-    moved: Counter[str]
-
-    @property
-    def closing(self) -> int:
-        return self.opening + self.moved["granted"] - sum(self.moved[kind] for kind in MOVES[1:])
-
-    @property
-    def billed(self) -> int:
-        """What was spent costs, where it is paid for afterwards; in micro-units of currency.
-
-        Rounded up over all that was spent since the purse began, so that the statements of its months add up to one.
-        """
-        payg = self.grant.payg
-        if payg is None:
-            return 0
-        before_uc = 0 if self.moved["granted"] else self.grant.granted - self.opening
-        return payg.amount(before_uc + self.moved["spent"]) - payg.amount(before_uc)
-
-    @property
-    def sums(self) -> Counter[str]:
-        moved = {kind: self.moved[kind] for kind in MOVES}
-        return Counter({"opening": self.opening, **moved, "closing": self.closing})
 
 
 def statement(db_path: str, tenant: str, from_ms: int, to_ms: int, currency: str = "") -> dict[str, Any]:
@@ -93,8 +35,9 @@ def statement(db_path: str, tenant: str, from_ms: int, to_ms: int, currency: str
     """
     with reading(db_path) as connection:
         check_tenant(connection, tenant)
-        reach = Reach(from_ms, to_ms)
-        found = of_one(connection, tenant, reach, _history(connection, tenant, Reach(-ALL, from_ms)), currency)
+        names = _drawing(connection, tenant)
+        before = _history(connection, tenant, Reach(-ALL, from_ms), names)
+        found = of_one(connection, tenant, Reach(from_ms, to_ms), before, currency, names)
         found["reserved"] = credits_text(_reserved(connection, tenant))
         return {**found, "month": None, "preliminary": True, "cut": None, "sha256": None}
 
@@ -155,16 +98,43 @@ def check_tenant(connection: sqlite3.Connection, tenant: str) -> None:
 # -- what statements are made of ----------------------------------------------------------------------------------
 
 
-def of_one(connection: sqlite3.Connection, tenant: str, reach: Reach, before: Before, currency: str) -> dict[str, Any]:
-    members = members_of(connection, tenant)
-    spenders = [tenant, *members, *_former_members(connection, tenant)]
+def of_one(
+    connection: sqlite3.Connection, tenant: str, reach: Reach, before: Before, currency: str,
+    names: Collection[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """`names` are those whose calls may have drawn on the tenant's grants; None: anybody."""
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
-    found = figures(connection, reach, spenders, [grant.id for grant in owned])
+    found = figures(connection, reach, names, [grant.id for grant in owned])
     named = {grant.id: grant for grant in owned}
     moving = [grant for grant in owned if grant.id in found.moved or grant.id in before.left]
     sold = lines(connection, reach, named, [tenant])
-    book = Book(found, {tenant: moving}, sold, {tenant: members}, _key_names(connection), currency)
-    return composed(tenant, reach, book, before)
+    members = {tenant: members_of(connection, tenant)}
+    return composed(
+        tenant, reach, Book(found, {tenant: moving}, sold, members, _key_names(connection), currency), before
+    )  # fmt: skip
+
+
+def of_running(
+    connection: sqlite3.Connection, tenant: str, reach: Reach, before: Before, currency: str
+) -> dict[str, Any]:  # fmt: skip
+    """Up to now. Those who are below the tenant have drawn on its grants; where that does not come to what the grants
+    have left, somebody has moved away, and all records are asked."""
+    names = [tenant, *members_of(connection, tenant)]
+    found = of_one(connection, tenant, reach, before, currency, names)
+    owned = loading.grants(connection, "WHERE account = ?", (tenant,))
+    left = {one.id: credits_text(one.available) for one in owned if one.available}
+    if {one["grant"]: one["credits"] for one in found["left"]} != left:
+        found = of_one(connection, tenant, reach, before, currency, None)
+    return {**found, "reserved": credits_text(_reserved(connection, tenant))}
+
+
+def _drawing(connection: sqlite3.Connection, tenant: str) -> list[str] | None:
+    """Whose calls have drawn on the tenant's grants, ever: as in `of_running`."""
+    names = [tenant, *members_of(connection, tenant)]
+    owned = loading.grants(connection, "WHERE account = ?", (tenant,))
+    found = figures(connection, Reach(-ALL, ALL), names, [grant.id for grant in owned])
+    drawn = all(found.moved.get(grant.id, Counter())["spent"] == grant.spent for grant in owned)
+    return names if drawn else None
 
 
 def of_all(connection: sqlite3.Connection, reach: Reach, befores: Mapping[str, Before], currency: str) -> Book:
@@ -191,33 +161,20 @@ def history_of_all(connection: sqlite3.Connection, reach: Reach) -> dict[str, Be
         uc = Balance(grant, 0, found.moved[grant.id]).closing
         if uc:
             left[grant.account][grant.id] = uc
-    return {name: Before(left.get(name, {}), _debt(found, name)) for name in {*left, *found.used}}
+    return {name: Before(left.get(name, {}), debt_of(found, name)) for name in {*left, *found.used}}
 
 
-def _history(connection: sqlite3.Connection, tenant: str, reach: Reach) -> Before:
+def _history(connection: sqlite3.Connection, tenant: str, reach: Reach, names: Collection[str] | None) -> Before:
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
-    names = [tenant, *members_of(connection, tenant), *_former_members(connection, tenant)]
     found = figures(connection, reach, names, [grant.id for grant in owned])
     left = {one.id: Balance(one, 0, found.moved[one.id]).closing for one in owned if one.id in found.moved}
-    return Before({name: uc for name, uc in left.items() if uc}, _debt(found, tenant))
-
-
-def _debt(found: Figures, tenant: str) -> int:
-    return sum(use.debt for use in found.used.get(tenant, {}).values()) - found.repaid[tenant]
+    return Before({name: uc for name, uc in left.items() if uc}, debt_of(found, tenant))
 
 
 def members_of(connection: sqlite3.Connection, tenant: str) -> list[str]:
     """All below it."""
     rows = connection.execute("SELECT id, path FROM accounts WHERE instr(path, ?)", (orjson.dumps(tenant).decode(),))
     return sorted(name for name, path in rows if name != tenant and tenant in orjson.loads(path))
-
-
-def _former_members(connection: sqlite3.Connection, tenant: str) -> list[str]:
-    """Those that were below it and have moved: they may have spent of what it has."""
-    if not has_table(connection, "former_members"):
-        return []
-    rows = connection.execute("SELECT member FROM former_members WHERE tenant = ?", (tenant,))
-    return [name for (name,) in rows]
 
 
 def _key_names(connection: sqlite3.Connection) -> dict[str, str]:
@@ -229,168 +186,6 @@ def _reserved(connection: sqlite3.Connection, tenant: str) -> int:
     own = {grant.id for grant in loading.grants(connection, "WHERE account = ?", (tenant,)) if grant.payg is None}
     rows = connection.execute("SELECT parts FROM holds")
     return sum(int(uc) for (parts,) in rows for grant, uc in orjson.loads(parts).items() if grant in own)
-
-
-# -- one statement ------------------------------------------------------------------------------------------------
-
-
-def composed(tenant: str, reach: Reach, book: Book, before: Before) -> dict[str, Any]:
-    """Credits and money as decimal strings. Sums at the top are over all cards; `cards` has them card by card."""
-    moved = book.figures.moved
-    every = [
-        Balance(grant, before.left.get(grant.id, 0), moved.get(grant.id, Counter()))
-        for grant in sorted(book.owned.get(tenant, ()), key=burn_key)
-    ]
-    balances = [one for one in every if one.grant.payg is None]
-    purses = [one for one in every if one.grant.payg is not None]
-    uses = book.figures.used.get(tenant, {})
-    own = _total(uses.values())
-    sold = book.lines.get(tenant, ())
-    return {
-        "tenant": tenant, "from": _iso(reach.from_ms), "to": _iso(reach.to_ms),
-        **_texts(_added(balances)), "reserved": "0", "overage": credits_text(own.overage),
-        "debt": credits_text(before.debt + _debt(book.figures, tenant)),
-        "debt_repaid": credits_text(sum(one.moved[REPAID] for one in every)),
-        "calls": own.calls, "by_model": _by_model(uses), "by_key": _by_key(uses, book.keys),
-        "cards": {card: _texts(_added(some)) for card, some in _grouped(balances, lambda one: one.grant.card).items()},
-        "by_package": _by_package(balances), "by_member": _by_member(tenant, book, every),
-        "left": [_left(one) for one in every if one.closing],
-        "payg": [_billed(one) for one in purses if one.moved["spent"]],
-        "lines": [_shown(line) for line in sold],
-        "money": _money(sold, sum(one.billed for one in purses), book.currency),
-    }  # fmt: skip
-
-
-def _total(uses: Collection[Use]) -> Use:
-    total = Use()
-    for use in uses:
-        total.add(use)
-    return total
-
-
-def _added(balances: Collection[Balance]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for one in balances:
-        found.update(one.sums)
-    return found
-
-
-def _texts(sums: Mapping[str, int], names: Collection[str] = SUMS) -> dict[str, str]:
-    return {name: credits_text(sums[name]) for name in names}
-
-
-def _grouped(balances: Collection[Balance], by: Any) -> dict[Any, list[Balance]]:
-    found: dict[Any, list[Balance]] = {}
-    for one in balances:
-        found.setdefault(by(one), []).append(one)
-    return found
-
-
-def _by_model(uses: Mapping[tuple[str, str | None], Use]) -> list[dict[str, Any]]:
-    models: dict[str, Use] = {}
-    for (model, _), use in uses.items():
-        models.setdefault(model, Use()).add(use)
-    return [{"model": model, **_used(use)} for model, use in sorted(models.items()) if use.calls]
-
-
-def _by_key(uses: Mapping[tuple[str, str | None], Use], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """`key` is null for keys of routes.yaml, which have no id, and calls from before keys were recorded."""
-    found: dict[str | None, Use] = {}
-    for (_, key_id), use in uses.items():
-        found.setdefault(key_id, Use()).add(use)
-    return [
-        {"key": key, "name": names.get(key or "", ""), **_used(use)}
-        for key, use in sorted(found.items(), key=lambda item: item[0] or "")
-        if use.calls
-    ]
-
-
-def _used(use: Use) -> dict[str, Any]:
-    return {
-        "calls": use.calls, "credits": credits_text(use.charged), "usage": dict(sorted(use.usage.items())),
-        "cards": _cards(use.cards),
-    }  # fmt: skip
-
-
-def _cards(cards: Mapping[str, int]) -> dict[str, str]:
-    return {card: credits_text(uc) for card, uc in sorted(cards.items()) if uc}
-
-
-def _by_package(balances: Collection[Balance]) -> list[dict[str, Any]]:
-    """Grants that came from the same thing, and pay by the same card."""
-    groups = _grouped(balances, lambda one: (one.grant.source_ref, one.grant.card))
-    return [
-        {"package": source, "card": card, "grants": len(some), **_texts(_added(some))}
-        for (source, card), some in groups.items()
-    ]
-
-
-def _by_member(tenant: str, book: Book, balances: Collection[Balance]) -> list[dict[str, Any]]:
-    """The tenant and those below it: their calls, what they were charged, and what of it the tenant's grants paid.
-
-    None of a tenant that is alone.
-    """
-    cards = {one.grant.id: one.grant.card for one in balances}
-    drawn: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for grant, card in cards.items():
-        for member, uc in book.figures.drawn.get(grant, {}).items():
-            drawn[member][card] += uc
-    names = {tenant, *book.members.get(tenant, ()), *drawn}
-    if len(names) == 1:
-        return []
-    found = []
-    for name in sorted(names, key=lambda name: (name != tenant, name)):
-        use = _total(book.figures.used.get(name, {}).values())
-        found.append({"tenant": name, "calls": use.calls, "cards": _cards(use.cards), "drawn": _cards(drawn[name])})
-    return found
-
-
-def _left(one: Balance) -> dict[str, Any]:
-    """With `payg` it is what may still be paid for afterwards."""
-    grant = one.grant
-    return {
-        "grant": grant.id, "package": grant.source_ref, "card": grant.card, "credits": credits_text(one.closing),
-        "expires_at": None if grant.expires_ms is None else _iso(grant.expires_ms), "payg": grant.payg is not None,
-    }  # fmt: skip
-
-
-def _billed(one: Balance) -> dict[str, Any]:
-    """Credits, and in the currency the `price` of a million of them and the `amount`."""
-    grant = one.grant
-    assert grant.payg is not None
-    return {
-        "grant": grant.id, "package": grant.source_ref, "card": grant.card, "price": credits_text(grant.payg.price),
-        "credits": credits_text(one.moved["spent"]), "amount": credits_text(one.billed),
-    }  # fmt: skip
-
-
-def _shown(line: Line) -> dict[str, Any]:
-    return {
-        "kind": line.kind, "at": _iso(line.ms), "what": line.what, "quantity": line.quantity, "card": line.card,
-        "credits": credits_text(line.credits_uc), "price": credits_text(line.price), "order": line.order or None,
-        "subscription": line.subscription or None,
-    }  # fmt: skip
-
-
-def _money(sold: Collection[Line], overage: int, currency: str) -> dict[str, str]:
-    sums = Counter[str]({**dict.fromkeys(SOLD.values(), 0), "overage": overage})
-    for line in sold:
-        if line.price:
-            sums[SOLD.get(line.kind, "other")] += line.price
-    return {
-        "currency": currency,
-        **{n: credits_text(of) for n, of in sums.items()},
-        "total": credits_text(sums.total()),
-    }
-
-
-def _iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def uc_of(text: str) -> int:
-    """What `credits_text` has made."""
-    return int(Decimal(text) * UC_PER_CREDIT)
 
 
 def cut_table(connection: sqlite3.Connection) -> bool:

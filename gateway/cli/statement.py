@@ -13,7 +13,7 @@ from typing import Any, Final
 from gateway.account import printed
 from gateway.account.forms import csv_text, tokens
 from gateway.account.words import KINDS, amount, amounts, money, month, package, unit, when
-from gateway.charging.statements import SUMS
+from gateway.charging.composing import SUMS
 from gateway.cli.accounts import Subparsers, given
 from gateway.cli.layout import say, table
 from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer

@@ -16,9 +16,9 @@ import pytest
 
 from gateway.charging import months
 from gateway.charging.audit import audit
+from gateway.charging.composing import uc_of
 from gateway.charging.cutting import Statements
 from gateway.charging.packages import Subscription
-from gateway.charging.statements import uc_of
 from gateway.errors import CallRejected, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import fail_both, recovered, settle
 from tests.charging.shop import PACKAGES, ZONE, Shop

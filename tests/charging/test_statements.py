@@ -21,7 +21,7 @@ from gateway.charging.audit import audit, verified
 from gateway.charging.cutting import Statements
 from gateway.charging.directory import Edit
 from gateway.errors import Conflict, InvalidValue, NotFound, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import fail_both, recovered
+from tests.charging.fakes import fail_both, recovered, settle
 from tests.charging.shop import Shop
 
 SUMS = ("opening", "granted", "spent", "expired", "revoked", "closing")
@@ -119,8 +119,13 @@ async def test_what_came_between_the_end_and_the_cut_is_on_the_next(shop: Shop) 
     shop.at("2024-03-10")
     await shop.spend(9)
     assert sums(await cut(shop, "2024-02")) == [395, 0, 62, 0, 0, 333]
+    shop.clock.advance(100)
+    held = await shop.begin(20)
+    shop.clock.advance(100)
     running = await of(shop).of_month("t", "2024-03")
     assert (running["preliminary"], sums(running)) == (True, [333, 0, 9, 0, 0, 324])
+    assert uc(running["reserved"]) == 20
+    await settle(shop.ledger, held, 20)
 
 
 async def test_months_in_between_are_cut_too_and_none_before_the_first(shop: Shop) -> None:
@@ -327,10 +332,15 @@ async def test_a_member_that_moved_away_is_still_on_the_statement(shop: Shop) ->
     await shop.buy("A-1", "units")
     await shop.spend(20, "m")
     await manage.edit(shop.ledger, "m", Edit(parent=None))[1]
+    assert sums(shop.statement()) == [0, 400, 20, 0, 0, 380]
     shop.at("2024-02-02")
     root = await cut(shop, "2024-01")
     assert sums(root) == [0, 400, 20, 0, 0, 380]
     assert [one["tenant"] for one in root["by_member"]] == ["t", "m"]
+    await manage.edit(shop.ledger, "m", Edit(parent="t"))[1]
+    await shop.spend(7, "m")
+    await manage.edit(shop.ledger, "m", Edit(parent=None))[1]
+    assert sums(await of(shop).of_month("t", "2024-02")) == [380, 0, 7, 0, 0, 373]
 
 
 # -- moma verify ----------------------------------------------------------------------------------------------------
