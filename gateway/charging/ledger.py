@@ -239,7 +239,7 @@ class Ledger(Durable):
 
     def usage(self, tenant: str) -> dict[str, Any]:
         """In the shape of GET /v1/usage; also renews and expires."""
-        return views.usage(self._usable(), tenant, self._clock.wall_ms())
+        return views.usage(self._alive(), tenant, self._clock.wall_ms())
 
     def available_uc(self, *tenants: str) -> int:
         """What these could spend now together."""
@@ -247,7 +247,7 @@ class Ledger(Durable):
 
     def preview(self, quote: Quote, *, clamp: bool) -> Terms:
         """What `reserve` would hold now, without holding it. Raises what it would."""
-        return preview.terms(self._usable(), quote, self._clock.wall_ms(), clamp=clamp)
+        return preview.terms(self._alive(), quote, self._clock.wall_ms(), clamp=clamp)
 
     def charges(self, tenant: str, after: int = 0, limit: int = 100) -> dict[str, Any]:
         """Durable charge records in order: {"data", "next"}. Reads the file: call it in a thread."""
@@ -260,7 +260,7 @@ class Ledger(Durable):
 
     def look(self, read: Callable[..., T], *terms: Any) -> T:
         """What a function says of the image, which it gets with the time as its last argument."""
-        return read(self._usable(), *terms, self._clock.wall_ms())
+        return read(self._alive(), *terms, self._clock.wall_ms())
 
     @property
     def path(self) -> str:

@@ -11,6 +11,7 @@ import orjson
 from gateway.admin.api import Admin
 from gateway.charging import manage
 from gateway.charging.admins import CLI, By
+from gateway.charging.cutting import Statements
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.why import why
 from gateway.config.model import Limits, Package, Plan, PlanGrant
@@ -26,6 +27,7 @@ PLANS = {
 }
 PACKAGES = {
     "pack": Package("pack", 10**12, valid_s=30 * 86_400.0, price=5_990_000),
+    "tiny": Package("tiny", 1, valid_s=86_400.0, priority=1, alerts=(1_000_000,)),
     "home": Package("home", 10**13, "month", price=9_900_000, caps={"5h": {"calls": 100}}),
 }
 
@@ -38,6 +40,7 @@ class Office:
         self.admin = Admin(
             ledger=ledger, plans=lambda: PLANS, packages=lambda: PACKAGES, clock=clock, caches=CACHES,
             reload=self._reload, explain=self._explain, why=lambda charge: why(path, charge),
+            statements=Statements(ledger, path, "UTC", "CNY", clock),
         )  # fmt: skip
 
     async def _reload(self, by: By, request_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gateway.charging.audit import audit
 from gateway.errors import StoreUnavailable
 from tests.admin.desk import Office
 from tests.admin.test_roles import reopened
+from tests.charging.older import as_version
 
 
 async def test_an_entry_says_who_did_what_to_what(office: Office) -> None:
@@ -127,6 +128,7 @@ async def test_a_change_that_is_not_durable_has_no_entry(office: Office, monkeyp
     await office.ask("POST", "tenants/ann/keys", {})
     with monkeypatch.context() as broken:
         broken.setattr(office.ledger._store, "_execute", _fails)
+        broken.setattr(office.ledger._store._spool, "append", _fails)
         assert (await office.ask("PATCH", "tenants/ann", {"status": "suspended"}))[0] == 503
     while not office.ledger.healthy:
         office.clock.advance(1)
@@ -134,6 +136,20 @@ async def test_a_change_that_is_not_durable_has_no_entry(office: Office, monkeyp
     assert (await office.ask("GET", "tenants/ann"))[1]["status"] == "active"
     await office.ask("POST", "tenants/ann/keys", {})
     assert [entry["operation"] for entry in await office.audit()] == ["key.add", "key.add"]
+
+
+async def test_a_change_that_waits_in_the_spool_is_made(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(office.ledger._store, "_execute", _fails)
+        assert (await office.ask("PATCH", "tenants/ann", {"status": "suspended"}))[0] == 200
+        assert (await office.ask("PATCH", "tenants/ann", {"status": "active"}))[
+            0
+        ] == 503  # while it is known to be down
+    while not office.ledger.healthy:
+        office.clock.advance(1)
+        await _turn()
+    assert (await office.ask("GET", "tenants/ann"))[1]["status"] == "suspended"
+    assert [entry["operation"] for entry in await office.audit()] == ["tenant.edit"]
 
 
 def _fails(*_: Any) -> str:
@@ -182,11 +198,7 @@ async def test_the_chain_goes_on_after_a_restart(office: Office) -> None:
 
 async def test_a_ledger_of_an_earlier_gateway_gets_its_tables(office: Office) -> None:
     await office.ledger.aclose()
-    with closing(sqlite3.connect(office.path)) as connection:
-        for table in ("audit", "audit_head", "admin_keys"):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute("UPDATE meta SET schema_version = 5")
-        connection.commit()
+    as_version(office.path, 9)
     assert audit(office.path) == []
     assert audited.entries(office.path, 0, 10) == {"data": [], "next": None}
     again = await reopened(office)

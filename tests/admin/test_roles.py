@@ -23,6 +23,7 @@ OF_ONE = {"viewer of acme": "acme", "admin of acme": "acme", "admin of team": "t
 ROLE = {"root": OPERATOR, "operator": OPERATOR, "viewer": VIEWER, "viewer of acme": VIEWER,
         "admin of acme": TENANT_ADMIN, "admin of team": TENANT_ADMIN, "tenant": "tenant"}  # fmt: skip
 PAIRS = [(name, owner) for name in WHO for owner in (("acme", "ann", "other") if name in OF_ONE else ("ann",))]
+MONTH = "2023-11"  # in which the clock begins, and which has ended when things are there
 MAY = {VIEWER: {OPERATOR, TENANT_ADMIN, VIEWER}, TENANT_ADMIN: {OPERATOR, TENANT_ADMIN}, OPERATOR: {OPERATOR}}
 
 
@@ -40,6 +41,7 @@ class Things:
             "order.compensate": {"order_id": "C-9", "credits": 1},
             "code.redeem": {"code": code},
             "code.make": {"package": "pack"},
+            "statement.cut": {"month": MONTH},
             "admin_key.add": {"name": "n", "role": "viewer", "tenant": owner},
             "explain": {"body": {}},
         }
@@ -53,10 +55,12 @@ async def things(office: Office, owner: str) -> Things:
     _, order = await office.ask("POST", "orders", {"order_id": f"o-{owner}", "tenant": owner, "package": "home"})
     _, batch = await office.ask("POST", "codes", {"package": "pack"})
     _, admin_key = await office.ask("POST", "admin-keys", {"name": "k", "role": "viewer", "tenant": owner})
-    await office.charge(owner, len(owner))
+    await office.ask("POST", "orders", {"order_id": f"t-{owner}", "tenant": owner, "package": "tiny"})
+    await office.charge(owner, len(owner))  # all of what is tiny, which is an alert
+    office.clock.advance(18 * 86_400)
     names = {
         "tenant": owner, "key": key["id"], "order": order["id"], "subscription": order["subscription"],
-        "admin_key": admin_key["id"], "charge": f"c{len(owner)}",
+        "admin_key": admin_key["id"], "charge": f"c{len(owner)}", "month": MONTH,
     }  # fmt: skip
     return Things(owner, names, batch["codes"][0])
 
