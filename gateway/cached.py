@@ -360,6 +360,7 @@ class CachedCalls:
             output_uc_per_token=0,
             max_tokens=None,
             deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
+            once=call.once if uc else "",
         )
 
     def _headers(self, site: Site, asked: Asked, model: str, backend: str, result: str) -> dict[str, str]:

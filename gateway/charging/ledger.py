@@ -82,8 +82,8 @@ class Ledger:
         open_already = image.holds.get(charge_id)
         if open_already is not None:
             return open_already
-        if charge_id in image.closed or quote.once in image.once:
-            raise known(image, charge_id)
+        if charge_id in image.closed or quote.once in image.once or quote.once in image.once_open:
+            raise known(image, charge_id, quote.once)
         now_ms = self._clock.wall_ms()
         found = standing(image, quote, now_ms)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S

@@ -116,12 +116,9 @@ def _movements(
 
 
 def _parts(connection: sqlite3.Connection, tenant: str, to_ms: int) -> Iterator[tuple[int, str]]:
-    """The charges that may have drawn on the tenant's grants: its own and its descendants'."""
-    accounts = connection.execute("SELECT id, path FROM accounts").fetchall()
-    for name, path in accounts:
-        if tenant in orjson.loads(path):
-            sql = "SELECT closed_ms, parts FROM records WHERE tenant = ? AND closed_ms < ?"
-            yield from connection.execute(sql, (name, to_ms))
+    """The charges that may have drawn on the tenant's grants: of all that were below it when they began."""
+    sql = "SELECT closed_ms, parts FROM records WHERE instr(account_path, ?) AND closed_ms < ?"
+    yield from connection.execute(sql, (orjson.dumps(tenant).decode(), to_ms))
 
 
 def _reserved(connection: sqlite3.Connection, tenant: str) -> int:

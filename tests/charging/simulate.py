@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from gateway.tenants import key_hash
 from tests.charging.simulated import town
 from tests.charging.simulated.disk import SimStore, SimWriter
 from tests.charging.simulated.judge import Books, judge, statements
-from tests.charging.simulated.loop import VirtualLoop
+from tests.charging.simulated.loop import Stuck, VirtualLoop
 from tests.charging.simulated.operations import OPERATIONS
 from tests.charging.simulated.world import MOODS, Mood, World
 
@@ -62,9 +63,13 @@ def run(seed: int, steps: int = STEPS) -> Run:
     with _folder(ledger) as folder, _world(rng, folder, mood, found.wrong) as world:
         world.key_ids, found.story = key_ids, world.story
         try:
-            world.loop.run_until_complete(_live(world, found, steps))
-        except Exception as error:
-            found.wrong.append(f"{type(error).__name__}: {error}")
+            world.driver = world.own(_live(world, found, steps))
+            world.loop.run_until_complete(world.driver)
+        except Stuck as error:
+            found.wrong.append(str(error))
+            found.wrong += [f"{task.get_name()} waits: {task.get_coro()}" for task in asyncio.all_tasks(world.loop)]
+        except Exception:  # as of all that no crash ends, it is told in `unforeseen`
+            world.tell("the run has failed")
         found.wrong += world.unforeseen
         found.crashes, found.calls = world.crashes, len(world.calls)
         found.answered = sum(asked.answer.complete and asked.answer.status == 200 for asked in world.calls)
@@ -108,6 +113,8 @@ def _world(rng: random.Random, folder: str, mood: Mood, wrong: list[str]) -> Ite
     loop.set_exception_handler(lambda _, context: _uncaught(world, context, wrong))
     world = World(loop, rng, folder, mood)
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of tasks that a kill ends unbegun
         stack.callback(loop.close)
         stack.callback(lambda: world.process.disk.let_go())
         patch = mock.patch
@@ -116,9 +123,10 @@ def _world(rng: random.Random, folder: str, mood: Mood, wrong: list[str]) -> Ite
         stack.enter_context(patch("gateway.app.ids", lambda kind: lambda: world.next_id(kind)))
         stack.enter_context(patch.dict(os.environ, MOMA_SIM_ADMIN_KEY=town.ADMIN_KEY))
         yield world
-        for task in asyncio.all_tasks(loop):
+        rest = asyncio.all_tasks(loop)
+        for task in rest:
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
 
 
 def _uncaught(world: World, context: dict[str, object], wrong: list[str]) -> None:
@@ -158,7 +166,7 @@ def _peopled() -> tuple[bytes, dict[str, str]]:
         await world.process.aclose()
 
     with _folder(b"") as folder, _world(random.Random(0), folder, CALM, wrong) as world:
-        world.loop.run_until_complete(settle(world))
+        world.loop.run_until_complete(world.own(settle(world)))
         ledger = Path(folder, "moma.db").read_bytes()
     assert not wrong, wrong
     return ledger, key_ids

@@ -145,22 +145,21 @@ SHORT = ("hangs", "stops")  # they may come after the usage
 
 def once_each(world: World, books: Books) -> Iterator[str]:
     """Of all calls with one Idempotency-Key one is charged, as long as the clock was not set meanwhile."""
-    paid: Counter[tuple[str, str, int]] = Counter()
+    paid: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for asked in world.calls:
         if asked.once is not None:
             records = books.by_request.get(asked.request, [])
-            whole = [r for r in records if r.settled and "partial" not in r.flags]
-            paid[asked.tenant, asked.once, asked.era] += len(whole)
-    for (tenant, once, _), number in paid.items():
-        if number > 1:
-            yield f"{tenant} has paid {number} times for Idempotency-Key {once}"
+            paid[asked.tenant, asked.once, asked.era] += [r for r in records if r.charged and "partial" not in r.flags]
+    for (tenant, once, _), settled in paid.items():
+        if len(settled) > 1:
+            yield f"{tenant} has paid for Idempotency-Key {once} with {settled}"
 
 
 def refused(world: World) -> Iterator[str]:
     """Who may not call gets nothing; and no call ends as nobody foresaw."""
     for asked in world.calls:
         status = asked.answer.status
-        if asked.barred and status not in (0, 401, 403, 409, 503) and not _again(asked):
+        if asked.barred and status not in (0, 401, 403, 409, 429, 503) and not _again(asked):
             yield f"{asked.request} by {asked.tenant} was let in: {status}"
         if status == 500:
             yield f"{asked.request} failed as nobody foresaw"

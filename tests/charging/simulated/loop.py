@@ -12,6 +12,7 @@ from typing import Any
 
 THREAD_S = (0.0, 0.0, 0.001, 0.02)  # what work in a thread takes
 ROUNDING_S = 1e-6
+MOST_STEPS = 200_000  # a run takes a tenth
 
 
 class Stuck(AssertionError):
@@ -78,6 +79,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Stuck(f"it goes on and on at {self.at} s")
         while self._due and self._due[0][0] <= self.steps:
             self.call_soon(heapq.heappop(self._due)[2])
         super()._run_once()  # type: ignore[misc]

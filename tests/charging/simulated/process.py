@@ -57,6 +57,7 @@ class Process:
         self.reloader: Reloader = app._made_reloader(parts)
         self.front = app._front = app._served(parts, self.reloader)
         app._check(self.reloader.generation)
+        await app._chores.aclose()  # `look` does what is due
 
     def serve(self, request: SimRequest) -> asyncio.Task[None]:
         """As the edge does: a task for each request, cancelled when its client leaves."""

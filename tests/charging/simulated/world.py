@@ -87,6 +87,7 @@ class World:
         self.unforeseen: list[str] = []
         self.process: Process
         self.processes = self.crashes = 0
+        self.driver: asyncio.Task[None] | None = None  # who waits for each operation
         self._up = asyncio.Event()
         self._own: set[asyncio.Task[Any]] = set()
         self._names = itertools.count(1)
@@ -143,14 +144,12 @@ class World:
 
     async def restart(self) -> None:
         """A shutdown and a start, unless it dies meanwhile."""
-        await self._up.wait()
-        process = self.process
+        process = await self.up()
         self._up.clear()
-        closing = self.own(process.aclose())
+        closing = self.loop.create_task(process.aclose())
         await asyncio.wait((closing,))
-        if process.dead:
-            self._up.clear()
-            await self._up.wait()
+        if process.dead:  # then another is on its way
+            await self.up()
             return
         process.disk.dead = True
         if closing.exception() is not None:
@@ -158,7 +157,8 @@ class World:
         await self.boot()
 
     async def up(self) -> Process:
-        await self._up.wait()
+        while not self._up.is_set():
+            await self._up.wait()
         return self.process
 
     def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -237,8 +237,8 @@ class World:
 
     async def quiet(self) -> None:
         """Whatever was begun has ended."""
-        mine = asyncio.current_task()
-        while others := [task for task in self._own if task is not mine]:
+        mine = asyncio.current_task(), self.driver
+        while others := [task for task in self._own if task not in mine]:
             await asyncio.wait(others)
         process = await self.up()
         until = self.loop.at + GIVE_UP_S
@@ -247,9 +247,8 @@ class World:
 
     def check_now(self) -> None:
         """What must hold between any two steps."""
-        ledger = self.process.ledger
-        if self._up.is_set() and ledger.healthy:
-            ledger.check_invariants()
+        if self._up.is_set() and self.process.ledger.healthy:
+            self.process.ledger.check_invariants()
 
 
 Leave = Callable[[VirtualLoop, Callable[[], None]], object]
