@@ -20,6 +20,7 @@ from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
 from gateway.call import Answer, Call, Sink, Usage
+from gateway.charging.affording import active
 from gateway.charging.cards import CARD
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import PPM, Quote, cost_uc, credits_text, hit_flags, provider_cost, shared_uc
@@ -154,8 +155,7 @@ class CachedCalls:
     async def _join_or_lead(self, site: Site, key: bytes, asked: Asked, control: Control, sink: Sink) -> None:
         """One call at a time for all who ask the same; when it fails before its first byte, one of them is the next."""
         name, call = site.cache.name, asked.call
-        deadline = asked.deadline
-        failures = 0
+        deadline, failures = asked.deadline, 0
         while not control.fresh and (flight := self._caches.under_way(name, key)) is not None:
             if await self._followed(site, asked, flight, deadline, sink):
                 return
@@ -239,8 +239,7 @@ class CachedCalls:
     async def _followed(self, site: Site, asked: Asked, flight: Flight, deadline: Deadline, sink: Sink) -> bool:
         """Whether the flight's answer was given; False when it has none for this call. Raises once it has begun."""
         call = asked.call
-        reader = flight.join()
-        began_at = self._clock.now()
+        reader, began_at = flight.join(), self._clock.now()
         try:
             if not await self._came(reader.begun(), call, flight, deadline) or flight.private or not flight.begun:
                 return False
@@ -281,9 +280,11 @@ class CachedCalls:
         facts, ppm = flight.facts(), site.cache.charge_ppm
         charge_id = self._next_charge_id()
         try:
+            quote = self._quote(asked, -(-facts.reserved_uc * ppm // PPM))
             if ppm:
-                quote = self._quote(asked, -(-facts.reserved_uc * ppm // PPM))
                 asked.record.reserved_uc = (await self._ledger.reserve(charge_id, quote, clamp=False)).reserved_uc
+            else:
+                self._ledger.look(active, quote)
             self._caches.looked_up(site.cache.name, "coalesced")
             await sink.begin(200, self._headers(site, asked, facts.model, facts.backend, "coalesced"))
             await self._relay(reader, deadline, sink)
@@ -305,8 +306,7 @@ class CachedCalls:
 
     async def _give(self, site: Site, asked: Asked, entry: Entry, body: bytes, sink: Sink, result: str) -> None:
         """An answer that is there. Its share is charged first; what is free waits for no commit."""
-        charge_id = self._next_charge_id()
-        record = asked.record
+        charge_id, record = self._next_charge_id(), asked.record
         try:
             if site.cache.charge_ppm:
                 rates = self._config.models[entry.model].rates

@@ -10,13 +10,15 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 from unittest import mock
 
+from gateway import cached, unreported
 from gateway.adapters import openai
 from gateway.admission import Entry
-from gateway.charging import affording, loading, orders, schema, splitting
+from gateway.call import Usage
+from gateway.charging import affording, loading, orders, statements, writer
 from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
 from gateway.charging.records import Key, Receipt
-from gateway.errors import StoreUnavailable
+from gateway.charging.store import Store
 from gateway.pipeline import Pipeline
 
 Mutant = Callable[[], AbstractContextManager[Any]]
@@ -69,62 +71,61 @@ def _count_cached_twice(split: Any, total: int, bucket: str, parts: Any) -> Any:
     return ({**found, bucket: total} if found.get("input_cached") else found), fine
 
 
-def _take_missing_for_nothing(counted: Any, *args: Any) -> Any:
-    usage = counted(*args)
-    usage.quantities.clear()
-    return usage
+def _take_missing_for_nothing(estimated: Any, *args: Any) -> Any:
+    usage = estimated(*args)
+    return Usage({}, "reported") if not usage.flags[1:] else usage
 
 
 def _go_on_with_the_old_image(open_: Any, store: Any, *args: Any) -> Any:
-    image = getattr(store, "_mutant_image", None)
-    if image is None:
-        image = store._mutant_image = open_(store, *args)
-        return image
-    open_(store, *args)
-    return image
+    image = open_(store, *args)
+    store.first_image = getattr(store, "first_image", image)
+    return store.first_image
 
 
-def _drop_grants_of_a_batch(rows_of: Any, changes: Any) -> Any:
-    return [(sql, () if "INTO grants" in sql and len(values) > 1 else values) for sql, values in rows_of(changes)]
+def _drop_a_grant_of_a_batch(rows_of: Any, changes: Any) -> Any:
+    return [(sql, values[1:] if "INTO grants" in sql else values) for sql, values in rows_of(changes)]
 
 
-def _sell_again(known: Any, *args: Any, **kwargs: Any) -> Any:
-    return None
-
-
-def _no_cap(room: Any, *args: Any) -> int:
-    return affording.UNBOUNDED
-
-
-def _no_order_of_grants(in_order: Any, burn: Any, need_uc: int) -> Any:
-    return in_order(list(reversed(burn)), need_uc)
-
-
-def _forget_once(close: Any, image: Any, hold: Any, receipt: Any, now_ms: int, *, numbered: bool) -> None:
-    hold.quote.once = ""
-    close(image, hold, receipt, now_ms, numbered=numbered)
-
-
-def _refund_what_is_held(revoke: Any, image: Any, grant: Any, uc: int, now_ms: int) -> None:
-    revoke(image, grant, uc, now_ms)
-    grant.available, grant.reserved = grant.available - 1, grant.reserved + 1
-
-
-def _renew_twice(begin: Any, image: Any, account: Any, subscription: Any, number: int, *times: int) -> None:
-    begin(image, account, subscription, number, *times)
+def _renew_twice(begin: Any, image: Any, account: Any, one: Any, number: int, start: int, end: int, now: int) -> None:
+    begin(image, account, one, number, start, end, now)
     if number:
-        grant = account.owned[-1]
-        image.add_grant(account, grant.granted, times[-1], starts_ms=grant.starts_ms, expires_ms=grant.expires_ms,
-                        priority=grant.priority, source_ref=grant.source_ref, period=f"{subscription.id}:9{number}")  # fmt: skip
+        image.add_grant(account, 1000, now, starts_ms=start, expires_ms=end, priority=20, period=f"{one.id}:{number}0")
+
+
+def _forget_once(close: Any, image: Any, hold: Any, receipt: Any, now_ms: int) -> None:
+    """Of calls that nobody has left."""
+
+
+def _take_a_refund_of_more(revoke: Any, image: Any, grant: Any, uc: int, now_ms: int) -> None:
+    revoke(image, grant, uc, now_ms)
+    grant.revoked += 1
+    grant.available -= 1
+
+
+def _charge_what_never_began(sending: Any, ledger: Any, charge_id: str, *target: str) -> None:
+    sending(ledger, charge_id, *target)
+    ledger._image.holds[charge_id].backend = "c"
 
 
 MUTANTS: Final[dict[str, Mutant]] = {
-    "one settle in five is skipped": _method(Pipeline, "_settle", _skip_one_settle_in_five),
+    "one settle in five is left out": _method(Pipeline, "_settle", _skip_one_settle_in_five),
     "the last byte does not wait for the commit": _method(Ledger, "_receipt_future", _answer_before_the_commit),
-    "a part is booked twice": _method(Image, "pay", _double_a_part),
+    "a part is written twice as large": _method(Image, "pay", _double_a_part),
     "a void gives nothing back": _method(Ledger, "_void", _forget_to_give_back),
     "a client that leaves leaves its hold": _method(Ledger, "close", _leave_the_hold_open),
     "a permit is kept": _method(Entry, "release", _keep_the_permit),
     "cached tokens are counted twice": _method(openai, "_split", _count_cached_twice),
-    "missing usage counts as nothing": _method(Pipeline, "_mutant", _take_missing_for_nothing) if False else None,
-}
+    "missing usage counts as nothing": _method(unreported, "_estimated", _take_missing_for_nothing),
+    "usage that is impossible is believed": _method(openai, "_clamped", lambda _, value, limit: (int(value), True)),
+    "a row of a batch is lost": _method(writer, "rows_of", _drop_a_grant_of_a_batch),
+    "after a failed commit the old image is used": _method(Store, "open", _go_on_with_the_old_image),
+    "what a crash left open stays open": _method(loading, "close_orphans", lambda *_: None),
+    "an order that is sent again is a new one": _method(orders, "known", lambda *_, **__: None),
+    "a period is renewed twice": _method(Image, "_begin_period", _renew_twice),
+    "a refund takes one too many": _method(Image, "revoke", _take_a_refund_of_more),
+    "an Idempotency-Key is not remembered": _method(Image, "_close_once", _forget_once),
+    "a revoked key works": _method(Key, "valid", lambda *_: True),
+    "a suspended account may call": _method(affording, "active", lambda _, image, quote, now_ms: image.standing(quote.account_path, now_ms)),
+    "a statement leaves out those below": _method(statements, "_parts", lambda _, *__: iter(())),
+    "a hit is charged in full": _method(cached, "hit_flags", lambda inner, ppm: inner(1_000_000)),
+}  # fmt: skip

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import gc
 import hashlib
 import logging
+import multiprocessing
 import os
 import random
 import shutil
@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from gateway.charging import manage
 from gateway.tenants import key_hash
 from tests.charging.simulated import town
 from tests.charging.simulated.disk import SimStore, SimWriter
-from tests.charging.simulated.judge import Books, judge, statements
+from tests.charging.simulated.judge import Books, judge, leaks, statements
 from tests.charging.simulated.loop import Stuck, VirtualLoop
 from tests.charging.simulated.operations import OPERATIONS
 from tests.charging.simulated.world import MOODS, Mood, World
@@ -37,6 +38,8 @@ from tests.charging.simulated.world import MOODS, Mood, World
 STEPS = 60
 GAP_S = (0.0, 0.0, 0.0, 0.0005, 0.01, 0.2)
 CALM = Mood(0.0, leaving=0.0)
+CHUNK = 100  # runs of a process, before it tells
+MOST_TOLD = 20
 
 
 @dataclass
@@ -85,7 +88,7 @@ async def _live(world: World, found: Run, steps: int) -> None:
         await world.own(operation(world))
         world.check_now()
         await asyncio.sleep(world.rng.choice(GAP_S))
-    await _ended(world)
+    await _ended(world, found)
     books = Books(world.path)
     found.wrong += judge(world, books)
     found.wrong += await statements(world, books)
@@ -94,12 +97,13 @@ async def _live(world: World, found: Run, steps: int) -> None:
     await world.process.aclose()
 
 
-async def _ended(world: World) -> None:
+async def _ended(world: World, found: Run) -> None:
     """Nothing fails any more, and all that runs ends; then the file is read once more, and what is due is booked."""
     world.mood = CALM
     world.process.disk.failing = world.process.disk.crashing = 0.0
     await world.quiet()
     world.check_now()
+    found.wrong += leaks(world.process)
     await world.restart()
     for tenant in town.TENANTS:
         await world.admin("GET", f"tenants/{tenant}/statement")
@@ -123,10 +127,11 @@ def _world(rng: random.Random, folder: str, mood: Mood, wrong: list[str]) -> Ite
         stack.enter_context(patch("gateway.app.ids", lambda kind: lambda: world.next_id(kind)))
         stack.enter_context(patch.dict(os.environ, MOMA_SIM_ADMIN_KEY=town.ADMIN_KEY))
         yield world
-        rest = asyncio.all_tasks(loop)
-        for task in rest:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+        loop.steps = 0  # a run that goes on and on is ended here
+        if rest := asyncio.all_tasks(loop):
+            for task in rest:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(rest))
 
 
 def _uncaught(world: World, context: dict[str, object], wrong: list[str]) -> None:
@@ -172,33 +177,74 @@ def _peopled() -> tuple[bytes, dict[str, str]]:
     return ledger, key_ids
 
 
+@dataclass
+class Tally:
+    """Of many runs; `wrong` are lines, each with its seed."""
+
+    seeds: int = 0
+    calls: int = 0
+    answered: int = 0
+    dispatched: int = 0
+    records: int = 0
+    crashes: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally | Run) -> None:
+        for name in ("calls", "answered", "dispatched", "records", "crashes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        if isinstance(other, Run):
+            self.seeds += 1
+            self.wrong += [f"seed {other.seed}: {line}" for line in other.wrong[:MOST_TOLD]]
+        else:
+            self.seeds += other.seeds
+            self.wrong += other.wrong
+
+    def __str__(self) -> str:
+        return (
+            f"{self.seeds:,} seeds: {self.calls:,} calls, {self.answered:,} complete answers, {self.dispatched:,} sent "
+            f"to a backend, {self.records:,} records, {self.crashes:,} crashes; {len(self.wrong)} wrong"
+        )
+
+
+def tally(seeds: Sequence[int]) -> Tally:
+    logging.disable(logging.CRITICAL)
+    try:
+        found = Tally()
+        for seed in seeds:
+            found.add(run(seed))
+        return found
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def tallied(seeds: Sequence[int], processes: int) -> Tally:
+    """By several processes: each run is alone in its own."""
+    found = Tally()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for part in pool.map(tally, [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]):
+            found.add(part)
+    return found
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seed", type=int, help="this one alone")
     options.add_argument("--seeds", type=int, default=200)
     options.add_argument("--first", type=int, default=0)
-    options.add_argument("-v", action="store_true", help="the story of each")
+    options.add_argument("--processes", type=int, default=1)
+    options.add_argument("-v", action="store_true", help="with its story")
     asked = options.parse_args()
-    logging.disable(logging.CRITICAL)
-    seeds = [asked.seed] if asked.seed is not None else range(asked.first, asked.first + asked.seeds)
     began = time.perf_counter()
-    runs = []
-    for seed in seeds:
-        one = run(seed)
-        runs.append((one.calls, one.answered, one.dispatched, one.records, one.crashes, bool(one.wrong)))
-        if asked.v:
-            print(*one.story, sep="\n")
-        for line in one.wrong[:20]:
-            print(f"seed {seed}: {line}")
-    took_s = time.perf_counter() - began
-    calls, answered, dispatched, records, crashes, wrong = (sum(column) for column in zip(*runs, strict=True))
-    print(
-        f"{len(runs)} seeds in {took_s:.1f} s ({took_s / len(runs) * 1000:.0f} ms each): {calls:,} calls, {answered:,} "
-        f"complete answers, {dispatched:,} sent to a backend, {records:,} records, {crashes:,} crashes; {wrong} wrong"
-    )
-    return 1 if wrong else 0
+    if asked.seed is not None:
+        logging.disable(logging.CRITICAL)
+        one, found = run(asked.seed), Tally()
+        found.add(one)
+        print(*(one.story if asked.v else ()), f"digest {one.digest}", sep="\n")
+    else:
+        found = tallied(range(asked.first, asked.first + asked.seeds), asked.processes)
+    print(*found.wrong, f"{found}; {time.perf_counter() - began:.1f} s", sep="\n")
+    return 1 if found.wrong else 0
 
 
 if __name__ == "__main__":
-    gc.disable()
     sys.exit(main())

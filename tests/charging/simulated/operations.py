@@ -221,6 +221,7 @@ async def jump(world: World) -> None:
     """The wall clock alone is set, forward or back."""
     world.clock.skew_ms += world.rng.choice((-1, 1)) * world.rng.choice((HOUR_MS, 31 * 24 * HOUR_MS))
     world.era += 1
+    world.clock_was_set = True
     world.tell("the wall clock was set")
 
 

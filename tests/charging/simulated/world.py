@@ -81,6 +81,7 @@ class World:
         self.era = 0  # counts the jumps of the wall clock: what lasts a day is over at once
         self.clock = SimClock(loop, START_MS)
         self.backends = Backends(rng, mood.trouble)
+        self.clock_was_set = False  # then calls count for caps in the slot that was reached before, or once more
         self.facts = Facts()
         self.calls: list[Asked] = []
         self.story: list[str] = []
