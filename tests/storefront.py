@@ -45,6 +45,9 @@ plans:
 """
 
 
+MAX_TOKENS = 1_000_000  # that one choice may have
+
+
 class Calendar:
     """The wall clock of the gateway: a date, and what has passed since it was set."""
 
@@ -75,11 +78,16 @@ class Storefront:
         self._http = http
         self._path = path
         self._keys: dict[str, str] = {}
+        self._sdks: dict[str, openai.AsyncOpenAI] = {}
         self._uses = (0, 0, 0)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._app.port}"
+
+    async def aclose(self) -> None:
+        for sdk in self._sdks.values():
+            await sdk.close()
 
     # -- the operator -----------------------------------------------------------------------------------------------
 
@@ -98,6 +106,7 @@ class Storefront:
             assert status == 200, said
         _, key = await self.admin("POST", f"tenants/{name}/keys", {})
         self._keys[name] = key["key"]
+        self._sdks[name] = openai.AsyncOpenAI(api_key=key["key"], base_url=f"{self.url}/v1", max_retries=0)
 
     async def order(self, order_id: str, tenant: str, package: str, quantity: int = 1) -> tuple[int, Any]:
         body = {"order_id": order_id, "tenant": tenant, "package": package, "quantity": quantity}
@@ -124,15 +133,17 @@ class Storefront:
     # -- tenants ----------------------------------------------------------------------------------------------------
 
     async def call(
-        self, tenant: str, output: int, *, prompt: int = 0, cached: int = 0, model: str = "small", max_tokens: int = 0
+        self, tenant: str, output: int, *, prompt: int = 0, cached: int = 0, model: str = "small"
     ) -> int:
-        """By the SDK: writes `output` tokens, or as many as the gateway lets it; returns how many were used in all."""
+        """By the SDK: writes `output` tokens, or as many as the gateway lets it; returns how many were used in all.
+
+        Of more than a million there are several choices.
+        """
         self._uses = prompt, cached, output
-        limit = {"max_tokens": max_tokens or output}
-        async with openai.AsyncOpenAI(api_key=self._keys[tenant], base_url=f"{self.url}/v1", max_retries=0) as client:
-            raw = await client.chat.completions.with_raw_response.create(
-                model=model, messages=[{"role": "user", "content": "hi"}], **limit
-            )
+        choices = -(-output // MAX_TOKENS)
+        raw = await self._sdks[tenant].chat.completions.with_raw_response.create(
+            model=model, messages=[{"role": "user", "content": "hi"}], max_tokens=output // choices, n=choices
+        )
         self.headers, self.request_id = raw.headers, raw.headers["x-request-id"]
         answer = raw.parse()
         assert answer.usage is not None
@@ -167,14 +178,16 @@ class Storefront:
     def reply(self, seen: Seen) -> Reply:
         """A backend that honours max_tokens."""
         prompt, cached, output = self._uses
-        output = min(output, seen.body["max_tokens"])
+        choices = seen.body["n"]
+        output = min(output, seen.body["max_tokens"] * choices)
         usage: dict[str, Any] = {
             "prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output,
             "prompt_tokens_details": {"cached_tokens": cached},
         }  # fmt: skip
         message = {"role": "assistant", "content": "ok"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return Reply(body={"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage})
+        said = [{"index": number, "message": message, "finish_reason": "stop"} for number in range(choices)]
+        head = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+        return Reply(body={**head, "choices": said, "usage": usage})
 
 
 @asynccontextmanager
@@ -191,6 +204,7 @@ async def open_storefront(path: Path, date: str = "2026-01-01T00:00") -> AsyncIt
                 shop = Storefront(app, http, calendar, path)
                 backend.script(shop.reply)
                 yield shop
+                await shop.aclose()
                 app.ledger.check_invariants()
         finally:
             app.hurry()
