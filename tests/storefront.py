@@ -45,6 +45,7 @@ plans:
 """
 
 
+AT_ONCE = 50
 MAX_TOKENS = 1_000_000  # that one choice may have
 
 
@@ -148,6 +149,19 @@ class Storefront:
         answer = raw.parse()
         assert answer.usage is not None
         return answer.usage.total_tokens
+
+    async def many(self, tenant: str, output: int, times: int) -> None:
+        """Without the SDK, which takes ten times as long."""
+        self._uses = 0, 0, output
+        body = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": output, "n": 1}
+        headers = {"authorization": f"Bearer {self._keys[tenant]}"}
+
+        async def one() -> None:
+            async with self._http.post(f"{self.url}/v1/chat/completions", json=body, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+
+        for _ in range(0, times, AT_ONCE):
+            await asyncio.gather(*(one() for _ in range(min(AT_ONCE, times))))
 
     async def refused(self, tenant: str, output: int = 1000, model: str = "small") -> dict[str, Any]:
         """The error of a call that is over the package."""
