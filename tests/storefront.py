@@ -1,4 +1,4 @@
-"""A gateway that sells the catalogue of docs/packages.md, and whose calendar can be turned; all through its public side."""
+"""A gateway that sells the catalogue of docs/packages.md, by its public side; its calendar can be turned."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import aiohttp
 import openai
+import pytest
 
 from gateway.app import App
 from gateway.charging.audit import audit
@@ -38,7 +39,8 @@ backends:
 models:
   small: {{via: [north], context: 900M, max_output: 800M, price: {{input: 2, input_cached: 0.5, output: 4}},
     rates: {{input: 1, input_cached: 0.25, output: 2}}, tags: [basic]}}
-  large: {{via: [north], context: 900M, max_output: 800M, price: {{input: 6, output: 24}}, rates: {{input: 3, output: 12}}}}
+  large: {{via: [north], context: 900M, max_output: 800M, price: {{input: 6, output: 24}},
+    rates: {{input: 3, output: 12}}}}
 plans:
   open: {{}}
   basic: {{allow: [basic]}}
@@ -133,9 +135,7 @@ class Storefront:
 
     # -- tenants ----------------------------------------------------------------------------------------------------
 
-    async def call(
-        self, tenant: str, output: int, *, prompt: int = 0, cached: int = 0, model: str = "small"
-    ) -> int:
+    async def call(self, tenant: str, output: int, *, prompt: int = 0, cached: int = 0, model: str = "small") -> int:
         """By the SDK: writes `output` tokens, or as many as the gateway lets it; returns how many were used in all.
 
         Of more than a million there are several choices.
@@ -165,13 +165,11 @@ class Storefront:
 
     async def refused(self, tenant: str, output: int = 1000, model: str = "small") -> dict[str, Any]:
         """The error of a call that is over the package."""
-        try:
+        with pytest.raises(openai.RateLimitError) as caught:
             await self.call(tenant, output, model=model)
-        except openai.RateLimitError as error:
-            assert isinstance(error.body, dict)
-            assert error.response.headers["x-should-retry"] == "false"
-            return error.body
-        raise AssertionError("the call was let in")
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        assert isinstance(caught.value.body, dict)
+        return caught.value.body
 
     async def usage(self, tenant: str) -> dict[str, Any]:
         """GET /v1/usage with the tenant's own key."""

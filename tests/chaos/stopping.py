@@ -1,6 +1,6 @@
 """The gateway as it is, but it kills itself when it comes to a point the Nth time.
 
-    python -m tests.chaos.stopping "after a commit" 7 serve -c routes.yaml
+python -m tests.chaos.stopping "after a commit" 7 serve -c routes.yaml
 """
 
 from __future__ import annotations

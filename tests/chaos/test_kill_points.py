@@ -17,7 +17,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway.app import open_config_ledger
 from gateway.charging.audit import audit
+from gateway.clock import LoopClock
+from gateway.config.load import load
 from gateway.demo.scripted import Reply, ScriptedBackend, Seen
 from tests.chaos.gateway_process import GatewayProcess
 from tests.chaos.stopping import AT_START, POINTS
@@ -62,7 +65,11 @@ class Truth:
                     await asyncio.sleep(0.005)
 
     async def _one(self, http: aiohttp.ClientSession, url: str, *, stream: bool) -> None:
-        asked: dict[str, object] = {"model": "small", "max_tokens": 900, "messages": [{"role": "user", "content": "hello"}]}
+        asked: dict[str, object] = {
+            "model": "small",
+            "max_tokens": 900,
+            "messages": [{"role": "user", "content": "hello"}],
+        }
         if stream:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
         async with http.post(f"{url}/v1/chat/completions", json=asked) as answer:
@@ -102,10 +109,7 @@ async def test_killed_at(point: str, tmp_path: Path) -> None:
         for _ in range(TIMES):
             gateway.entry = ("tests.chaos.stopping", point, str(rng.randint(3, 40)))
             await _until_killed(gateway, truth)
-            gateway.entry = ("gateway",)
-            await gateway.start()
-            assert (await gateway.usage())["reserved"] == "0"
-            gateway.kill()
+            await _opened_again(gateway)
             charges = truth.check(gateway.ledger)
     print(f"\nkilled {point} {TIMES} times: {len(truth.complete)} complete answers, {charges} records")
 
@@ -128,6 +132,14 @@ async def test_killed_while_it_comes_back(point: str, tmp_path: Path) -> None:
             await gateway.start()
             gateway.kill()
             truth.check(gateway.ledger)
+
+
+async def _opened_again(gateway: GatewayProcess) -> None:
+    """As the next start does, and shut at once."""
+    ledger = await open_config_ledger(load(gateway.routes), LoopClock(asyncio.get_running_loop()))
+    ledger.check_invariants()
+    assert ledger.usage("demo")["reserved"] == "0"
+    await ledger.aclose()
 
 
 async def _until_killed(gateway: GatewayProcess, truth: Truth) -> None:

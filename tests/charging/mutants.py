@@ -86,10 +86,8 @@ def _drop_a_grant_of_a_batch(rows_of: Any, changes: Any) -> Any:
     return [(sql, values[1:] if "INTO grants" in sql else values) for sql, values in rows_of(changes)]
 
 
-def _renew_twice(begin: Any, image: Any, account: Any, one: Any, number: int, start: int, end: int, now: int) -> None:
-    begin(image, account, one, number, start, end, now)
-    if number:
-        image.add_grant(account, 1000, now, starts_ms=start, expires_ms=end, priority=20, period=f"{one.id}:{number}0")
+def _keep_what_has_ended(expire: Any, image: Any, grant: Any, now_ms: int) -> None:
+    """It stays where it is."""
 
 
 def _forget_once(close: Any, image: Any, hold: Any, receipt: Any, now_ms: int) -> None:
@@ -102,9 +100,8 @@ def _take_a_refund_of_more(revoke: Any, image: Any, grant: Any, uc: int, now_ms:
     grant.available -= 1
 
 
-def _charge_what_never_began(sending: Any, ledger: Any, charge_id: str, *target: str) -> None:
-    sending(ledger, charge_id, *target)
-    ledger._image.holds[charge_id].backend = "c"
+def _let_everybody_in(active: Any, image: Any, quote: Any, now_ms: int) -> Any:
+    return image.standing(quote.account_path, now_ms)
 
 
 MUTANTS: Final[dict[str, Mutant]] = {
@@ -121,11 +118,11 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "after a failed commit the old image is used": _method(Store, "open", _go_on_with_the_old_image),
     "what a crash left open stays open": _method(loading, "close_orphans", lambda *_: None),
     "an order that is sent again is a new one": _method(orders, "known", lambda *_, **__: None),
-    "a period is renewed twice": _method(Image, "_begin_period", _renew_twice),
+    "what has ended does not expire": _method(Image, "expire", _keep_what_has_ended),
     "a refund takes one too many": _method(Image, "revoke", _take_a_refund_of_more),
     "an Idempotency-Key is not remembered": _method(Image, "_close_once", _forget_once),
     "a revoked key works": _method(Key, "valid", lambda *_: True),
-    "a suspended account may call": _method(affording, "active", lambda _, image, quote, now_ms: image.standing(quote.account_path, now_ms)),
+    "a suspended account may call": _method(affording, "active", _let_everybody_in),
     "a statement leaves out those below": _method(statements, "_parts", lambda _, *__: iter(())),
     "a hit is charged in full": _method(cached, "hit_flags", lambda inner, ppm: inner(1_000_000)),
 }  # fmt: skip

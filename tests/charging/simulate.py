@@ -1,7 +1,7 @@
 """Runs of the whole gateway under a virtual clock, each out of one seed, and what is wrong after each.
 
-    python -m tests.charging.simulate --seeds 200          # 0 to 199; ends with 1 when one fails
-    python -m tests.charging.simulate --seed 17 -v         # the same again, with its story
+python -m tests.charging.simulate --seeds 200          # 0 to 199; ends with 1 when one fails
+python -m tests.charging.simulate --seed 17 -v         # the same again, with its story
 """
 
 from __future__ import annotations

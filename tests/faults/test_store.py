@@ -21,8 +21,8 @@ import pytest
 from gateway.charging.audit import audit
 from gateway.charging.ledger import RECOVERY_S
 from gateway.demo.scripted import ScriptedBackend
-from tests.charging.fakes import fail_next
 from tests.chaos.gateway_process import GatewayProcess
+from tests.charging.fakes import fail_next
 from tests.conftest import KEY, World
 
 SLOWEST_S = 1.0
@@ -49,7 +49,7 @@ NEEDS_MOUNTS = pytest.mark.skipif(not mounts(), reason="`unshare -rm` and mount 
 
 
 class Load:
-    """Clients that never stop. State: request ids of complete answers, other statuses, and the longest time of a call."""
+    """Clients that never stop. State: ids of complete answers, other statuses, and the longest time of a call."""
 
     def __init__(self, url: str) -> None:
         self.complete: set[str] = set()

@@ -1,4 +1,4 @@
-"""Backends as they are and as they should not be. What they have seen and said is the truth that charges are held against."""
+"""Backends as they are and as they should not be; what they have seen and said is what charges are held against."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ class Backends:
         self.dead: Callable[[], bool] = lambda: False  # the process that asks
         self._rng = rng
 
-    async def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]
-    ) -> Exchange:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
         asked = orjson.loads(body)
         heard = self._decided(url, asked)
         self.heard.append(heard)

@@ -1,4 +1,4 @@
-"""The ledger's file under the simulation: commits take time, fail at each of their stages, and processes die at them."""
+"""The ledger's file: commits take time, fail at each of their stages, and processes die at them."""
 
 from __future__ import annotations
 

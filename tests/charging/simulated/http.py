@@ -70,7 +70,8 @@ class Answer:
 
 def _joined(chunked: bytes) -> tuple[bytes, bool]:
     """The chunks, and whether they have ended."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while (eol := chunked.find(b"\r\n", at)) >= 0:
         size = int(chunked[at:eol], 16)
         if not size:

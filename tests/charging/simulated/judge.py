@@ -14,7 +14,7 @@ from gateway.charging.audit import audit
 from gateway.charging.rating import credits_text
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import read_only
-from gateway.limits import Limits
+from gateway.config.model import Limits
 from tests.charging.simulated.backends import GOOD, Heard
 from tests.charging.simulated.process import Process
 from tests.charging.simulated.town import TENANTS
@@ -73,6 +73,7 @@ def judge(world: World, books: Books) -> list[str]:
         *once_each(world, books),
         *refused(world),
         *sold(world, books),
+        *ended(world, books),
     ]
 
 
@@ -178,6 +179,14 @@ def sold(world: World, books: Books) -> Iterator[str]:
     for tenant in world.facts.suspended:
         if ledger.tenant(tenant).status != "suspended":
             yield f"{tenant} was suspended, and is not"
+
+
+def ended(world: World, books: Books) -> Iterator[str]:
+    """Nothing is left of what is over; somebody has looked at every tenant."""
+    for name, row in books.grants.items():
+        left = row["granted"] - row["spent"] - row["expired"] - row["revoked"]
+        if left and row["expires_ms"] is not None and row["expires_ms"] <= world.clock.wall_ms():
+            yield f"grant {name} has ended, and has {left} uc left"
 
 
 async def statements(world: World, books: Books) -> list[str]:

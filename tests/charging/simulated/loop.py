@@ -12,7 +12,7 @@ from typing import Any
 
 THREAD_S = (0.0, 0.0, 0.001, 0.02)  # what work in a thread takes
 ROUNDING_S = 1e-6
-MOST_STEPS = 200_000  # a run takes a tenth
+MOST_STEPS = 40_000  # a run takes a tenth
 
 
 class Stuck(AssertionError):

@@ -110,7 +110,10 @@ async def placed(world: World, name: str) -> None:
 
 async def refund(world: World) -> None:
     if orders := [name for name, value in world.facts.orders.items() if value["kind"] == "order"]:
-        name, body = world.rng.choice(orders), {} if world.rng.random() < 0.3 else {"credits": world.rng.choice((1, 400))}
+        name, body = (
+            world.rng.choice(orders),
+            {} if world.rng.random() < 0.3 else {"credits": world.rng.choice((1, 400))},
+        )
         status, _ = await world.admin("POST", f"orders/{name}/refund", body)
         world.tell(f"refund of {name}: {status}")
 
@@ -171,7 +174,9 @@ async def suspend(world: World) -> None:
 async def cap(world: World) -> None:
     rng = world.rng
     tenant = rng.choice(TENANTS)
-    caps = rng.choice(({}, {"total": {"credits": 9000}}, {"day": {"calls": 9}}, {"5h": {"credits": 4000}, "week": {"calls": 40}}))
+    caps = rng.choice(
+        ({}, {"total": {"credits": 9000}}, {"day": {"calls": 9}}, {"5h": {"credits": 4000}, "week": {"calls": 40}})
+    )
     status, _ = await world.admin("PATCH", f"tenants/{tenant}", {"caps": caps})
     world.tell(f"caps of {tenant}: {status}")
 
@@ -185,7 +190,9 @@ async def move(world: World) -> None:
 async def read(world: World) -> None:
     """What people look at while all goes on."""
     tenant = world.rng.choice(TENANTS)
-    path = world.rng.choice((f"tenants/{tenant}/statement", f"tenants/{tenant}/usage", "orders", f"tenants/{tenant}/charges"))
+    path = world.rng.choice(
+        (f"tenants/{tenant}/statement", f"tenants/{tenant}/usage", "orders", f"tenants/{tenant}/charges")
+    )
     status, value = await world.admin("GET", path)
     assert status in (0, 200, 503), f"{path}: {status} {value}"
 

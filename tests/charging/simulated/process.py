@@ -1,4 +1,4 @@
-"""A gateway as `gateway.app` makes it, over a virtual clock, scripted backends and a file that fails: no socket, no thread.
+"""A gateway as `gateway.app` makes it, over a virtual clock, scripted backends and a file that fails; without threads.
 
 It ends as a process does: by a shutdown, or by a crash from one step to the next.
 """

@@ -20,11 +20,8 @@ TENANTS: Final = ("house", "ann", "ben", "firm", "desk", "solo")
 PARENTS: Final = {"ann": "house", "ben": "house", "desk": "firm"}
 PLANS: Final = {"house": "home", "ann": "member", "ben": "small", "firm": "none", "desk": "member", "solo": "daily"}
 KEYS: Final = {f"sk-moma-{tenant}-{n}": tenant for tenant in TENANTS for n in (1, 2)}
-HASHED: Final = ", ".join(
-    f'{tenant}: {{plan: {PLANS[tenant]}, keys: ["sha256:{hashlib.sha256(f"sk-moma-{tenant}-0".encode()).hexdigest()}"]}}'
-    for tenant in ("solo",)
-)
 STATIC_KEY: Final = "sk-moma-solo-0"
+STATIC: Final = f'{{solo: {{plan: daily, keys: ["sha256:{hashlib.sha256(STATIC_KEY.encode()).hexdigest()}"]}}}}'
 PACKAGES: Final = ("month", "pack", "tokens", "office", "trial", "yuan", "code", "day")
 MODELS: Final = ("m", "m", "n", "auto", "auto", "kept", "kept", "gratis", "cheap", "e")
 ROUTES: Final = """
@@ -43,8 +40,10 @@ backends:
   c: {kind: openai, base_url: "http://c/v1", region: south, on_disconnect: free}
 models:
   m: {via: [a, b], context: 8k, max_output: 1k, price: {input: 1, output: 2}, rates: RATES, tags: [chat]}
-  n: {via: [b], context: 8k, max_output: 500, price: {input: 2, output: 8}, rates: {input: 3, output: 12}, tags: [chat]}
-  cheap: {via: [c], context: 4k, max_output: 1k, price: {input: 0, output: 0}, rates: {input: 0.25, output: 0.5, calls: 2}}
+  n: {via: [b], context: 8k, max_output: 500, price: {input: 2, output: 8}, tags: [chat],
+    rates: {input: 3, output: 12}}
+  cheap: {via: [c], context: 4k, max_output: 1k, price: {input: 0, output: 0},
+    rates: {input: 0.25, output: 0.5, calls: 2}}
   e: {via: [a], context: 8k, max_output: 1, price: {input: 1}, rates: {input: 1}, endpoints: [embeddings]}
 routes:
   auto: {pick: [m, n], policy: balanced, fallback: {error: [cheap]}}
@@ -68,7 +67,7 @@ packages:
   trial: {credits: 2k, valid: 3d, once: true}
   yuan: {credits: 700, price: 1}
   code: {credits: 90k, every: month, price: 40, caps: {5h: {calls: 30}}}
-tenants: {TENANTS}
+tenants: TENANTS
 """
 VERSIONS: Final = (
     {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "25%", "HOME": "30k"},
@@ -85,7 +84,7 @@ def configs() -> tuple[Config, ...]:
 
 
 def _loaded(folder: str, version: Mapping[str, str]) -> Config:
-    text = ROUTES.replace("TENANTS", HASHED)
+    text = ROUTES.replace("TENANTS", STATIC)
     for word, value in version.items():
         text = text.replace(word, value)
     path = Path(folder, "routes.yaml")

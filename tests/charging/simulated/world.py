@@ -25,7 +25,7 @@ GIVE_UP_S = 2000.0  # of virtual time: longer than any deadline of a call
 
 @dataclass(frozen=True)
 class Mood:
-    """How much goes wrong in a run: shares of backends' answers, of commits that fail, and at which the process dies."""
+    """How much goes wrong: shares of answers, of commits that fail, and at which the process dies, of clients."""
 
     trouble: float
     failing: float = 0.0
