@@ -203,11 +203,13 @@ class Storefront:
 
 
 @asynccontextmanager
-async def open_storefront(path: Path, date: str = "2026-01-01T00:00") -> AsyncIterator[Storefront]:
+async def open_storefront(
+    path: Path, date: str = "2026-01-01T00:00", packages: str = CATALOGUE
+) -> AsyncIterator[Storefront]:
     """The books are right when it closes."""
     calendar = Calendar(date)
     async with ScriptedBackend() as backend:
-        (path / "routes.yaml").write_text(f"{CATALOGUE}\n{ROUTES.format(path=path, url=backend.base_url)}")
+        (path / "routes.yaml").write_text(f"{packages}\n{ROUTES.format(path=path, url=backend.base_url)}")
         with mock.patch("gateway.app.LoopClock", calendar.clock):
             app = App(load(path / "routes.yaml"))
             await app.start("127.0.0.1", 0)
