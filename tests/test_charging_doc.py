@@ -82,7 +82,9 @@ class Teller:
 @pytest.mark.parametrize("part", PARTS, ids=[part.partition("\n")[0] for part in PARTS])
 async def test_an_example_is_so(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOMA_TEST_ADMIN_KEY", ADMIN_KEY)
-    packages = "timezone: Asia/Shanghai\npackages:\n" + "".join(f"  {one}\n" for one in re.findall(r"^`(\w+: \{.*?\})`", part, re.M))
+    packages = "timezone: Asia/Shanghai\npackages:\n" + "".join(
+        f"  {one}\n" for one in re.findall(r"^`(\w+: \{.*?\})`", part, re.M)
+    )
     steps = steps_of(part)
     assert len(steps) > 1
     async with open_storefront(tmp_path, steps[0].when.replace(" ", "T"), packages) as shop:

@@ -122,6 +122,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a refund takes one too many": _method(Image, "revoke", _take_a_refund_of_more),
     "an Idempotency-Key is not remembered": _method(Image, "_close_once", _forget_once),
     "a revoked key works": _method(Key, "valid", lambda *_: True),
+    "caps are not looked at": _method(affording, "_room_uc", lambda *_: affording.UNBOUNDED),
     "a suspended account may call": _method(affording, "active", _let_everybody_in),
     "a statement leaves out those below": _method(statements, "_parts", lambda _, *__: iter(())),
     "a hit is charged in full": _method(cached, "hit_flags", lambda inner, ppm: inner(1_000_000)),

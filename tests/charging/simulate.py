@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import hashlib
 import logging
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,11 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from gateway.charging import manage
+from gateway.charging import codes, manage
 from gateway.tenants import key_hash
 from tests.charging.simulated import town
 from tests.charging.simulated.disk import SimStore, SimWriter
-from tests.charging.simulated.judge import Books, judge, leaks, statements
+from tests.charging.simulated.judge import Books, happened, judge, leaks, statements
 from tests.charging.simulated.loop import Stuck, VirtualLoop
 from tests.charging.simulated.operations import OPERATIONS
 from tests.charging.simulated.world import MOODS, Mood, World
@@ -55,6 +57,7 @@ class Run:
     dispatched: int = 0
     records: int = 0
     crashes: int = 0
+    happened: Counter[str] = field(default_factory=Counter)
 
 
 def run(seed: int, steps: int = STEPS) -> Run:
@@ -70,13 +73,14 @@ def run(seed: int, steps: int = STEPS) -> Run:
             world.loop.run_until_complete(world.driver)
         except Stuck as error:
             found.wrong.append(str(error))
-            found.wrong += [f"{task.get_name()} waits: {task.get_coro()}" for task in asyncio.all_tasks(world.loop)]
+            found.wrong += [f"{task.get_name()} waits: {task.get_coro()}" for task in world.loop.living()]
         except Exception:  # as of all that no crash ends, it is told in `unforeseen`
             world.tell("the run has failed")
         found.wrong += world.unforeseen
         found.crashes, found.calls = world.crashes, len(world.calls)
         found.answered = sum(asked.answer.complete and asked.answer.status == 200 for asked in world.calls)
         found.dispatched = sum(heard.reached for heard in world.backends.heard)
+        found.happened.update(happened(world))
     return found
 
 
@@ -93,6 +97,7 @@ async def _live(world: World, found: Run, steps: int) -> None:
     found.wrong += judge(world, books)
     found.wrong += await statements(world, books)
     found.records = len(books.records)
+    found.happened.update(kind for record in books.records for kind in (record.status, *record.flags))
     found.digest = hashlib.sha256(repr((world.story, books.records)).encode()).hexdigest()
     await world.process.aclose()
 
@@ -128,10 +133,11 @@ def _world(rng: random.Random, folder: str, mood: Mood, wrong: list[str]) -> Ite
         stack.enter_context(patch.dict(os.environ, MOMA_SIM_ADMIN_KEY=town.ADMIN_KEY))
         yield world
         loop.steps = 0  # a run that goes on and on is ended here
-        if rest := asyncio.all_tasks(loop):
+        if rest := loop.living():
             for task in rest:
                 task.cancel()
-            loop.run_until_complete(asyncio.wait(rest))
+            with contextlib.suppress(Stuck):
+                loop.run_until_complete(asyncio.wait(rest))
 
 
 def _uncaught(world: World, context: dict[str, object], wrong: list[str]) -> None:
@@ -166,6 +172,8 @@ def _peopled() -> tuple[bytes, dict[str, str]]:
             key, durable = manage.add_key(world.process.ledger, tenant, key_hash(secret))
             await durable
             key_ids[secret] = key.id
+        hashes = [codes.code_hash(code) for code in town.CODES]
+        await world.process.ledger.change(codes.make, world.configs[0].packages["pack"], hashes, None)[1]
         for tenant in ("firm", "desk"):
             await world.admin("POST", f"tenants/{tenant}/grants", {"credits": "20k"})
         await world.process.aclose()
@@ -187,11 +195,13 @@ class Tally:
     dispatched: int = 0
     records: int = 0
     crashes: int = 0
+    happened: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: Tally | Run) -> None:
         for name in ("calls", "answered", "dispatched", "records", "crashes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.happened += other.happened
         if isinstance(other, Run):
             self.seeds += 1
             self.wrong += [f"seed {other.seed}: {line}" for line in other.wrong[:MOST_TOLD]]

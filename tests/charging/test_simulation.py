@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.charging.mutants import MUTANTS
-from tests.charging.simulate import run, tallied, tally
+from tests.charging.simulate import Tally, run, tallied, tally
+from tests.charging.simulated.backends import BAD, GOOD
 
 ONLY_LONG = pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_LONG=1 runs it")
 SEEDS = 200
@@ -23,13 +26,37 @@ MOST_SEEDS = 12  # in which every mutant is found
 DOC = (Path(__file__).parents[2] / "docs" / "charging.md").read_text(encoding="utf-8")
 
 
+@functools.cache
+def part_of(part: int) -> Tally:
+    return tally(range(part * SEEDS // PARTS, (part + 1) * SEEDS // PARTS))
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 def test_nothing_is_wrong_after_a_life_of_the_gateway(part: int) -> None:
-    found = tally(range(part * SEEDS // PARTS, (part + 1) * SEEDS // PARTS))
+    found = part_of(part)
     print(f"\n{found}")
     assert found.wrong == []
     assert min(found.answered, found.dispatched, found.records) > 500, "it was no life"
     assert found.crashes > 20
+
+
+def test_all_that_can_happen_does() -> None:
+    """What backends do (the table of docs/charging.md), how calls end, and where the process dies."""
+    seen = sum((part_of(part).happened for part in range(PARTS)), Counter[str]())
+    ends = {"settled", "voided", "estimated", "partial", "bad_usage", "zero_usage", "crash", "cache_hit"}
+    heard = {
+        "200", "invalid_api_key", "account_not_active", "insufficient_quota", "conflict", "deadline_exceeded",
+        "backend_error", "no_backend_available", "backend_overloaded", "content_filter", "store_unavailable",
+        "shutting_down", "hit", "miss", "bypass", "coalesced", "replayed",
+    }  # fmt: skip
+    killed = {
+        f"killed {where}"
+        for where in (
+            "at any time", "before a commit", "after a commit, which nobody has heard of", "before the ledger was read",
+            "when the ledger had been read",
+        )
+    }  # fmt: skip
+    assert {*ends, *heard, *killed, *GOOD, *BAD} - seen.keys() == set()
 
 
 @pytest.mark.long

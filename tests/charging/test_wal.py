@@ -115,7 +115,9 @@ async def sold(folder: Path) -> list[tuple[str, int]]:
 async def orders_of(path: str) -> list[str]:
     """Those that a ledger has, whose books are right and which goes on selling."""
     ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "Asia/Shanghai", {"none": Plan("none")})
-    names = sorted((name for name in ledger._image.sold.orders if name.startswith("A-")), key=lambda name: int(name[2:]))
+    names = sorted(
+        (name for name in ledger._image.sold.orders if name.startswith("A-")), key=lambda name: int(name[2:])
+    )
     if "u" in {account.id for account in ledger.tenants()}:
         await ledger.change(orders.place, "next", "u", "pack", 1, PACKAGES)[1]
     ledger.check_invariants()

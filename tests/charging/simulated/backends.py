@@ -60,6 +60,7 @@ class Backends:
     def __init__(self, rng: random.Random, trouble: float) -> None:
         self.heard: list[Heard] = []
         self.trouble = trouble
+        self._worst = rng.choice(BAD)  # a fault seldom comes alone
         self.dead: Callable[[], bool] = lambda: False  # the process that asks
         self._rng = rng
 
@@ -97,7 +98,9 @@ class Backends:
 
     def _decided(self, url: str, asked: dict[str, Any]) -> Heard:
         rng = self._rng
-        kind = rng.choice(BAD if rng.random() < self.trouble else GOOD)
+        kind = rng.choice(GOOD)
+        if rng.random() < self.trouble:
+            kind = self._worst if rng.random() < 0.5 else rng.choice(BAD)
         embedding = url.endswith("/embeddings")
         tag = asked["input"] if embedding else asked["messages"][-1]["content"]
         most = asked.get("max_tokens") or 64

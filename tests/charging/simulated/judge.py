@@ -77,6 +77,20 @@ def judge(world: World, books: Books) -> list[str]:
     ]
 
 
+def happened(world: World) -> Iterator[str]:
+    """What backends did, how calls ended, and what became of the process and its file: to show that all of it does."""
+    for heard in world.backends.heard:
+        yield heard.kind
+    for asked in world.calls:
+        yield asked.answer.code or str(asked.answer.status)
+        yield asked.answer.headers.get("x-moma-cache", "none")
+        if asked.answer.headers.get("x-moma-replayed"):
+            yield "replayed"
+    for line in world.story:
+        if "killed" in line:
+            yield line[14:]
+
+
 def leaks(process: Process) -> Iterator[str]:
     """Nothing is held for calls that have ended."""
     if process.ledger.open_holds:

@@ -48,6 +48,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.at = 0.0
         self.steps = 0
         self._rng = rng
+        self._tasks: list[asyncio.Task[Any]] = []
         self._due: list[tuple[int, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         selector = NoSockets()
@@ -57,6 +58,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.at
+
+    def create_task(self, coro: Any, **more: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = super().create_task(coro, **more)
+        self._tasks.append(task)
+        return task
+
+    def living(self) -> list[asyncio.Task[Any]]:
+        """The tasks that have yet to end, the oldest first; asyncio's own set of them has another order each time."""
+        self._tasks = [task for task in self._tasks if not task.done()]
+        return self._tasks
 
     def after(self, steps: int, callback: Callable[[], object]) -> None:
         """In so many steps of the loop: between any two awaits of whoever runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.charging.simulated.town import KEYS, MODELS, PACKAGES, STATIC_KEY, TENANTS
+from tests.charging.simulated.town import CODES, KEYS, MODELS, PACKAGES, STATIC_KEY, TENANTS
 from tests.charging.simulated.world import Leave, Operation, World
 
 HOUR_MS = 3_600_000
@@ -134,6 +134,21 @@ async def subscription(world: World) -> None:
         world.tell(f"{one} is changed: {status}")
 
 
+async def redeem(world: World) -> None:
+    """A code, by two tenants at once: one of them has it, and it stays so."""
+    rng = world.rng
+    code = rng.choice(CODES)
+    for tenant in rng.sample(TENANTS, 2):
+        world.own(redeemed(world, code, tenant))
+
+
+async def redeemed(world: World, code: str, tenant: str) -> None:
+    status, _ = await world.admin("POST", f"tenants/{tenant}/redeem", {"code": code})
+    world.tell(f"{code} by {tenant}: {status}")
+    if status in (200, 201):
+        assert world.facts.codes.setdefault(code, tenant) == tenant, f"{code} was redeemed twice"
+
+
 async def grant(world: World) -> None:
     rng = world.rng
     body: dict[str, Any] = {"credits": rng.choice(("0.5", 300, 5000)), "source_ref": f"r{rng.randint(0, 5)}"}
@@ -177,6 +192,7 @@ async def cap(world: World) -> None:
     caps = rng.choice(
         ({}, {"total": {"credits": 9000}}, {"day": {"calls": 9}}, {"5h": {"credits": 4000}, "week": {"calls": 40}})
     )
+    world.facts.capped.add(tenant)
     status, _ = await world.admin("PATCH", f"tenants/{tenant}", {"caps": caps})
     world.tell(f"caps of {tenant}: {status}")
 
@@ -249,6 +265,6 @@ async def crash(world: World) -> None:
 
 
 OPERATIONS: tuple[tuple[int, Operation], ...] = (
-    (60, call), (8, pause), (6, order), (3, refund), (3, subscription), (3, grant), (1, revoke), (3, suspend), (2, cap),
-    (1, move), (4, read), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
+    (60, call), (8, pause), (6, order), (3, refund), (3, subscription), (3, grant), (2, redeem), (1, revoke), (3, suspend),
+    (2, cap), (1, move), (4, read), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
 )  # fmt: skip

@@ -22,6 +22,7 @@ PLANS: Final = {"house": "home", "ann": "member", "ben": "small", "firm": "none"
 KEYS: Final = {f"sk-moma-{tenant}-{n}": tenant for tenant in TENANTS for n in (1, 2)}
 STATIC_KEY: Final = "sk-moma-solo-0"
 STATIC: Final = f'{{solo: {{plan: daily, keys: ["sha256:{hashlib.sha256(STATIC_KEY.encode()).hexdigest()}"]}}}}'
+CODES: Final = tuple(f"code {number}" for number in range(5))
 PACKAGES: Final = ("month", "pack", "tokens", "office", "trial", "yuan", "code", "day")
 MODELS: Final = ("m", "m", "n", "auto", "auto", "kept", "kept", "gratis", "cheap", "e")
 ROUTES: Final = """

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from gateway.charging.caps import CREDITS
 from gateway.errors import GatewayError
 from tests.charging.simulated.backends import Backends
 from tests.charging.simulated.disk import Disk
@@ -65,6 +66,8 @@ class Facts:
     wished: dict[str, dict[str, Any]] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     suspended: set[str] = field(default_factory=set)
+    codes: dict[str, str] = field(default_factory=dict)  # tenants that have redeemed them
+    capped: set[str] = field(default_factory=set)  # whose caps were edited
 
 
 class World:
@@ -133,7 +136,7 @@ class World:
 
     async def _reboot(self) -> None:
         current = asyncio.current_task()
-        rest = [task for task in asyncio.all_tasks(self.loop) if task not in self._own and task is not current]
+        rest = [task for task in self.loop.living() if task not in self._own and task is not current]
         for task in rest:
             task.cancel()
         if rest:
@@ -250,6 +253,14 @@ class World:
         """What must hold between any two steps."""
         if self._up.is_set() and self.process.ledger.healthy:
             self.process.ledger.check_invariants()
+            self._check_caps()
+
+    def _check_caps(self) -> None:
+        """Those of a plan that nobody has edited: what is charged is at most what was held."""
+        if self.clock_was_set or "ben" in self.facts.capped:
+            return
+        for meter in self.process.ledger.tenant("ben").meters:
+            assert meter.unit != CREDITS or meter.taken <= meter.limit, f"beyond a cap: {meter}"
 
 
 Leave = Callable[[VirtualLoop, Callable[[], None]], object]
