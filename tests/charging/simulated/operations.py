@@ -265,6 +265,6 @@ async def crash(world: World) -> None:
 
 
 OPERATIONS: tuple[tuple[int, Operation], ...] = (
-    (60, call), (8, pause), (6, order), (3, refund), (3, subscription), (3, grant), (2, redeem), (1, revoke), (3, suspend),
-    (2, cap), (1, move), (4, read), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
+    (60, call), (8, pause), (6, order), (3, refund), (3, subscription), (3, grant), (2, redeem), (1, revoke),
+    (3, suspend), (2, cap), (1, move), (4, read), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
 )  # fmt: skip
