@@ -97,7 +97,7 @@ async def _live(world: World, found: Run, steps: int) -> None:
     found.wrong += judge(world, books)
     found.wrong += await statements(world, books)
     found.records = len(books.records)
-    found.happened.update(kind for record in books.records for kind in (record.status, *record.flags))
+    found.happened.update(kind for record in books.records for kind in record.kinds)
     found.digest = hashlib.sha256(repr((world.story, books.records)).encode()).hexdigest()
     await world.process.aclose()
 

@@ -43,7 +43,7 @@ def test_nothing_is_wrong_after_a_life_of_the_gateway(part: int) -> None:
 def test_all_that_can_happen_does() -> None:
     """What backends do (the table of docs/charging.md), how calls end, and where the process dies."""
     seen = sum((part_of(part).happened for part in range(PARTS)), Counter[str]())
-    ends = {"settled", "voided", "estimated", "partial", "bad_usage", "zero_usage", "crash", "cache_hit"}
+    ends = {"settled", "voided", "in debt", "estimated", "partial", "bad_usage", "zero_usage", "crash", "cache_hit"}
     heard = {
         "200", "invalid_api_key", "account_not_active", "insufficient_quota", "conflict", "deadline_exceeded",
         "backend_error", "no_backend_available", "backend_overloaded", "content_filter", "store_unavailable",

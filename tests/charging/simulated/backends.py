@@ -18,7 +18,7 @@ Piece = bytes | float | AttemptFailed
 GOOD = ("whole", "whole", "whole", "cached", "thinking")
 BAD = (
     "zero", "missing", "null", "bad", "huge", "connect", "unreached", "silent", "broken", "hangs", "stops",
-    "429", "500", "401", "400", "filtered", "garbage", "empty",
+    "429", "500", "401", "400", "filtered", "garbage", "empty", "beyond",
 )  # fmt: skip
 LATENCY_S = (0.0, 0.0, 0.001, 0.01, 0.3, 2.0)
 PAUSE_S = (0.0, 0.0, 0.001, 0.05, 1.0, 9.0)
@@ -126,6 +126,8 @@ class Backends:
             usage["prompt_tokens_details"] = {"cached_tokens": rng.randint(0, prompt)}
         elif kind == "thinking" and not embedding:
             usage["completion_tokens_details"] = {"reasoning_tokens": rng.randint(0, output)}
+        elif kind == "beyond" and not embedding:  # more than it was allowed, and no more than the model can
+            usage["completion_tokens"] = 500
         elif kind == "zero":
             usage = dict.fromkeys(usage, 0)
         elif kind in ("missing", "null"):

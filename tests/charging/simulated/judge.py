@@ -22,7 +22,7 @@ from tests.charging.simulated.world import World
 
 RECORDS = "SELECT * FROM records ORDER BY seq"
 SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
-SHORT = ("hangs", "stops")  # they may come after the usage
+OTHERS = ("beyond", "filtered", "hangs", "stops")  # they report usage, too; the last two may come after it
 
 
 class Books:
@@ -49,6 +49,11 @@ class Record:
         self.usage: dict[str, int] = orjson.loads(row["usage"])
         self.flags: list[str] = orjson.loads(row["flags"])
         self.parts: dict[str, int] = orjson.loads(row["parts"])
+
+    @property
+    def kinds(self) -> list[str]:
+        """What of it happens to some."""
+        return [self.status, *self.flags, *(["in debt"] if self.overage else [])]
 
     @property
     def hit(self) -> bool:
@@ -155,7 +160,7 @@ def said(record: Record, seen: list[Heard]) -> bool:
     if flags & {"estimated", "partial", "bad_usage"}:
         bad = any(heard.kind not in GOOD for heard in seen)
         return record.charged <= record.reserved and (bad or bool(flags & {"estimated", "partial"}))
-    ours = [h for h in seen if (record.hit or h.backend == record.backend) and h.kind in (*GOOD, "filtered", *SHORT)]
+    ours = [h for h in seen if (record.hit or h.backend == record.backend) and h.kind in (*GOOD, *OTHERS)]
     return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
 
 
