@@ -23,7 +23,7 @@ from gateway.charging.schema import DDL, MIGRATIONS, RECORD_INSERTS, SCHEMA_VERS
 from gateway.config.model import Plan
 from gateway.errors import GatewayError, StoreUnavailable
 
-BUSY_S: Final = 0.25  # for another program that has locked the file: calls wait for the commit
+BUSY_MS: Final = 250  # for another program that has locked the file, once it is open: calls wait for commits
 CHECKPOINT_PAGES: Final = 4_000  # of 4 kB: a busy page is written back once for the many times that it changed
 log = logging.getLogger(__name__)
 Statements = list[tuple[str, list[Row]]]
@@ -119,15 +119,14 @@ class Store:
         os.close(self._lock_file)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=128
-        )
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=128)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             connection.executescript(DDL)
             _migrate(connection)
+            connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         except sqlite3.Error:
             connection.close()
             raise

@@ -179,6 +179,7 @@ async def suspend(world: World) -> None:
     suspended = world.facts.suspended
     tenant = world.rng.choice([*suspended] or ("ann", "desk", "solo", "house"))
     wish = "active" if tenant in suspended else "suspended"
+    world.facts.turns += 1
     suspended.discard(tenant)  # until it is answered nobody knows
     status, _ = await world.admin("PATCH", f"tenants/{tenant}", {"status": wish})
     world.tell(f"{tenant} is {wish}: {status}")

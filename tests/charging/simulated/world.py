@@ -52,7 +52,7 @@ class Asked:
     process: int
     at_ms: int
     era: int
-    barred: bool  # its key was revoked, or an account on its path suspended, before it began
+    barred: bool  # its key was revoked, or an account on its path suspended, all the time
     request: str = ""
     left: bool = False
     answer: Answer = field(default_factory=lambda: Answer(b""))
@@ -66,6 +66,7 @@ class Facts:
     wished: dict[str, dict[str, Any]] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     suspended: set[str] = field(default_factory=set)
+    turns: int = 0  # how often an account was suspended, or let in again
     codes: dict[str, str] = field(default_factory=dict)  # tenants that have redeemed them
     capped: set[str] = field(default_factory=set)  # whose caps were edited
 
@@ -208,7 +209,9 @@ class World:
         self._asking[task] = asked
         if leave is not None:
             leave(self.loop, lambda: self._leave(asked, request, task))
+        turns = self.facts.turns
         await asyncio.wait((task,))
+        asked.barred = asked.barred and (asked.key in self.facts.revoked or turns == self.facts.turns)
         del self._asking[task]
         asked.answer = Answer(request.received)
         self.calls.append(asked)
