@@ -20,6 +20,7 @@ from gateway.cache.handover import as_asked, stream_end, whole_answer
 from gateway.cache.key import key_of, repeatable, route_version
 from gateway.cache.store import Entry
 from gateway.call import Answer, Call, Sink, Usage
+from gateway.charging.affording import active
 from gateway.charging.beyond import hold_share
 from gateway.charging.in_force import Cards, InForce
 from gateway.charging.ledger import Ledger
@@ -156,8 +157,7 @@ class CachedCalls:
     async def _join_or_lead(self, site: Site, key: bytes, asked: Asked, control: Control, sink: Sink) -> None:
         """One call at a time for all who ask the same; when it fails before its first byte, one of them is the next."""
         name, call = site.cache.name, asked.call
-        deadline = asked.deadline
-        failures = 0
+        deadline, failures = asked.deadline, 0
         while not control.fresh and (flight := self._caches.under_way(name, key)) is not None:
             if await self._followed(site, asked, flight, deadline, sink):
                 return
@@ -240,8 +240,7 @@ class CachedCalls:
     async def _followed(self, site: Site, asked: Asked, flight: Flight, deadline: Deadline, sink: Sink) -> bool:
         """Whether the flight's answer was given; False when it has none for this call. Raises once it has begun."""
         call = asked.call
-        reader = flight.join()
-        began_at = self._clock.now()
+        reader, began_at = flight.join(), self._clock.now()
         try:
             if not await self._came(reader.begun(), call, flight, deadline) or flight.private or not flight.begun:
                 return False
@@ -282,9 +281,11 @@ class CachedCalls:
         facts, ppm, rates = flight.facts(), site.cache.charge_ppm, self._cards.at(self._clock.wall_ms())
         charge_id = self._next_charge_id()
         try:
+            quote = self._quote(asked, rates, -(-facts.reserved_uc * ppm // PPM))
             if ppm:
-                quote = self._quote(asked, rates, -(-facts.reserved_uc * ppm // PPM))
                 asked.record.reserved_uc = (await hold_share(self._ledger, charge_id, quote)).reserved_uc
+            else:
+                self._ledger.look(active, quote)
             self._caches.looked_up(site.cache.name, "coalesced")
             await sink.begin(200, self._headers(site, asked, facts.model, facts.backend, "coalesced"))
             await self._relay(reader, deadline, sink)
@@ -306,14 +307,12 @@ class CachedCalls:
 
     async def _give(self, site: Site, asked: Asked, entry: Entry, body: bytes, sink: Sink, result: str) -> None:
         """An answer that is there. Its share is charged first; what is free waits for no commit."""
-        charge_id = self._next_charge_id()
-        record, rates = asked.record, self._cards.at(self._clock.wall_ms())
+        charge_id, record, rates = self._next_charge_id(), asked.record, self._cards.at(self._clock.wall_ms())
         try:
             if site.cache.charge_ppm:
                 cost = cost_uc(entry.usage.quantities, rates.standard[entry.model])
-                share_uc = shared_uc(cost, hit_flags(site.cache.charge_ppm))
-                hold = await hold_share(self._ledger, charge_id, self._quote(asked, rates, share_uc))
-                record.reserved_uc = hold.reserved_uc
+                quote = self._quote(asked, rates, shared_uc(cost, hit_flags(site.cache.charge_ppm)))
+                record.reserved_uc = (await hold_share(self._ledger, charge_id, quote)).reserved_uc
             await self._charge(site, asked, rates, charge_id, entry.model, entry.usage)
             headers = self._headers(site, asked, entry.model, entry.backend, result)
             if result == "hit":
@@ -362,6 +361,7 @@ class CachedCalls:
             max_tokens=None,
             deadline_ms=self._clock.wall_ms() + int(self._config.timeout.total_s * 1000),
             key_id=caller.key_id,
+            once=call.once if uc else "",
         )
 
     def _headers(self, site: Site, asked: Asked, model: str, backend: str, result: str) -> dict[str, str]:

@@ -25,11 +25,13 @@ class Drains:
         if target is None or target.backend.on_disconnect != "drain" or self.count >= MAX_DRAINED:
             return False
         self.count += 1
-        timer = self._clock.call_at(self._clock.now() + DRAIN_S, flight.abandon)
+        until = self._clock.now() + DRAIN_S
+        timer = self._clock.call_at(until, flight.abandon_unread)
 
         def ended() -> None:
             self.count -= 1
             timer.cancel()
 
         flight.on_closed = ended
+        flight.drains = lambda: self._clock.now() < until  # others may join it meanwhile, and leave
         return True

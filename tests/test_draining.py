@@ -183,3 +183,52 @@ async def test_who_stays_notices_nothing(world: World) -> None:
             async for _ in await client.chat.completions.create(model="small", messages=messages, stream=True):
                 pass
     assert [record["status"] for record in await ended(world)] == ["settled", "settled", "voided", "settled"]
+
+
+async def test_a_call_that_others_join_and_leave_meanwhile_is_drained_once(world: World) -> None:
+    """Each that leaves it last would else take a place of its own, and one would be given back."""
+    going = asyncio.Event()
+    world.a.script(lambda _: Reply(headers=SSE, stream=[CHUNK, going, LAST]))
+    await leave(world, model="kept", stream=True)
+    await drained(world, 1)
+    await leave(world, model="kept", stream=True)
+    await asyncio.sleep(0.05)
+    assert (world.app._parts.drains.count, len(world.a.requests)) == (1, 1)
+    going.set()
+    await drained(world, 0)
+
+
+async def test_who_joins_a_call_that_is_drained_reads_it_to_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "DRAIN_S", 0.6)
+    going = asyncio.Event()
+    world.a.script(lambda _: Reply(headers=SSE, stream=[CHUNK, going, LAST]))
+    await leave(world, model="kept", stream=True)
+    body = {"model": "kept", "messages": [{"role": "user", "content": "hello there"}], "stream": True}
+    async with world.http.post(f"{world.url}/v1/chat/completions", json=body) as answer:
+        await asyncio.sleep(0.8)  # the time for reading on for nobody is over
+        going.set()
+        assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+    await drained(world, 0)
+
+
+async def test_an_idempotency_key_is_taken_while_its_call_goes_on_for_nobody(world: World) -> None:
+    """Its client has given it too little time, and asks again: one call is made, and one is charged."""
+    going = asyncio.Event()
+    world.a.script([Reply(before=(going,), body=WHOLE), Reply(body=WHOLE)])
+    asked = {"model": "small", "messages": [{"role": "user", "content": "hello there"}]}
+
+    async def ask(**headers: str) -> int:
+        headers = {"Idempotency-Key": "k-1", **headers}
+        async with world.http.post(f"{world.url}/v1/chat/completions", json=asked, headers=headers) as answer:
+            await answer.read()
+            return answer.status
+
+    assert await ask(**{"x-stainless-read-timeout": "0.2"}) == 504
+    assert await ask() == 409
+    going.set()
+    [record] = await ended(world)
+    assert float(record["charged"]) > 0
+    assert await ask() == 409  # its answer is gone, and it was charged
+    assert len(world.a.requests) == 1

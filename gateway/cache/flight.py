@@ -99,6 +99,11 @@ class Flight:
         if self._task is not None:
             self._task.cancel()
 
+    def abandon_unread(self) -> None:
+        """Unless somebody has joined since."""
+        if not self._readers:
+            self.abandon()
+
     def alone(self, *, kept: bool = False) -> None:
         """From here on nobody may join, and nothing is stored unless it is `kept`."""
         self.kept = self.kept and kept

@@ -19,10 +19,12 @@ UNBOUNDED: Final = 1 << 62
 LARGE: Final = 4  # a ceiling beyond a quarter of what there is would keep other calls out: it is held in slices
 
 
-def known(image: Image, charge_id: str) -> Conflict:
-    """Why what was charged, or given up, before is not charged again."""
+def known(image: Image, charge_id: str, once: str) -> Conflict:
+    """Why what was charged, or given up, before, or is under way, is not charged again."""
     if charge_id in image.closed:
         return Conflict(f"charge {charge_id} is already closed")
+    if once in image.once_open:
+        return Conflict("The call with this Idempotency-Key is under way.", retry_after_s=1.0)
     return Conflict("A call with this Idempotency-Key was answered and charged, and its answer is gone.")
 
 

@@ -70,6 +70,7 @@ class Image:
         self.debtors: set[str] = set()  # accounts in debt: nearly always none, and one look says so
         self.once: dict[str, int] = {}  # what was charged under an Idempotency-Key, and when: the oldest first
         self.watch = Watch()
+        self.once_open: set[str] = set()  # the same of calls in flight, also of those that their clients have left
         self.uncounted: list[Meter] = []  # of caps that are younger than records that count
         self._standing: dict[tuple[str, ...], Standing] = {}
 
@@ -260,6 +261,8 @@ class Image:
             grant.reserved += uc
         if meters:
             hold.marks = metering.mark(meters, hold.reserved_uc, hold.opened_ms)
+        if hold.quote.once:
+            self.once_open.add(hold.quote.once)
         self.holds[hold.charge_id] = self.young[hold.charge_id] = hold
 
     def close(self, hold: Hold, receipt: Receipt, now_ms: int, *, numbered: bool) -> None:
@@ -271,14 +274,20 @@ class Image:
             del self.young[hold.charge_id]
         if hold.marks:
             metering.settle(self.changes, hold, receipt)
-        if hold.quote.once and receipt.settled and "partial" not in receipt.flags:
-            self.once[hold.quote.once] = now_ms
-            self.changes.once[hold.quote.once] = now_ms, hold.charge_id
+        if hold.quote.once:
+            self._close_once(hold, receipt, now_ms)
         if numbered:
             self.changes.closings.append((receipt, hold, now_ms))
         else:
             receipt.durable = True
         self.remember(hold.charge_id, receipt)
+
+    def _close_once(self, hold: Hold, receipt: Receipt, now_ms: int) -> None:
+        once = hold.quote.once
+        self.once_open.discard(once)
+        if receipt.settled and "partial" not in receipt.flags:
+            self.once[once] = now_ms
+            self.changes.once[once] = now_ms, hold.charge_id
 
     def forget_once(self, now_ms: int) -> bool:
         """What is older than a day; whether there was any."""

@@ -63,8 +63,9 @@ class Ledger(Durable):
         open_already = image.holds.get(charge_id)
         if open_already is not None:
             return open_already
-        if charge_id in image.closed or quote.once in image.once:
-            raise known(image, charge_id)
+        once = quote.once
+        if charge_id in image.closed or (once and (once in image.once or once in image.once_open)):
+            raise known(image, charge_id, once)
         now_ms = self._clock.wall_ms()
         found = standing(image, quote, now_ms)
         due = self._clock.now() + HOLD_WRITTEN_AFTER_S

@@ -15,6 +15,7 @@ import pytest
 from gateway.call import Answer
 from gateway.charging import manage
 from gateway.charging.audit import audit
+from gateway.charging.directory import Edit
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.tenants import Caller
 from tests.stage import CONFIG, PLAN, Open, Stage
@@ -780,3 +781,30 @@ async def test_however_calls_end_nothing_is_left_and_nothing_broken_looks_whole(
     assert not theatre.stage.caches._flights
     assert not theatre.stage.caches._tasks
     assert theatre.stage.caches.budget("c")[1].used == 0
+
+
+async def test_a_hit_is_paid_once_for_an_idempotency_key(play: Play) -> None:
+    """What a restart has made the gateway forget, the ledger knows."""
+    theatre = play([OK], charge_ppm=250_000)
+    await theatre.ask()
+    for status in (200, 409):
+        asked, sink = request(**COLD), ListSink()
+        asked.once = "k-1"
+        stage = theatre.stage
+        await drive(stage.clock, stage.pipeline.handle(stage.caller, asked, sink), busy=stage.busy)
+        assert sink.status == status
+    await theatre.settled()
+    assert [charged for charged, _ in await theatre.charged()] == ["10", "2.5"]
+
+
+async def test_who_is_suspended_follows_no_stream_that_is_free(play: Play) -> None:
+    theatre = play([SLOW])
+    ledger = theatre.stage.ledger
+
+    def suspend() -> None:
+        manage.edit(ledger, "t", Edit(status="suspended"))
+
+    theatre.stage.clock.call_at(0.5, suspend)
+    leader, follower = await theatre.all(theatre.start(stream=True), theatre.start(1.0, stream=True))
+    assert (leader.status, follower.status) == (200, 403)
+    assert follower.json["error"]["code"] == "account_not_active"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +23,12 @@ PORTS = range(20_000, 32_000)  # below those the kernel gives to clients: a dead
 
 
 class GatewayProcess:
-    """State: the process, and how long each start took until /readyz said yes."""
+    """State: the process, how the next one is started, and how long each start took until /readyz said yes."""
 
     def __init__(self, folder: Path, a: str, b: str, files: int | None = None) -> None:
         self._files = files
+        self.entry: tuple[str, ...] = ("gateway",)
+        self.under: tuple[str, ...] = ()  # a command that becomes the gateway
         self.ledger = f"{folder}/moma.db"
         self.port = _free_port()
         self.starts_s: list[float] = []
@@ -51,9 +54,10 @@ class GatewayProcess:
         self.starts_s.append(time.perf_counter() - started)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "gateway", "serve", "-c", str(self.routes), "--port", str(self.port)]
+        command = [sys.executable, "-m", *self.entry, "serve", "-c", str(self.routes), "--port", str(self.port)]
         if self._files is not None:
             command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(self._files), *command]
+        command = [*self.under, *command]
         environment = {**os.environ, "MOMA_TEST_ADMIN_KEY": ADMIN_KEY, "MOMA_TEST_BACKEND_KEY": "backend-secret"}
         with self._log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -76,6 +80,25 @@ class GatewayProcess:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def killed(self) -> bool:
+        """By itself."""
+        return self._process is not None and self._process.poll() == -signal.SIGKILL
+
+    async def starts(self) -> bool:
+        """False when it is killed meanwhile."""
+        process = self._process = self._spawn()
+        async with aiohttp.ClientSession() as http:
+            while process.poll() is None:
+                if await self._ready(http):
+                    return True
+                await asyncio.sleep(0.005)
+        return False
 
     def kill(self) -> None:
         """SIGKILL, of this process alone; returns when it is gone."""

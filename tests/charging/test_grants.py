@@ -14,11 +14,13 @@ import pytest
 
 from gateway.charging import manage
 from gateway.charging.audit import audit
+from gateway.charging.directory import Edit
 from gateway.charging.grants import period_bounds, period_number
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.errors import InvalidValue, NotFound, QuotaExhausted
 from tests.charging.fakes import START_MS, FakeClock, opened, plan, quote, settle
+from tests.charging.shop import Shop
 
 DAY_MS = 86_400_000
 
@@ -195,3 +197,13 @@ async def test_grants_shown_add_up_and_ended_ones_stay_for_a_while(tmp_path: Pat
     ledger.close("long", "aborted")
     assert old["id"] not in {grant["id"] for grant in ledger.usage("t")["ended"]}
     await end(ledger, tmp_path)
+
+
+async def test_a_statement_has_what_a_member_took_before_it_moved_away(tmp_path: Path) -> None:
+    shop = await Shop(tmp_path).open()
+    await shop.buy("A-1", "pack")
+    await shop.spend(300, "m")
+    await manage.edit(shop.ledger, "m", Edit(parent="u"))[1]
+    said = shop.statement()
+    assert [said[name] for name in ("granted", "spent", "closing")] == ["0.0005", "0.0003", "0.0002"]
+    await shop.end()

@@ -8,12 +8,16 @@ import random
 import shutil
 from pathlib import Path
 
+from gateway.charging import orders
 from gateway.charging.audit import audit
 from gateway.charging.ledger import open_ledger
 from gateway.clock import LoopClock
+from gateway.config.model import Plan
 from tests.charging.fakes import plan, quote, settle
+from tests.charging.shop import PACKAGES, Shop
 
 CHARGES = 40
+SALES = 25
 CUTS = 200 if os.environ.get("MOMA_LONG") == "1" else 20
 
 
@@ -34,8 +38,8 @@ async def crashed(folder: Path) -> list[tuple[str, int]]:
     return acknowledged
 
 
-def log_size(folder: Path) -> int:
-    return Path(f"{folder}/live.db-wal").stat().st_size
+def log_size(folder: Path, name: str = "live.db") -> int:
+    return Path(f"{folder}/{name}-wal").stat().st_size
 
 
 def lay(folder: Path, log: bytes) -> str:
@@ -85,3 +89,58 @@ def test_a_torn_log_recovers_a_whole_prefix(tmp_path: Path) -> None:
         assert len(ids) >= len(before), "a charge was lost whose log was whole"
     assert shortened > CUTS * 0.9
     print(f"\n{CUTS} torn, truncated or damaged logs: all recovered to a whole prefix")
+
+
+async def sold(folder: Path) -> list[tuple[str, int]]:
+    """As `crashed`, of a shop: orders, subscriptions, codes, caps, refunds, and the calls of those who bought."""
+    shop = await Shop(folder).open()
+    acknowledged = []
+    await shop.codes("pack", *(f"code-{number}" for number in range(SALES)))
+    for number in range(SALES):
+        name = f"A-{number}"
+        await shop.buy(name, ("daily", "pack", "rolling", "calls", "office")[number % 5])
+        if number % 3 == 0:
+            await shop.redeem(f"code-{number}")
+        if number % 4 == 1:
+            await shop.refund(name)
+        await shop.spend(1 + number)
+        acknowledged.append((name, log_size(folder, "l.db")))
+        shop.clock.ms += 7 * 3_600_000
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{folder}/l.db{suffix}", f"{folder}/crash.db{suffix}")
+    await shop.ledger.aclose()
+    return acknowledged
+
+
+async def orders_of(path: str) -> list[str]:
+    """Those that a ledger has, whose books are right and which goes on selling."""
+    ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "Asia/Shanghai", {"none": Plan("none")})
+    names = sorted(
+        (name for name in ledger._image.sold.orders if name.startswith("A-")), key=lambda name: int(name[2:])
+    )
+    if "u" in {account.id for account in ledger.tenants()}:
+        await ledger.change(orders.place, "next", "u", "pack", 1, PACKAGES)[1]
+    ledger.check_invariants()
+    await ledger.aclose()
+    assert audit(path) == []
+    return names
+
+
+def test_a_torn_log_of_sales_recovers_a_whole_prefix(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    acknowledged = asyncio.run(sold(tmp_path))
+    log = Path(f"{tmp_path}/crash.db-wal").read_bytes()
+    every = [name for name, _ in acknowledged]
+    assert asyncio.run(orders_of(lay(tmp_path, log))) == every
+    shortened = 0
+    for _ in range(CUTS):
+        at = rng.randrange(len(log))
+        names = asyncio.run(orders_of(lay(tmp_path, log[:at] if rng.random() < 0.5 else damaged_at(log, at))))
+        assert names == every[: len(names)]
+        shortened += len(names) < len(every)
+        assert len(names) >= sum(size <= at for _, size in acknowledged), "an order was lost whose log was whole"
+    assert shortened > CUTS * 0.7
+
+
+def damaged_at(log: bytes, at: int) -> bytes:
+    return log[:at] + bytes([log[at] ^ 0xFF]) + log[at + 1 :]

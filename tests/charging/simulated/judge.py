@@ -1,0 +1,239 @@
+"""After a run: the books against themselves, against what backends have said, and against what clients were given."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from gateway.charging.audit import audit
+from gateway.charging.rating import credits_text
+from gateway.charging.reconcile import reconciled
+from gateway.charging.store import read_only
+from gateway.config.model import Limits
+from tests.charging.simulated.backends import GOOD, Heard
+from tests.charging.simulated.process import Process
+from tests.charging.simulated.town import TENANTS
+from tests.charging.simulated.world import World
+
+RECORDS = "SELECT * FROM records ORDER BY seq"
+SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
+OTHERS = ("beyond", "filtered", "hangs", "stops")  # they report usage, too; the last two may come after it
+
+
+class Books:
+    """What the file says."""
+
+    def __init__(self, path: str) -> None:
+        with contextlib.closing(read_only(path)) as connection:
+            connection.row_factory = sqlite3.Row
+            self.records = [Record(row) for row in connection.execute(RECORDS)]
+            self.grants = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM grants")}
+            self.orders = {row["id"] for row in connection.execute("SELECT id FROM orders")}
+            self.holds = [row["charge_id"] for row in connection.execute("SELECT charge_id FROM holds")]
+            self.entries = [dict(row) for row in connection.execute("SELECT * FROM entries")]
+        self.by_request: dict[str, list[Record]] = defaultdict(list)
+        for record in self.records:
+            self.by_request[record.request].append(record)
+
+
+class Record:
+    def __init__(self, row: Any) -> None:
+        self.seq, self.request, self.tenant = row["seq"], row["request_id"], row["tenant"]
+        self.status, self.backend, self.model = row["status"], row["backend"], row["model_served"]
+        self.charged, self.reserved, self.overage = row["charged"], row["reserved"], row["overage"]
+        self.usage: dict[str, int] = orjson.loads(row["usage"])
+        self.flags: list[str] = orjson.loads(row["flags"])
+        self.parts: dict[str, int] = orjson.loads(row["parts"])
+
+    @property
+    def kinds(self) -> list[str]:
+        """What of it happens to some."""
+        return [self.status, *self.flags, *(["in debt"] if self.overage else [])]
+
+    @property
+    def hit(self) -> bool:
+        return "cache_hit" in self.flags
+
+    @property
+    def settled(self) -> bool:
+        return self.status == "settled" and "crash" not in self.flags
+
+    def __repr__(self) -> str:
+        return f"record {self.seq} of {self.request} ({self.status}, {self.charged} uc, {self.flags})"
+
+
+def judge(world: World, books: Books) -> list[str]:
+    """All that is wrong, in words. The process is up and nothing runs."""
+    return [
+        *(line for line in audit(world.path) if not (world.clock_was_set and line.startswith("I7"))),
+        *(str(each) for each in reconciled(world.path, world.clock.wall_ms()) if each.check not in ("I7", "I11")),
+        *(f"the hold {name} is left in the file" for name in books.holds),
+        *given_and_charged(world, books),
+        *charged_and_done(world, books),
+        *once_each(world, books),
+        *refused(world),
+        *sold(world, books),
+        *ended(world, books),
+    ]
+
+
+def happened(world: World) -> Iterator[str]:
+    """What backends did, how calls ended, and what became of the process and its file: to show that all of it does."""
+    for heard in world.backends.heard:
+        yield heard.kind
+    for asked in world.calls:
+        yield asked.answer.code or str(asked.answer.status)
+        yield asked.answer.headers.get("x-moma-cache", "none")
+        if asked.answer.headers.get("x-moma-replayed"):
+            yield "replayed"
+    for line in world.story:
+        if "killed" in line:
+            yield line[14:]
+
+
+def leaks(process: Process) -> Iterator[str]:
+    """Nothing is held for calls that have ended."""
+    if process.ledger.open_holds:
+        yield f"{process.ledger.open_holds} holds are left"
+    parts = process.parts
+    for name in TENANTS:
+        if in_flight := parts.tenant_gates.of(name, Limits()).in_flight:
+            yield f"{name} has {in_flight} permits left"
+    for name in "abc":
+        if in_flight := parts.backend_gates.of(name, Limits()).in_flight:
+            yield f"backend {name} has {in_flight} permits left"
+    if parts.drains.count or parts.caches._tasks or process.app._once._tasks:
+        yield f"tasks are left: {parts.drains.count} drains"
+    if parts.tenant_waiting.count or parts.backend_waiting.count:
+        yield "somebody waits at a limit"
+
+
+def given_and_charged(world: World, books: Books) -> Iterator[str]:
+    """I12: who has a complete answer has one settled record, of what the backend said; nobody has two of any kind."""
+    for asked in world.calls:
+        records = books.by_request.get(asked.request, [])
+        if len(records) > 1:
+            yield f"{asked.request} has {records}"
+        good = asked.answer.complete and asked.answer.status == 200
+        if not good or asked.answer.headers.get("x-moma-replayed"):
+            continue
+        free = asked.model == "gratis" and asked.answer.headers.get("x-moma-cache") in ("hit", "coalesced")
+        if not free and not any(record.settled for record in records):
+            yield f"{asked.request} was answered, and has {records or 'no record'}"
+
+
+def charged_and_done(world: World, books: Books) -> Iterator[str]:
+    """What is charged was sent to a backend, or is a hit of an answer that one has given; and costs what it said."""
+    calls = {asked.request: asked for asked in world.calls}
+    by_tag: dict[str, list[Heard]] = defaultdict(list)
+    for heard in world.backends.heard:
+        if heard.reached:
+            by_tag[heard.tag].append(heard)
+    for record in books.records:
+        asked = calls.get(record.request)
+        if asked is None:
+            yield f"{record} is of no call"
+            continue
+        seen = by_tag[asked.tag]
+        if record.tenant != asked.tenant:
+            yield f"{record} is of {record.tenant}, not of {asked.tenant}"
+        if not any(record.hit or heard.backend == record.backend for heard in seen):
+            yield f"{record}: backend {record.backend} has heard nothing of {asked.tag}"
+        if record.status == "settled" and not said(record, seen):
+            yield f"{record} has usage {record.usage}, and no backend has said so: {[h.usage for h in seen]}"
+        if record.hit and not {f"charge:{share}" for share in SHARES[asked.model]} & {*record.flags}:
+            yield f"{record} is of another share than {SHARES[asked.model]}"
+        if record.status != "settled" and record.charged:
+            yield f"{record} is charged"
+
+
+def said(record: Record, seen: list[Heard]) -> bool:
+    """Whether a backend has said what is charged: all of it where there is no flag."""
+    flags = {flag for flag in record.flags if not flag.startswith("charge:")} - {"cache_hit"}
+    if "crash" in flags or "zero_usage" in flags:
+        return not record.charged
+    if flags & {"estimated", "partial", "bad_usage"}:
+        bad = any(heard.kind not in GOOD for heard in seen)
+        return record.charged <= record.reserved and (bad or bool(flags & {"estimated", "partial"}))
+    ours = [h for h in seen if (record.hit or h.backend == record.backend) and h.kind in (*GOOD, *OTHERS)]
+    return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
+
+
+def once_each(world: World, books: Books) -> Iterator[str]:
+    """Of all calls with one Idempotency-Key one is charged, as long as the clock was not set meanwhile."""
+    paid: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
+    for asked in world.calls:
+        if asked.once is not None:
+            records = books.by_request.get(asked.request, [])
+            paid[asked.tenant, asked.once, asked.era] += [r for r in records if r.charged and "partial" not in r.flags]
+    for (tenant, once, _), settled in paid.items():
+        if len(settled) > 1:
+            yield f"{tenant} has paid for Idempotency-Key {once} with {settled}"
+
+
+def refused(world: World) -> Iterator[str]:
+    """Who may not call gets nothing; and no call ends as nobody foresaw."""
+    for asked in world.calls:
+        if asked.barred and asked.answer.status == 200 and not asked.answer.headers.get("x-moma-replayed"):
+            yield f"{asked.request} by {asked.tenant} was let in"
+        if asked.answer.status == 500:
+            yield f"{asked.request} failed as nobody foresaw"
+
+
+def sold(world: World, books: Books) -> Iterator[str]:
+    """Every order that was answered is there; what was revoked and suspended is so after all the crashes."""
+    for name in world.facts.orders:
+        if name not in books.orders:
+            yield f"order {name} was answered, and is gone"
+    ledger = world.process.ledger
+    for secret in world.facts.revoked:
+        key = ledger._image.keys[world.key_ids[secret]]
+        if key.revoked_ms is None:
+            yield f"the key {key.id} was revoked, and works"
+    for tenant in world.facts.suspended:
+        if ledger.tenant(tenant).status != "suspended":
+            yield f"{tenant} was suspended, and is not"
+
+
+def ended(world: World, books: Books) -> Iterator[str]:
+    """Nothing is left of what is over; somebody has looked at every tenant."""
+    for name, row in books.grants.items():
+        left = row["granted"] - row["spent"] - row["expired"] - row["revoked"]
+        if left and row["expires_ms"] is not None and row["expires_ms"] <= world.clock.wall_ms():
+            yield f"grant {name} has ended, and has {left} uc left"
+
+
+async def statements(world: World, books: Books) -> list[str]:
+    """Each statement against the records and grants, summed up here in another way."""
+    wrong = []
+    for tenant in TENANTS:
+        status, said = await world.admin("GET", f"tenants/{tenant}/statement?from=2020-01-01&to=2030-01-01")
+        assert status == 200, f"statement of {tenant}: {status} {said}"
+        own = {name for name, row in books.grants.items() if row["account"] == tenant}
+        rows = [books.grants[name] for name in own]
+        repaid = sum(e["uc"] for e in books.entries if e["kind"] == "debt_repaid" and e["grant_id"] in own)
+        spent = repaid + sum(uc for record in books.records for name, uc in record.parts.items() if name in own)
+        mine = [record for record in books.records if record.tenant == tenant and record.status == "settled"]
+        expected = {
+            "opening": 0, "granted": sum(row["granted"] for row in rows), "spent": spent,
+            "expired": sum(row["expired"] for row in rows), "revoked": sum(row["revoked"] for row in rows),
+            "overage": sum(record.overage for record in mine),
+        }  # fmt: skip
+        expected["closing"] = expected["granted"] - spent - expected["expired"] - expected["revoked"]
+        wrong += [
+            f"statement of {tenant}: {name} {said[name]}, not {credits_text(uc)}"
+            for name, uc in expected.items()
+            if said[name] != credits_text(uc)
+        ]
+        by_model: Counter[str] = Counter()
+        for record in mine:
+            by_model[record.model] += record.charged
+        shown = {entry["model"]: entry["credits"] for entry in said["by_model"]}
+        if shown != {model: credits_text(uc) for model, uc in by_model.items()} or said["calls"] != len(mine):
+            wrong.append(f"statement of {tenant}: by model {shown}, not {dict(by_model)}")
+    return wrong
