@@ -59,7 +59,7 @@ def _more(image: Image, hold: Hold, tokens: int, now_ms: int) -> Hold | None:
         max_tokens=tokens, slice_tokens=0, offers=_offers(hold),
     )  # fmt: skip
     try:
-        found = replace(standing(image, quote, now_ms), meters=_meters(hold))
+        found = replace(standing(image, quote, now_ms), meters=_meters(hold, now_ms))
         return afforded(image, quote, found, now_ms, clamp=True)
     except (QuotaExhausted, AccountNotActive, NotFound):
         return None
@@ -75,9 +75,10 @@ def _offers(hold: Hold) -> Sequence[Offer]:
     ]  # the first slice has paid for the call itself
 
 
-def _meters(hold: Hold) -> list[Meter]:
+def _meters(hold: Hold, now_ms: int) -> list[Meter]:
     """Caps in whose window the call counts. It is one call already, so caps of calls have nothing to say."""
-    return [meter for meter, slot, _ in hold.marks if meter.unit == CREDITS and meter.kept and slot.counts]
+    counting = ((meter, slot) for meter, slot, _ in hold.marks if slot.counts and slot.end_ms > now_ms)
+    return [meter for meter, _ in counting if meter.unit == CREDITS and meter.kept]
 
 
 def _add(image: Image, hold: Hold, more: Hold) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway import quote
 from gateway.call import Answer, Request
 from gateway.charging import manage
 from gateway.charging.audit import audit
@@ -33,6 +34,7 @@ LAST = (
 STREAM = Reply(headers={"content-type": "text/event-stream"}, stream=[CHUNK, 0.002, CHUNK, 0.002, LAST])
 BROKEN = Reply(headers={"content-type": "text/event-stream"}, stream=[CHUNK, 0.002, Fault.EOF])
 SLOW = Reply(headers={"content-type": "text/event-stream"}, stream=[CHUNK, 0.06, CHUNK, 0.06, LAST])
+LONG = Reply(headers={"content-type": "text/event-stream"}, stream=[CHUNK * 90, 0.001] * 10)
 MESSAGES = [{"role": "user", "content": "hello there"}]
 MOST_SUSPENSIONS = 200
 ONLY_LONG = pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_LONG=1 runs it")
@@ -50,6 +52,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[Reply], str]] = {
     "limited": ("chat", {}, [], "limited"),
     "poor": ("chat", {"messages": [{"role": "user", "content": "word " * 300}]}, [], "poor"),
     "empty": ("chat", {}, [], "empty"),
+    "cut short": ("chat", {"stream": True, "max_tokens": 1000}, [LONG], "thin"),
 }
 
 
@@ -147,8 +150,16 @@ class Bench:
         endpoint, body, _, tenant = CASES[case]
         asked = {"model": "small", **({} if endpoint == "embeddings" else {"messages": MESSAGES}), **body}
         request_id, sink = f"r{next(self._numbers)}", ListSink()
+        if tenant == "thin":
+            self.make_thin(f"thin-{request_id}")
         request = Request(request_id, endpoint, {}, json.dumps(asked).encode())
         return self.pipeline.handle(self.callers[tenant], request, sink), sink, request_id
+
+    def make_thin(self, name: str) -> None:
+        """A package for a slice and an extension, which a call uses up."""
+        manage.add_tenant(self.ledger, name, "empty")
+        manage.add_grant(self.ledger, name, 1_200_000_000)
+        self.callers["thin"] = Caller(name, Plan("empty"), (name,))
 
     async def run(self, case: str, k: int, *, late: bool) -> bool:
         """True when the call ended before its k-th suspension, so that nothing was left to cancel."""
@@ -189,7 +200,8 @@ def gates_in_use(gates: Gates) -> int:
 
 
 @pytest.fixture
-async def bench(world: World) -> AsyncIterator[Bench]:
+async def bench(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(quote, "SLICE_TOKENS", 100)
     await asyncio.to_thread(world.app._parts.tokenizer.load)
     made = Bench(world)
     yield made
@@ -206,7 +218,10 @@ async def test_cancel_at_every_suspension(bench: Bench, case: str, late: bool) -
     else:
         pytest.fail("the call never ended")
     assert k > 1, "a call that never suspends cannot be cancelled"
-    await bench.audited()
+    rows = await bench.audited()
+    cut = [row for row in rows if "quota_exhausted" in row["flags"]]
+    assert bool(cut) == (case == "cut short")
+    assert all(row["overage"] == 0 for row in cut)
 
 
 async def test_cancel_while_the_commit_is_waited_for(bench: Bench) -> None:

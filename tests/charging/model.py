@@ -57,6 +57,8 @@ class Open:
     parts: list[tuple[Pot, int]]
     opened: int
     deadline: int
+    most: int = 0  # tokens that a sliced one may grow to
+    rate: int = 0
     version: int = 0  # of the rate card, at its reserve
     sent: bool = False
     written: bool = False
@@ -170,8 +172,9 @@ class Books:
 
     # -- calls --------------------------------------------------------------------------------------------------
 
-    def reserve(self, call: Open, input_uc: int, rate: int, *, clamp: bool) -> bool:
+    def reserve(self, call: Open, input_uc: int, rate: int, *, clamp: bool, slice_: int = 0) -> bool:
         """`call.tokens` is what is asked for, and then what was granted."""
+        call.rate = rate
         call.path = self.paths[call.tenant]
         for name in call.path:
             self.repay(name)
@@ -183,7 +186,10 @@ class Books:
         free = min(
             [sum(pot.left for pot in self.live(call.path)), *(room for unit, room in rooms if unit == "credits")]
         )
-        if input_uc + rate * call.tokens > free:
+        large = slice_ and call.tokens > slice_ and (input_uc + rate * call.tokens) * 4 > free
+        if large and input_uc + rate * slice_ <= free:
+            call.most, call.tokens = call.tokens, slice_
+        elif input_uc + rate * call.tokens > free:
             fits = min(call.tokens, max(0, free - input_uc) // rate) if clamp else 0
             if fits < max(1, min(LEAST_CLAMPED, call.tokens)) or input_uc > free:
                 return False
@@ -192,6 +198,35 @@ class Books:
         call.version = self.version
         self.calls[call.name] = call
         return True
+
+    def extend(self, name: str, wanted: int) -> int:
+        """How many more tokens a sliced call holds."""
+        call = self.calls[name]
+        wanted = min(wanted, call.most - call.tokens)
+        if wanted <= 0:
+            return 0
+        for node in call.path:
+            self.repay(node)
+            if self.debt[node]:
+                return 0
+        rooms = [
+            limit - self.used(node, window, unit) - self.held(node, window, unit)
+            for node in call.path
+            for (window, unit), limit in self.caps.get(node, {}).items()
+            if unit == "credits" and counts(window, call.opened, self.now)
+        ]
+        free = min([sum(pot.left for pot in self.live(call.path)), *rooms])
+        fits = min(wanted, max(0, free) // call.rate)
+        if self.barred & {*call.path} or fits < min(LEAST_CLAMPED, wanted):
+            return 0
+        for pot, uc in self.draw(call.path, call.rate * fits):
+            place = next((n for n, (held, _) in enumerate(call.parts) if held is pot), None)
+            if place is None:
+                call.parts.append((pot, uc))
+            else:
+                call.parts[place] = (pot, call.parts[place][1] + uc)
+        call.tokens += fits
+        return fits
 
     def rooms(self, path: tuple[str, ...]) -> list[tuple[str, int]]:
         """What each cap on the path leaves, by all that ever was: nothing is summed up in between."""

@@ -56,6 +56,7 @@ from tests.charging.walks import (
     Use,
 )  # fmt: skip
 
+SLICE = 60
 LONG = os.environ.get("MOMA_LONG") == "1"
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what a disk does is for other tests
 T = TypeVar("T")
@@ -129,20 +130,37 @@ class LedgerMachine(RuleBasedStateMachine):
         for ask in asks:
             self.begin(ask)
 
-    def begin(self, ask: Ask) -> Open | None:
+    @rule(asks=st.lists(ASKS, min_size=1, max_size=3), later=LATER)
+    def stream(self, asks: list[Ask], later: int) -> None:
+        """Calls that hold a slice, where all that they may write is large against what there is."""
+        self.run(self.advance(later))
+        for ask in asks:
+            self.begin(ask._replace(send=True), slice_=SLICE if (ask.tokens or 0) > SLICE else 0)
+
+    @rule(pick=PICKS, tokens=st.integers(1, 600), later=LATER)
+    def extend(self, pick: int, tokens: int, later: int) -> None:
+        self.run(self.advance(later))
+        growing = [call for call in self.books.calls.values() if call.most]
+        if growing:
+            call = growing[pick % len(growing)]
+            assert self.ledger.extend(call.name, tokens) == self.books.extend(call.name, tokens)
+
+    def begin(self, ask: Ask, slice_: int = 0) -> Open | None:
         """None where the ledger, and the model, refuse."""
         tokens, now = ask.tokens or 0, self.clock.ms
         self.asked += 1
         call = Open(f"c{self.asked}", f"r{self.asked}", ask.tenant, tokens, [], now, now + ask.life)
         quote = self.quote(call, ask.input_uc, ask.rate, ask.tokens)
-        fits = self.books.reserve(call, ask.input_uc, ask.rate, clamp=ask.clamp)
+        quote.slice_tokens = slice_
+        fits = self.books.reserve(call, ask.input_uc, ask.rate, clamp=ask.clamp, slice_=slice_)
         try:
             hold = self.run(self.ledger.reserve(call.name, quote, clamp=ask.clamp))
         except (QuotaExhausted, AccountNotActive):
             assert not fits
             return None
         assert fits
-        assert (hold.reserved_uc, hold.max_tokens or 0) == (call.held, call.tokens)
+        held_tokens = hold.max_tokens if hold.held_tokens is None else hold.held_tokens
+        assert (hold.reserved_uc, held_tokens or 0) == (call.held, call.tokens)
         if ask.send:
             self.send(call)
         return call
