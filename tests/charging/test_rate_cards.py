@@ -103,8 +103,7 @@ def test_names_patterns_bases_and_factors_become_whole_micro_credits(tmp_path: P
 
 
 def test_factors_of_a_chain_and_of_an_hour_are_rounded_once(tmp_path: Path) -> None:
-    """0.000003 x 0.9 x 0.9 x 0.9 x 0.5 of a credit is 1.0935 micro-credits; rounded at each step it would be 2 as well
-    as 3 x 0.5: so the third of a chain is told apart by 3 x 0.1 x 0.1 x 7 = 0.21."""
+    """3 millionths x 0.1 x 0.1 x 7 are 0.21, at night 2.1; rounded at each step they would be 7 and 70."""
     text = """
   one: {base: standard, factor: 0.1}
   two: {base: one, factor: 0.1}
