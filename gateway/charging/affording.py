@@ -21,7 +21,7 @@ LARGE: Final = 4  # a ceiling beyond a quarter of what there is would keep other
 
 def known(image: Image, charge_id: str, once: str) -> Conflict:
     """Why what was charged, or given up, before, or is under way, is not charged again."""
-    if charge_id in image.closed:
+    if image.ended(charge_id) is not None:
         return Conflict(f"charge {charge_id} is already closed")
     if once in image.once_open:
         return Conflict("The call with this Idempotency-Key is under way.", retry_after_s=1.0)

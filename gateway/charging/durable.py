@@ -105,7 +105,7 @@ class Durable:
         return future
 
     def _settled_before(self, charge_id: str) -> asyncio.Future[Receipt]:
-        receipt = None if self._broken else self._image.closed.get(charge_id)
+        receipt = None if self._broken else self._image.ended(charge_id)
         if receipt is not None and receipt.settled and not receipt.durable:
             return self._receipt_future(receipt)
         future: asyncio.Future[Receipt] = self._loop.create_future()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -28,7 +28,6 @@ from gateway.errors import NotFound
 
 CLOSED_KEPT: Final = 5_000  # ids answered again without reading the file; older ones meet the UNIQUE constraint
 ONCE_MS: Final = 86_400_000
-FORGOTTEN_AT_ONCE: Final = 1_000  # their memory is cold: one for each that is new would cost more than to know it
 
 
 @dataclass(slots=True)
@@ -63,7 +62,10 @@ class Image:
         self.admins = Admins()
         self.holds: dict[str, Hold] = {}
         self.young: dict[str, Hold] = {}  # those that have no row yet, the oldest first
-        self.closed: dict[str, Receipt] = {}  # the last CLOSED_KEPT and up to FORGOTTEN_AT_ONCE more, the oldest first
+        # Of the last CLOSED_KEPT that ended and up to as many more. Two tables in turn, from which nothing is taken out
+        # one by one: that would have the interpreter make a larger table every few minutes, and give it back.
+        self.closed: dict[str, Receipt] = {}
+        self.closed_before: dict[str, Receipt] = {}
         self.changes = Changes()
         self.next_seq = 1
         self.cards: dict[str, tuple[CardVersion, ...]] = {}  # those of the last edit of each
@@ -308,9 +310,12 @@ class Image:
 
     def remember(self, charge_id: str, receipt: Receipt) -> None:
         self.closed[charge_id] = receipt
-        if len(self.closed) >= CLOSED_KEPT + FORGOTTEN_AT_ONCE:
-            for old in list(islice(self.closed, FORGOTTEN_AT_ONCE)):
-                del self.closed[old]
+        if len(self.closed) >= CLOSED_KEPT:
+            self.closed_before, self.closed = self.closed, {}
+
+    def ended(self, charge_id: str) -> Receipt | None:
+        """How it ended; None for one that is open, unknown, or long gone."""
+        return self.closed.get(charge_id) or self.closed_before.get(charge_id)
 
     # -- batches ------------------------------------------------------------------------------------------------
 

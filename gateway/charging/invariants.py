@@ -13,7 +13,7 @@ def check_image(image: Image) -> None:
     reserved: Counter[str] = Counter()
     for hold in image.holds.values():
         assert hold.stored != (hold.charge_id in image.young), "a hold has a row, or waits for one"
-        assert hold.charge_id not in image.closed, "I6: a hold closes once"
+        assert image.ended(hold.charge_id) is None, "I6: a hold closes once"
         assert sum(uc for _, uc in hold.parts) == hold.reserved_uc, "I3"
         for grant, uc in hold.parts:
             reserved[grant.id] += uc

@@ -64,7 +64,7 @@ class Ledger(Durable):
         if open_already is not None:
             return open_already
         once = quote.once
-        if charge_id in image.closed or (once and (once in image.once or once in image.once_open)):
+        if image.ended(charge_id) is not None or (once and (once in image.once or once in image.once_open)):
             raise known(image, charge_id, once)
         now_ms = self._clock.wall_ms()
         found = standing(image, quote, now_ms)
@@ -153,7 +153,7 @@ class Ledger(Durable):
             return
         hold = self._image.holds.get(charge_id)
         if hold is None:
-            if charge_id not in self._image.closed:
+            if self._image.ended(charge_id) is None:
                 self._image.remember(charge_id, Receipt(durable=True))
         elif usage is not None and rates is not None and (hold.dispatched or "cache_hit" in (*usage.flags, *flags)):
             self.settle(
