@@ -39,9 +39,10 @@ class Head:
 
 def text(row: Row) -> bytes:
     """`row` without its hash. Raises TypeError for what no ledger writes."""
-    while row[-1] is None:
-        row = row[:-1]
-    return orjson.dumps(row)
+    last = len(row)
+    while row[last - 1] is None:
+        last -= 1
+    return orjson.dumps(row[:last])
 
 
 def link(before: str, row: Row) -> str:
