@@ -156,13 +156,12 @@ class Store:
                 if replay(self._connection, list(self._spool.commits())) != (self._number, self._last_hash):
                     raise sqlite3.DatabaseError("this is not the file that was written before")
             self._connection.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
-            self.down = False
             self._spool.clear()
+            self.down = False  # last: the loop looks at it meanwhile
             log.warning("the ledger %s takes commits again, and has what waited in the spool", self.path)
         except (sqlite3.Error, OSError) as error:
             log.warning("the ledger %s takes no commits yet: %s", self.path, error)
             self._drop()
-            self.down = True
 
     @property
     def spooled_bytes(self) -> int:
