@@ -81,7 +81,7 @@ async def ended(world: World) -> list[dict[str, Any]]:
         if not world.app.ledger.open_holds and not world.app._parts.caches._tasks:
             break
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.02)
+    await world.written()
     world.app.ledger.check_invariants()
     assert world.app.ledger.open_holds == 0
     assert world.app._parts.drains.count == 0
