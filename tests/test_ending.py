@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 
@@ -151,6 +152,19 @@ async def test_calls_beyond_the_package_are_billed_up_to_a_hard_cap(
     told = capsys.readouterr().out
     assert f": {float(billed['amount']):.2f} for {over} credits, at 20,000.00 for 1M" in told
     assert f"overage {float(billed['amount']):.2f}" in told
+
+
+async def test_the_account_page_shows_what_is_to_be_paid(desk: Desk) -> None:
+    await desk.tenant("ann", "payg")
+    await desk.calls("ann", 14)
+    async with (
+        aiohttp.ClientSession(desk.world.url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser,
+        browser.post("/account", data={"key": desk.keys["ann"]}) as answer,
+    ):
+        text = await answer.text()
+    assert "Beyond the packages" in text
+    assert "400.00 credits at 20,000.00 for 1M" in text or "400 credits at 20,000.00 for 1M" in text
+    assert "8.00 of at most 10.00" in text
 
 
 async def test_a_call_that_is_half_covered_is_split(desk: Desk) -> None:

@@ -92,9 +92,9 @@ class AccountPage:
         view = await self._account.view(caller.tenant)
         name = next((key.name or key.id for key in view.keys if key.key_hash == session.key_hash), "")
         parts = (
-            sections.tiles(view), sections.packages(view), sections.caps(view), sections.usage(view),
-            sections.models(view), sections.members(view), sections.calls(view), sections.keys(view),
-            sections.statements(view),
+            sections.tiles(view), sections.packages(view), sections.purses(view), sections.caps(view),
+            sections.usage(view), sections.models(view), sections.members(view), sections.calls(view),
+            sections.keys(view), sections.statements(view),
         )  # fmt: skip
         return _page(200, f"Account {view.tenant}", sections.banner(view, name), el("main", *parts))
 

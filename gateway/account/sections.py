@@ -94,6 +94,25 @@ def _expiry(view: View, expires_at: str | None) -> Child:
     return el("span", text, class_="short soon") if soon else text
 
 
+def purses(view: View) -> Html:
+    """What is paid for afterwards, and how far that may go; amounts in the currency."""
+    rows: list[list[Child]] = [
+        [
+            package(purse["package"]),
+            f"{number(float(purse['spent']))} credits at {money(purse['price'])} for 1M",
+            _left(
+                f"{money(purse['amount'])} of at most {money(purse['cap'])}",
+                Decimal(purse["available"]),
+                sum((Decimal(purse[name]) for name in ("available", "reserved", "spent")), Decimal(0)),
+            ),
+            _expiry(view, purse["expires_at"]),
+        ]
+        for purse in view.usage["payg"]
+    ]
+    heads = ("Package", "Spent", "To be paid", "Until")
+    return table("Beyond the packages", heads, rows) if rows else Html("")
+
+
 def caps(view: View) -> Html:
     rows: list[list[Child]] = [
         [
