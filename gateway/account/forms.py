@@ -52,6 +52,9 @@ def _rows(value: Value) -> Iterator[Row]:
         for name in SUMS:
             row = {"section": "package", "name": one["package"], "detail": name}
             yield {**row, "card": one["card"], "credits": one[name]}
+    for one in value["payg"]:
+        row = {"section": "payg", "name": one["package"], "detail": one["grant"], "card": one["card"]}
+        yield {**row, "credits": one["credits"], "price": one["amount"], "currency": value["money"]["currency"]}
     for one in value["by_model"]:
         yield from _used("model", one["model"], "", one)
     for one in value["by_key"]:
@@ -63,7 +66,7 @@ def _rows(value: Value) -> Iterator[Row]:
             for card, text in one[detail].items():
                 row = {"section": "member", "name": one["tenant"], "detail": said}
                 yield {**row, "card": card, "credits": text}
-    for one in (one for one in value["left"] if not one.get("payg")):
+    for one in value["left"]:
         row = {"section": "left", "name": one["package"], "detail": one["grant"], "card": one["card"]}
         yield {**row, "at": one["expires_at"], "credits": one["credits"]}
     yield from _proof(value)

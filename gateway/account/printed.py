@@ -27,8 +27,8 @@ def printed(value: Value) -> Html:
     title = f"Statement {month(value)}, {value['tenant']}"
     zone = value.get("timezone") or "UTC"
     parts = (
-        _header(value, zone), _balance(value), _money(value), _lines(value, zone), _packages(value), _models(value),
-        _keys(value), _members(value), _left(value, zone), _footer(value, zone),
+        _header(value, zone), _balance(value), _money(value), _lines(value, zone), _purses(value), _packages(value),
+        _models(value), _keys(value), _members(value), _left(value, zone), _footer(value, zone),
     )  # fmt: skip
     return sheet(title, STYLE, *parts)
 
@@ -99,6 +99,15 @@ def _named(line: Value) -> str:
     return " · ".join(part for part in (line["what"], reference) if part)
 
 
+def _purses(value: Value) -> Html:
+    rows: list[Cells] = [
+        [package(one["package"]), f"{amount(one['credits'])} {unit(one['card'])}", money(one["price"]), money(of)]
+        for one in value["payg"]
+        for of in [one["amount"]]
+    ]
+    return _table("Beyond the packages, paid afterwards", ("Package", "Used", "Price of 1M", "Amount"), rows, 1)
+
+
 def _packages(value: Value) -> Html:
     rows: list[Cells] = [
         [join(package(one["package"]), el("small", unit(one["card"]))), *(amount(one[name]) for name in SUMS)]
@@ -143,7 +152,6 @@ def _left(value: Value, zone: str) -> Html:
             f"{amount(one['credits'])} {unit(one['card'])}",
         ]
         for one in value["left"]
-        if not one.get("payg")
     ]
     return _table("Left at the end", ("Package", "Expires", "Left"), rows, 2)
 

@@ -95,22 +95,26 @@ def _expiry(view: View, expires_at: str | None) -> Child:
 
 
 def purses(view: View) -> Html:
-    """What is paid for afterwards, and how far that may go; amounts in the currency."""
+    """What may be used beyond the packages, and what it comes to so far."""
     rows: list[list[Child]] = [
         [
-            package(purse["package"]),
-            f"{number(float(purse['spent']))} credits at {money(purse['price'])} for 1M",
-            _left(
-                f"{money(purse['amount'])} of at most {money(purse['cap'])}",
-                Decimal(purse["available"]),
-                sum((Decimal(purse[name]) for name in ("available", "reserved", "spent")), Decimal(0)),
-            ),
-            _expiry(view, purse["expires_at"]),
+            package(one["package"]),
+            _left(f"{money(one['amount'])} of at most {money(one['cap'])}", *_share(one)),
+            f"{money(one['price'])} for 1M",
+            _expiry(view, one["expires_at"]),
         ]
-        for purse in view.usage["payg"]
+        for one in view.usage["payg"]
     ]
-    heads = ("Package", "Spent", "To be paid", "Until")
-    return table("Beyond the packages", heads, rows) if rows else Html("")
+    return (
+        table("Beyond the packages, paid afterwards", ("Package", "So far", "Price", "Until"), rows)
+        if rows
+        else Html("")
+    )
+
+
+def _share(one: Mapping[str, Any]) -> tuple[Decimal, Decimal]:
+    cap = Decimal(one["cap"])
+    return cap - Decimal(one["amount"]), cap
 
 
 def caps(view: View) -> Html:

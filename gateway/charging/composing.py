@@ -22,9 +22,10 @@ SOLD: Final = {"subscription": "subscriptions", "change": "subscriptions", "orde
 
 @dataclass(frozen=True)
 class Before:
-    """What a statement goes on from: micro-credits left of each grant, and debt."""
+    """What a statement goes on from: micro-credits left of each grant, those spent of each purse, and debt."""
 
     left: Mapping[str, int] = field(default_factory=dict)
+    spent: Mapping[str, int] = field(default_factory=dict)
     debt: int = 0
 
 
@@ -43,43 +44,38 @@ class Book:
 
 @dataclass(slots=True)
 class Balance:
-    """Of one grant. `moved` by kind; `repaid` is the part of what was spent that went into debts."""
+    """Of one grant: what it had, and what moved, by kind. `before`: what was spent of a purse before."""
 
     grant: Grant
     opening: int
     moved: Counter[str]
+    before: int = 0
 
     @property
     def closing(self) -> int:
         return self.opening + self.moved["granted"] - sum(self.moved[kind] for kind in MOVES[1:])
 
     @property
-    def billed(self) -> int:
-        """What was spent costs, where it is paid for afterwards; in micro-units of currency.
-
-        Rounded up over all that was spent since the purse began, so that the statements of its months add up to one.
-        """
-        payg = self.grant.payg
-        if payg is None:
-            return 0
-        before_uc = 0 if self.moved["granted"] else self.grant.granted - self.opening
-        return payg.amount(before_uc + self.moved["spent"]) - payg.amount(before_uc)
-
-    @property
     def sums(self) -> Counter[str]:
         moved = {kind: self.moved[kind] for kind in MOVES}
         return Counter({"opening": self.opening, **moved, "closing": self.closing})
+
+    @property
+    def amount(self) -> int:
+        """What is billed for a purse: rounded up over all that was spent since it began, so that the statements of its
+        months add up to one."""
+        payg = self.grant.payg
+        return payg.amount(self.before + self.moved["spent"]) - payg.amount(self.before) if payg else 0
 
 
 def composed(tenant: str, reach: Reach, book: Book, before: Before) -> dict[str, Any]:
     """Credits and money as decimal strings. Sums at the top are over all cards; `cards` has them card by card."""
     moved = book.figures.moved
     every = [
-        Balance(grant, before.left.get(grant.id, 0), moved.get(grant.id, Counter()))
+        Balance(grant, before.left.get(grant.id, 0), moved.get(grant.id, Counter()), before.spent.get(grant.id, 0))
         for grant in sorted(book.owned.get(tenant, ()), key=burn_key)
     ]
-    balances = [one for one in every if one.grant.payg is None]
-    purses = [one for one in every if one.grant.payg is not None]
+    balances, purses = [one for one in every if not one.grant.payg], [one for one in every if one.grant.payg]
     uses = book.figures.used.get(tenant, {})
     own = _total(uses.values())
     sold = book.lines.get(tenant, ())
@@ -91,10 +87,10 @@ def composed(tenant: str, reach: Reach, book: Book, before: Before) -> dict[str,
         "calls": own.calls, "by_model": _by_model(uses), "by_key": _by_key(uses, book.keys),
         "cards": {card: _texts(_added(some)) for card, some in _grouped(balances, lambda one: one.grant.card).items()},
         "by_package": _by_package(balances), "by_member": _by_member(tenant, book, every),
-        "left": [_left(one) for one in every if one.closing],
         "payg": [_billed(one) for one in purses if one.moved["spent"]],
-        "lines": [_shown(line) for line in sold],
-        "money": _money(sold, sum(one.billed for one in purses), book.currency),
+        "purses": [_purse(one) for one in purses if one.closing],
+        "left": [_left(one) for one in balances if one.closing],
+        "lines": [_shown(line) for line in sold], "money": _money(sold, purses, book.currency),
     }  # fmt: skip
 
 
@@ -183,22 +179,27 @@ def _by_member(tenant: str, book: Book, balances: Collection[Balance]) -> list[d
 
 
 def _left(one: Balance) -> dict[str, Any]:
-    """With `payg` it is what may still be paid for afterwards."""
     grant = one.grant
     return {
         "grant": grant.id, "package": grant.source_ref, "card": grant.card, "credits": credits_text(one.closing),
-        "expires_at": None if grant.expires_ms is None else _iso(grant.expires_ms), "payg": grant.payg is not None,
+        "expires_at": None if grant.expires_ms is None else _iso(grant.expires_ms),
     }  # fmt: skip
 
 
 def _billed(one: Balance) -> dict[str, Any]:
-    """Credits, and in the currency the `price` of a million of them and the `amount`."""
-    grant = one.grant
-    assert grant.payg is not None
+    """`price` is of 1M credits."""
+    grant, payg = one.grant, one.grant.payg
+    assert payg is not None
     return {
-        "grant": grant.id, "package": grant.source_ref, "card": grant.card, "price": credits_text(grant.payg.price),
-        "credits": credits_text(one.moved["spent"]), "amount": credits_text(one.billed),
+        "grant": grant.id, "package": grant.source_ref, "card": grant.card, "price": credits_text(payg.price),
+        "credits": credits_text(one.moved["spent"]), "amount": credits_text(one.amount),
     }  # fmt: skip
+
+
+def _purse(one: Balance) -> dict[str, str]:
+    """What the next statement goes on from."""
+    spent = one.before + one.moved["spent"]
+    return {"grant": one.grant.id, "spent": credits_text(spent), "left": credits_text(one.closing)}
 
 
 def _shown(line: Line) -> dict[str, Any]:
@@ -209,8 +210,9 @@ def _shown(line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _money(sold: Collection[Line], overage: int, currency: str) -> dict[str, str]:
-    sums = Counter[str]({**dict.fromkeys(SOLD.values(), 0), "overage": overage})
+def _money(sold: Collection[Line], purses: Collection[Balance], currency: str) -> dict[str, str]:
+    sums = Counter[str](dict.fromkeys(SOLD.values(), 0))
+    sums["payg"] = sum(one.amount for one in purses)
     for line in sold:
         if line.price:
             sums[SOLD.get(line.kind, "other")] += line.price

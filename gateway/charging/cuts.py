@@ -134,7 +134,10 @@ def all_of(connection: sqlite3.Connection) -> list[Cut]:
 def _after(body: str) -> Before:
     """What the following statement goes on from."""
     ended = orjson.loads(body)
-    return Before({one["grant"]: uc_of(one["credits"]) for one in ended["left"]}, uc_of(ended["debt"]))
+    left = {one["grant"]: uc_of(one["credits"]) for one in ended["left"]}
+    left |= {one["grant"]: uc_of(one["left"]) for one in ended["purses"]}
+    spent = {one["grant"]: uc_of(one["spent"]) for one in ended["purses"]}
+    return Before(left, spent, uc_of(ended["debt"]))
 
 
 # -- cutting ------------------------------------------------------------------------------------------------------

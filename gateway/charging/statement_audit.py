@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Final
@@ -16,6 +17,7 @@ from gateway.charging import loading
 from gateway.charging.composing import MOVES, uc_of
 from gateway.charging.cuts import Cut, all_of
 from gateway.charging.figures import REPAID
+from gateway.charging.grants import Grant
 
 OPENING: Final = -1  # what is older than the first month that was cut
 Finding = tuple[str, str, str]  # subject, field, what it says
@@ -82,63 +84,74 @@ def _cuts(connection: sqlite3.Connection, cuts: list[Cut]) -> Iterator[Finding]:
 
 
 def _statements(connection: sqlite3.Connection, cuts: list[Cut], months: _Months) -> Iterator[Finding]:
-    owned: dict[str, dict[str, bool]] = {}
+    owned: dict[str, list[Grant]] = {}
     for grant in loading.grants(connection):
-        owned.setdefault(grant.account, {})[grant.id] = grant.payg is None
+        owned.setdefault(grant.account, []).append(grant)
     for (tenant,) in connection.execute("SELECT id FROM accounts ORDER BY id").fetchall():
         sql = "SELECT month, body, sha256 FROM statements WHERE tenant = ?"
         rows = {month: (body, digest) for month, body, digest in connection.execute(sql, (tenant,))}
-        grants = owned.get(tenant, {})
+        every = owned.get(tenant, [])
+        grants, purses = [one.id for one in every if not one.payg], [one for one in every if one.payg]
         left: dict[str, int] = {}
-        prepaid = [name for name, paid in grants.items() if paid]
         _move(left, months, OPENING, grants)
         debt = months.used.get((OPENING, tenant), Counter())["debt"]
         for place, cut in enumerate(cuts):
-            opening = sum(left.get(name, 0) for name in prepaid)
+            opening = sum(left.values())
             moves = _move(left, months, place, grants)
+            spent = {one.id: months.moved.get((place, one.id), Counter())["spent"] for one in purses}
             used = months.used.get((place, tenant), Counter())
             debt += used["debt"]
-            wanted = {
-                **moves,
-                "opening": opening,
-                "closing": sum(left.get(name, 0) for name in prepaid),
-                "overage": used["overage"],
-                "debt": debt,
-            }
+            sums = {**moves, "opening": opening, "closing": sum(left.values())}
+            sums |= {"overage": used["overage"], "debt": debt}
+            wanted = _Wanted(sums, used["calls"], left, spent)
             if cut.month in rows:
-                yield from _one(
-                    f"statement {cut.month} of {tenant}", *rows[cut.month], cut, wanted, used["calls"], left
-                )
-            elif any(wanted.values()) or used["calls"]:
+                yield from _one(f"statement {cut.month} of {tenant}", *rows[cut.month], cut, wanted)
+            elif any(sums.values()) or used["calls"]:
                 yield f"statement {cut.month} of {tenant}", "", "is not there"
 
 
-def _move(left: dict[str, int], months: _Months, place: int, grants: dict[str, bool]) -> dict[str, int]:
-    """Brings `left` from the beginning of a month to its end; the sums of what moved of what is prepaid."""
+def _move(left: dict[str, int], months: _Months, place: int, grants: Sequence[str]) -> dict[str, int]:
+    """Brings `left` from the beginning of a month to its end; the sums of what moved."""
     sums: Counter[str] = Counter(dict.fromkeys(MOVES, 0))
-    for grant, prepaid in grants.items():
+    for grant in grants:
         moved = months.moved.get((place, grant))
         if moved:
-            sums.update(moved if prepaid else ())
+            sums.update(moved)
             left[grant] = left.get(grant, 0) + moved["granted"] - moved["spent"] - moved["expired"] - moved["revoked"]
     return dict(sums)
 
 
-def _one(
-    what: str, body: str, digest: str, cut: Cut, wanted: dict[str, int], calls: int, left: dict[str, int]
-) -> Iterator[Finding]:  # fmt: skip
+@dataclass(frozen=True)
+class _Wanted:
+    """What records and entries say: micro-credits by name, calls, what is left of each grant, what was spent of each
+    purse."""
+
+    sums: Mapping[str, int]
+    calls: int
+    left: Mapping[str, int]
+    spent: Mapping[str, int]
+
+
+def _one(what: str, body: str, digest: str, cut: Cut, wanted: _Wanted) -> Iterator[Finding]:
     if sha256(body.encode()).hexdigest() != digest:
         yield what, "sha256", "was changed: its SHA-256 is another"
     try:
         said: dict[str, Any] = orjson.loads(body)
-        for name, uc in wanted.items():
+        for name, uc in wanted.sums.items():
             if uc_of(said[name]) != uc:
                 yield what, name, f"has {name} {said[name]}, in millionths not {uc}"
-        if said["calls"] != calls:
-            yield what, "calls", f"has {said['calls']} calls, not {calls}"
-        if {one["grant"]: uc_of(one["credits"]) for one in said["left"]} != {g: uc for g, uc in left.items() if uc}:
+        if said["calls"] != wanted.calls:
+            yield what, "calls", f"has {said['calls']} calls, not {wanted.calls}"
+        if _listed(said["left"]) != {grant: uc for grant, uc in wanted.left.items() if uc}:
             yield what, "left", "has something else left than its grants"
+        if _listed(said["payg"]) != {grant: uc for grant, uc in wanted.spent.items() if uc}:
+            yield what, "payg", "bills something else than was spent of its purses"
         if (said["cut"]["records"], said["cut"]["entries"], said["cut"]["chain"]) != (cut.last, cut.entry, cut.hash):
             yield what, "cut", "was cut elsewhere than its month"
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         yield what, "body", f"cannot be read: {type(error).__name__}"
+
+
+def _listed(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Credits by grant, where there are any."""
+    return {one["grant"]: uc for one in rows if (uc := uc_of(one["credits"]))}

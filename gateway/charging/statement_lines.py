@@ -57,7 +57,7 @@ def lines(
     sql = f"SELECT ms, grant_id, kind, uc FROM entries WHERE {ENTRIES}{which} AND kind IN ('granted', 'revoked')"  # noqa: S608
     for ms, name, kind, uc in connection.execute(f"{sql} ORDER BY number", asked):
         grant = grants[name]
-        if grant.payg is not None:  # nothing was sold: what is spent of it is billed
+        if grant.payg is not None:  # what is spent of it is billed, not what may be
             continue
         found[grant.account].append(_line(grant, ms, uc, sales) if kind == "granted" else _taken(grant, ms, uc, sales))
     for line, account in _bare_changes(connection, reach, sales):

@@ -17,7 +17,8 @@ import orjson
 
 from gateway.charging import loading
 from gateway.charging.composing import Balance, Before, Book, composed, debt_of
-from gateway.charging.figures import ALL, Reach, figures
+from gateway.charging.figures import ALL, Figures, Reach, figures
+from gateway.charging.grants import Grant
 from gateway.charging.rating import credits_text
 from gateway.charging.records import Account, Key
 from gateway.charging.statement_lines import lines
@@ -123,7 +124,8 @@ def of_running(
     found = of_one(connection, tenant, reach, before, currency, names)
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
     left = {one.id: credits_text(one.available) for one in owned if one.available}
-    if {one["grant"]: one["credits"] for one in found["left"]} != left:
+    said = {one["grant"]: one["credits"] for one in found["left"]}
+    if said | {one["grant"]: one["left"] for one in found["purses"]} != left:
         found = of_one(connection, tenant, reach, before, currency, None)
     return {**found, "reserved": credits_text(_reserved(connection, tenant))}
 
@@ -155,20 +157,23 @@ def of_all(connection: sqlite3.Connection, reach: Reach, befores: Mapping[str, B
 def history_of_all(connection: sqlite3.Connection, reach: Reach) -> dict[str, Before]:
     """What there was before the first month that is cut, by tenant; `reach` is all of the time before it."""
     found = figures(connection, reach)
-    left: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    owned = defaultdict(list)
     where = "WHERE id IN (SELECT value FROM json_each(?))"
     for grant in loading.grants(connection, where, (orjson.dumps(list(found.moved)).decode(),)):
-        uc = Balance(grant, 0, found.moved[grant.id]).closing
-        if uc:
-            left[grant.account][grant.id] = uc
-    return {name: Before(left.get(name, {}), debt_of(found, name)) for name in {*left, *found.used}}
+        owned[grant.account].append(grant)
+    return {name: _before(found, name, owned[name]) for name in {*owned, *found.used}}
 
 
 def _history(connection: sqlite3.Connection, tenant: str, reach: Reach, names: Collection[str] | None) -> Before:
     owned = loading.grants(connection, "WHERE account = ?", (tenant,))
     found = figures(connection, reach, names, [grant.id for grant in owned])
+    return _before(found, tenant, owned)
+
+
+def _before(found: Figures, tenant: str, owned: Collection[Grant]) -> Before:
     left = {one.id: Balance(one, 0, found.moved[one.id]).closing for one in owned if one.id in found.moved}
-    return Before({name: uc for name, uc in left.items() if uc}, debt_of(found, tenant))
+    spent = {one.id: found.moved[one.id]["spent"] for one in owned if one.payg and left.get(one.id)}
+    return Before({name: uc for name, uc in left.items() if uc}, spent, debt_of(found, tenant))
 
 
 def members_of(connection: sqlite3.Connection, tenant: str) -> list[str]:
@@ -183,7 +188,7 @@ def _key_names(connection: sqlite3.Connection) -> dict[str, str]:
 
 def _reserved(connection: sqlite3.Connection, tenant: str) -> int:
     """Of the holds that are written: those open for longer than 50 ms."""
-    own = {grant.id for grant in loading.grants(connection, "WHERE account = ?", (tenant,)) if grant.payg is None}
+    own = {grant.id for grant in loading.grants(connection, "WHERE account = ?", (tenant,)) if not grant.payg}
     rows = connection.execute("SELECT parts FROM holds")
     return sum(int(uc) for (parts,) in rows for grant, uc in orjson.loads(parts).items() if grant in own)
 

@@ -116,11 +116,11 @@ def show(value: Value) -> None:
     rows = [(*row, *[""] * (width - len(row))) for row in sums] if cards else []
     table("", ("", *(unit(card) for card in cards)), rows)
     _show_sold(value, zone)
+    _show_purses(value)
     _show_use(value)
     left = [
         (package(one["package"]), (one["expires_at"] and when(one["expires_at"], zone)) or "never", _left(one))
         for one in value["left"]
-        if not one.get("payg")
     ]
     table("Left at the end", ("package", "expires", "left"), left)
     if value["sha256"]:
@@ -145,10 +145,13 @@ def _show_sold(value: Value, zone: str) -> None:
         of = ", ".join(
             f"{name} {money(n)}" for name, n in sums.items() if name not in ("currency", "total") and n != "0"
         )
-        for one in value.get("payg", ()):
-            spent, price = amount(one["credits"]), money(one["price"])
-            say(f"\nBeyond {package(one['package'])}: {money(one['amount'])} for {spent} credits, at {price} for 1M")
         say(f"\nCharges: {money(sums['total'])} {sums['currency']} ({of})")
+
+
+def _show_purses(value: Value) -> None:
+    for one in value["payg"]:
+        used = f"{amount(one['credits'])} {unit(one['card'])} beyond the package"
+        say(f"\nto be paid: {amount(one['amount'])} for {used}, at {one['price']} for 1M")
 
 
 def _show_use(value: Value) -> None:

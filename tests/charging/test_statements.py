@@ -20,6 +20,7 @@ from gateway.charging import manage
 from gateway.charging.audit import audit, verified
 from gateway.charging.cutting import Statements
 from gateway.charging.directory import Edit
+from gateway.config.model import Exhausted, Package, Payg
 from gateway.errors import Conflict, InvalidValue, NotFound, QuotaExhausted, StoreUnavailable
 from tests.charging.fakes import fail_both, recovered, settle
 from tests.charging.shop import Shop
@@ -279,7 +280,7 @@ async def test_lines_have_their_prices(shop: Shop) -> None:
         ("refund", "pack", -100, "0", "A-1"),
     ]
     assert january["money"] == {
-        "currency": "CNY", "subscriptions": "0.19", "packs": "5.99", "codes": "1", "overage": "0", "total": "7.18"
+        "currency": "CNY", "subscriptions": "0.19", "packs": "5.99", "codes": "1", "payg": "0", "total": "7.18",
     }  # fmt: skip
     shop.at("2024-03-02")
     [line] = (await cut(shop, "2024-02"))["lines"]
@@ -297,6 +298,25 @@ async def test_a_change_that_costs_and_grants_no_credits_is_a_line(shop: Shop) -
         ("subscription", "0.0031", "0.031"),
         ("change", "0", "0.015"),
     ]
+
+
+async def test_the_cut_months_of_a_purse_add_up_to_what_it_cost(shop: Shop) -> None:
+    third = Exhausted(Payg(333_333_333_333, 100))  # a third of a millionth each
+    shop.packages["third"] = Package("third", 1, valid_s=365 * 86_400.0, exhausted=third)
+    await shop.buy("A-1", "third")
+    amounts = []
+    for number in range(1, 5):
+        shop.at(f"2024-0{number}-10")
+        await shop.spend(1)
+        await shop.spend(1)
+        shop.at(f"2024-0{number + 1}-02")
+        found = await cut(shop, f"2024-0{number}")
+        assert found["money"]["payg"] == found["money"]["total"] == found["payg"][0]["amount"]
+        assert (found["lines"][0]["kind"] if found["lines"] else "order") == "order"  # what may be spent is no line
+        amounts.append(uc(found["payg"][0]["amount"]))
+    [whole] = shop.statement()["payg"]
+    assert (amounts, uc(whole["amount"])) == ([1, 0, 1, 1], 3)
+    assert audit(shop.path) == []
 
 
 async def test_raw_and_standard_credits_are_never_added_up(shop: Shop) -> None:
