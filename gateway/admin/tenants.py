@@ -228,7 +228,7 @@ OPERATIONS: Final = (
               cut_month, {201: schemas.STATEMENT, 200: schemas.STATEMENT}, role=OPERATOR,
               body={"month": _MONTH}, required=("month",), errors=(409,), needs="statements"),
     Operation("statement.month", "GET", "tenants/{tenant}/statements/{month}", "of a month: cut, or preliminary",
-              show_month, {200: schemas.STATEMENT}, needs="statements"),
+              show_month, {200: schemas.STATEMENT}, errors=(400,), needs="statements"),
     Operation("statement.show", "GET", "tenants/{tenant}/statement", "what it had, spent and has left", show_statement,
               {200: schemas.STATEMENT}, query={"from": _DAY, "to": _DAY}),
 )  # fmt: skip

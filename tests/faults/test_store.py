@@ -30,7 +30,8 @@ CLIENTS = 8
 ASKED = {"model": "small", "max_tokens": 5, "messages": [{"role": "user", "content": "hello there"}]}
 # A file system of 3 MB of its own, a third of it taken by a ballast that is let go when "$1" is there.
 SMALL_DISK = """
-mount -t tmpfs -o size=3m tmpfs "$0" && head -c 1000000 /dev/zero > "$0/ballast" || exit 9
+# 16 MB of them are for the spool
+mount -t tmpfs -o size=20m tmpfs "$0" && head -c 1000000 /dev/zero > "$0/ballast" || exit 9
 (while [ ! -e "$1" ] && kill -0 $$ 2>/dev/null; do sleep 0.05; done; rm -f "$0/ballast") &
 shift; exec "$@"
 """
