@@ -91,6 +91,7 @@ def happened(world: World) -> Iterator[str]:
         yield asked.answer.headers.get("x-moma-cache", "none")
         if asked.answer.headers.get("x-moma-replayed"):
             yield "replayed"
+    yield from world.counted
     for line in world.story:
         if "killed" in line:
             yield line[14:]
@@ -100,6 +101,8 @@ def leaks(process: Process) -> Iterator[str]:
     """Nothing is held for calls that have ended."""
     if process.ledger.open_holds:
         yield f"{process.ledger.open_holds} holds are left"
+    if process.ledger.spooled_bytes or process.ledger._exposure.held or process.ledger._exposure.taken_uc:
+        yield "the spool has something, or the exposure, though the file takes commits"
     parts = process.parts
     for name in TENANTS:
         if in_flight := parts.tenant_gates.of(name, Limits()).in_flight:

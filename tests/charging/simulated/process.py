@@ -9,9 +9,11 @@ import asyncio
 import random
 from dataclasses import replace
 
-from gateway.app import App, open_config_ledger
+from gateway.app import App, ledger_path, open_config_ledger
 from gateway.cache.caches import Caches
 from gateway.charging.admins import FILE
+from gateway.charging.cutting import Statements
+from gateway.charging.daily import Daily
 from gateway.charging.ledger import Ledger
 from gateway.charging.rate_cards import tariffs
 from gateway.chores import Chores
@@ -55,6 +57,9 @@ class Process:
         )
         backends.dead = lambda: self.dead
         app._once = Once(self.clock)
+        path, zone = ledger_path(config), config.timezone
+        app._statements = Statements(self.ledger, path, zone, config.currency, self.clock)
+        app._daily = Daily(self.ledger, path, zone)
         app._chores = Chores(self.clock)
         self.reloader: Reloader = app._made_reloader(parts)
         self.front = app._front = app._served(parts, self.reloader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,13 @@ class Mood:
     failing: float = 0.0
     crashing: float = 0.0
     leaving: float = 0.1
+    spool_failing: float = 0.0
 
 
 MOODS = (
     Mood(0.05), Mood(0.3), Mood(0.7), Mood(0.2, leaving=0.6), Mood(0.2, failing=0.08), Mood(0.2, crashing=0.04),
-    Mood(0.3, failing=0.05, crashing=0.05, leaving=0.3),
+    Mood(0.3, failing=0.05, crashing=0.05, leaving=0.3), Mood(0.2, failing=0.08, spool_failing=0.3),
+    Mood(0.2, failing=0.08, crashing=0.03, spool_failing=0.1),
 )  # fmt: skip
 
 
@@ -90,6 +93,7 @@ class World:
         self.calls: list[Asked] = []
         self.story: list[str] = []
         self.unforeseen: list[str] = []
+        self.counted: Counter[str] = Counter()
         self.process: Process
         self.processes = self.crashes = 0
         self.driver: asyncio.Task[None] | None = None  # who waits for each operation
@@ -103,7 +107,8 @@ class World:
     async def boot(self) -> None:
         """Until one is up: it may die while it starts."""
         while True:
-            disk = Disk(self.rng, self.mood.failing, self.mood.crashing)
+            disk = Disk(self.rng, self.mood.failing, self.mood.crashing, self.mood.spool_failing)
+            disk.count = self.seen
             process = self.process = Process(disk, self.clock, self.rng)
             self.processes += 1
             died = self.loop.create_future()
@@ -239,6 +244,10 @@ class World:
         except GatewayError:
             return (tenant,)
 
+    def seen(self, what: str) -> None:
+        """Told where there are too many for the story."""
+        self.counted[what] += 1
+
     def tell(self, what: str) -> None:
         self.story.append(f"{self.loop.at:12.4f}  {what}")
 
@@ -254,7 +263,7 @@ class World:
 
     def check_now(self) -> None:
         """What must hold between any two steps."""
-        if self._up.is_set() and self.process.ledger.healthy:
+        if self._up.is_set() and not self.process.ledger._broken:  # while the file takes none the image goes on
             self.process.ledger.check_invariants()
             self._check_caps()
 
