@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -15,10 +15,11 @@ from gateway.charging.rating import credits_text
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import read_only
 from gateway.config.model import Limits
-from tests.charging.simulated.backends import GOOD, Heard
+from gateway.long_streams import QUOTA_EXHAUSTED
+from tests.charging.simulated.backends import GOOD, WORD, Heard
 from tests.charging.simulated.process import Process
 from tests.charging.simulated.town import TENANTS
-from tests.charging.simulated.world import World
+from tests.charging.simulated.world import Asked, World
 
 RECORDS = "SELECT * FROM records ORDER BY seq"
 SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
@@ -147,6 +148,7 @@ def charged_and_done(world: World, books: Books) -> Iterator[str]:
             yield f"{record} is of {record.tenant}, not of {asked.tenant}"
         if not any(record.hit or heard.backend == record.backend for heard in seen):
             yield f"{record}: backend {record.backend} has heard nothing of {asked.tag}"
+        yield from long_and_short(record, [one for one in world.calls if one.tag == asked.tag])
         if record.status == "settled" and not said(record, seen):
             yield f"{record} has usage {record.usage}, and no backend has said so: {[h.usage for h in seen]}"
         if record.hit and not {f"charge:{share}" for share in SHARES[asked.model]} & {*record.flags}:
@@ -158,13 +160,32 @@ def charged_and_done(world: World, books: Books) -> Iterator[str]:
 def said(record: Record, seen: list[Heard]) -> bool:
     """Whether a backend has said what is charged: all of it where there is no flag."""
     flags = {flag for flag in record.flags if not flag.startswith("charge:")} - {"cache_hit"}
-    if "crash" in flags or "zero_usage" in flags:
+    if "crash" in flags:  # what a stream had passed on at its last look, which `long_and_short` holds against clients
+        return not record.charged if flags == {"crash"} else record.charged <= record.reserved
+    if "zero_usage" in flags:
         return not record.charged
     if flags & {"estimated", "partial", "bad_usage"}:
         bad = any(heard.kind not in GOOD for heard in seen)
         return record.charged <= record.reserved and (bad or bool(flags & {"estimated", "partial"}))
+    if record.charged > record.reserved and not any(heard.kind in ("beyond", "huge") for heard in seen):
+        return False  # who wrote what it was allowed to takes no more than was held
     ours = [h for h in seen if (record.hit or h.backend == record.backend) and h.kind in (*GOOD, *OTHERS)]
     return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
+
+
+def long_and_short(record: Record, asked: Sequence[Asked]) -> Iterator[str]:
+    """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
+    given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
+    if "crash" in record.flags and record.charged:
+        most = max((answer.texts for answer in given), default=0)
+        if record.usage.get("output", 0) > most:
+            yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
+    for answer in given:
+        cut = b'"x_moma":{"reason":"quota_exhausted"}' in answer.body
+        if cut != (QUOTA_EXHAUSTED in record.flags) and answer.complete and not record.hit:
+            yield f"{record} and its answer do not agree whether it was cut short"
+        if cut and record.charged < record.reserved and record.usage["output"] < answer.body.count(WORD.encode()):
+            yield f"{record} is cut short, and what it passed on is charged in part only"
 
 
 def once_each(world: World, books: Books) -> Iterator[str]:

@@ -39,6 +39,8 @@ def body_of(world: World, model: str, tag: str) -> dict[str, Any]:
     if model == "e":
         return {"model": model, "input": tag}
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": tag}]}
+    if model == "long":
+        return body | {"max_tokens": rng.choice((2000, 5000, 20_000)), "stream": rng.random() < 0.9}
     if rng.random() < 0.7:
         body["max_tokens"] = rng.choice((1, 50, 300, 2000))
     if rng.random() < 0.5:

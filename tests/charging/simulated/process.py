@@ -80,6 +80,7 @@ class Process:
     def look(self) -> None:
         """What the app does every few seconds."""
         self.app._expire(self.clock.wall_ms())
+        self.ledger.checkpoint()
         self.parts.caches.sweep()
         self.parts.health.look(self.clock.now())
 

@@ -24,7 +24,7 @@ STATIC_KEY: Final = "sk-moma-solo-0"
 STATIC: Final = f'{{solo: {{plan: daily, keys: ["sha256:{hashlib.sha256(STATIC_KEY.encode()).hexdigest()}"]}}}}'
 CODES: Final = tuple(f"code {number}" for number in range(5))
 PACKAGES: Final = ("month", "pack", "tokens", "office", "trial", "yuan", "code", "day")
-MODELS: Final = ("m", "m", "n", "auto", "auto", "kept", "kept", "gratis", "cheap", "e")
+MODELS: Final = ("m", "m", "n", "auto", "auto", "kept", "kept", "gratis", "cheap", "e", "long", "long")
 ROUTES: Final = """
 version: 1
 currency: CNY
@@ -46,6 +46,8 @@ models:
   cheap: {via: [c], context: 4k, max_output: 1k, price: {input: 0, output: 0},
     rates: {input: 0.25, output: 0.5, calls: 2}}
   e: {via: [a], context: 8k, max_output: 1, price: {input: 1}, rates: {input: 1}, endpoints: [embeddings]}
+  long: {via: [a, b], context: 64k, max_output: 32k, price: {input: 1, output: 2}, rates: {input: 1, output: 1},
+    tags: [chat]}
 routes:
   auto: {pick: [m, n], policy: balanced, fallback: {error: [cheap]}}
   kept: {pick: [m], cache: shared}
