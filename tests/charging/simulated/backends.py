@@ -42,6 +42,13 @@ class Heard:
     pieces: list[Piece] = field(default_factory=list)
 
     @property
+    def goes_beyond(self) -> bool:
+        """What it says may be more than was held. A refusal tells of its usage at once: of a stream that is held in
+        slices no more than the first is there then."""
+        written = (self.usage or {}).get("completion_tokens", 0)
+        return self.kind == "beyond" or (self.kind == "filtered" and written > LONG_TOKENS)
+
+    @property
     def buckets(self) -> dict[str, int]:
         """What a good usage comes to, counted apart from the adapter."""
         usage = self.usage or {}

@@ -167,8 +167,8 @@ def said(record: Record, seen: list[Heard]) -> bool:
     if flags & {"estimated", "partial", "bad_usage"}:
         bad = any(heard.kind not in GOOD for heard in seen)
         return record.charged <= record.reserved and (bad or bool(flags & {"estimated", "partial"}))
-    if record.charged > record.reserved and not any(heard.kind in ("beyond", "huge") for heard in seen):
-        return False  # who wrote what it was allowed to takes no more than was held
+    if record.charged > record.reserved and not any(heard.goes_beyond for heard in seen):
+        return False
     ours = [h for h in seen if (record.hit or h.backend == record.backend) and h.kind in (*GOOD, *OTHERS)]
     return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
 
@@ -182,7 +182,8 @@ def long_and_short(record: Record, asked: Sequence[Asked]) -> Iterator[str]:
             yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
     for answer in given:
         cut = b'"x_moma":{"reason":"quota_exhausted"}' in answer.body
-        if cut != (QUOTA_EXHAUSTED in record.flags) and answer.complete and not record.hit:
+        good = answer.complete and answer.status == 200  # who gave too little time is told so, and it is read on
+        if cut != (QUOTA_EXHAUSTED in record.flags) and good and not record.hit:
             yield f"{record} and its answer do not agree whether it was cut short"
         if cut and record.charged < record.reserved and record.usage["output"] < answer.body.count(WORD.encode()):
             yield f"{record} is cut short, and what it passed on is charged in part only"
@@ -194,7 +195,9 @@ def once_each(world: World, books: Books) -> Iterator[str]:
     for asked in world.calls:
         if asked.once is not None:
             records = books.by_request.get(asked.request, [])
-            paid[asked.tenant, asked.once, asked.era] += [r for r in records if r.charged and "partial" not in r.flags]
+            # Who asks again for what broke off, by its leaving or by a crash, had what was passed on, and pays for it.
+            whole = (record for record in records if not {"partial", "crash"} & {*record.flags})
+            paid[asked.tenant, asked.once, asked.era] += [record for record in whole if record.charged]
     for (tenant, once, _), settled in paid.items():
         if len(settled) > 1:
             yield f"{tenant} has paid for Idempotency-Key {once} with {settled}"

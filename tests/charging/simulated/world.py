@@ -269,7 +269,7 @@ class World:
 
     def _check_caps(self) -> None:
         """Those of a plan that nobody has edited: what is charged is at most what was held."""
-        beyond = any(heard.kind == "beyond" for heard in self.backends.heard)
+        beyond = any(heard.goes_beyond for heard in self.backends.heard)
         if beyond or self.clock_was_set or "ben" in self.facts.capped:
             return
         for meter in self.process.ledger.tenant("ben").meters:
