@@ -39,6 +39,7 @@ class Process:
         self.ledger: Ledger
         self._rng = rng
         self._requests: dict[asyncio.Task[None], SimRequest] = {}
+        self.chores: set[asyncio.Task[None]] = set()
 
     @property
     def dead(self) -> bool:
@@ -78,11 +79,22 @@ class Process:
         await self.reloader._apply(Loaded(config, secrets_of(config), [], [], tariffs(config)), FILE, "")
 
     def look(self) -> None:
-        """What the app does every few seconds."""
+        """What the app does every few seconds, or minutes."""
         self.app._expire(self.clock.wall_ms())
         self.ledger.checkpoint()
         self.parts.caches.sweep()
         self.parts.health.look(self.clock.now())
+
+        if not self.chores:
+            for work in (self.app._daily.catch_up(), self.app._statements.cut_ended()):
+                task = asyncio.get_running_loop().create_task(work)
+                self.chores.add(task)
+                task.add_done_callback(self._chore_ended)
+
+    def _chore_ended(self, task: asyncio.Task[None]) -> None:
+        self.chores.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": "a chore failed", "exception": error})
 
     def cut_off(self) -> None:
         """No byte reaches a client from here on."""
@@ -103,6 +115,10 @@ class Process:
             await asyncio.wait([*self._requests])
         await self.reloader.aclose()
         await app._chores.aclose()
+        for chore in [*self.chores]:
+            chore.cancel()
+        if self.chores:
+            await asyncio.wait([*self.chores])
         await app._once.aclose()
         await self.parts.caches.aclose()
         await self.ledger.aclose()

@@ -72,6 +72,9 @@ class Facts:
     turns: int = 0  # how often an account was suspended, or let in again
     codes: dict[str, str] = field(default_factory=dict)  # tenants that have redeemed them
     capped: set[str] = field(default_factory=set)  # whose caps were edited
+    deeds: dict[str, tuple[str, bool]] = field(default_factory=dict)  # by request: its path, and whether it is new
+    refused: set[str] = field(default_factory=set)  # requests that would have changed something
+    months: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # that are cut, by tenant, as shown
 
 
 class World:
@@ -202,7 +205,17 @@ class World:
         answer = Answer(request.received)
         if not answer.complete:
             return 0, None
+        if method != "GET":
+            self._note_deed(f"{method} {path}", answer)
         return answer.status, answer.json
+
+    def _note_deed(self, what: str, answer: Answer) -> None:
+        """A month that is cut leaves no entry: that it ended has changed it."""
+        request = answer.headers["x-request-id"]
+        if 400 <= answer.status < 500:
+            self.facts.refused.add(request)
+        elif answer.status < 300:
+            self.facts.deeds[request] = what, answer.status == 201 and not what.endswith("/statements")
 
     async def ask(self, asked: Asked, body: dict[str, Any], headers: dict[str, str], leave: Leave | None) -> Answer:
         """One call to its end, or to that of its client's patience."""
@@ -284,5 +297,5 @@ def busy(process: Process) -> bool:
     parts = process.parts
     return bool(
         process._requests or parts.caches._tasks or process.app._once._tasks or process.ledger.open_holds
-        or not process.ledger.healthy or process.ledger._writer._busy
+        or not process.ledger.healthy or process.ledger._writer._busy or process.chores
     )  # fmt: skip
