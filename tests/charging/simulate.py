@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ GAP_S = (0.0, 0.0, 0.0, 0.0005, 0.01, 0.2)
 CALM = Mood(0.0, leaving=0.0)
 CHUNK = 100  # runs of a process, before it tells
 MOST_TOLD = 20
+FOUNDING = 1_000_000  # requests of those who set up the town have numbers that no life comes to
 
 
 @dataclass
@@ -112,6 +114,8 @@ async def _ended(world: World, found: Run) -> None:
     await world.restart()
     for tenant in town.TENANTS:
         await world.admin("GET", f"tenants/{tenant}/statement")
+    world.process.look()  # ends the cut of a month that a crash has broken off
+    await asyncio.wait([*world.process.chores])
     world.check_now()
 
 
@@ -166,6 +170,7 @@ def _peopled() -> tuple[bytes, dict[str, str]]:
     wrong: list[str] = []
 
     async def settle(world: World) -> None:
+        world.names = itertools.count(FOUNDING)
         await world.boot()
         for tenant in town.TENANTS:
             if tenant != "solo":

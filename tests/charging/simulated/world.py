@@ -102,7 +102,7 @@ class World:
         self.driver: asyncio.Task[None] | None = None  # who waits for each operation
         self._up = asyncio.Event()
         self._own: set[asyncio.Task[Any]] = set()
-        self._names = itertools.count(1)
+        self.names = itertools.count(1)
         self._asking: dict[asyncio.Task[Any], Asked] = {}
 
     # -- the process ------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class World:
             self.unforeseen.append(f"{type(error).__name__}: {error}")
 
     def next_id(self, kind: str) -> str:
-        name = f"{kind}-{next(self._names)}"
+        name = f"{kind}-{next(self.names)}"
         task = asyncio.current_task()
         if kind == "req" and task in self._asking:
             self._asking[task].request = name
