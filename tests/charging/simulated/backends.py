@@ -21,6 +21,9 @@ BAD = (
     "429", "500", "401", "400", "filtered", "garbage", "empty", "beyond",
 )  # fmt: skip
 LATENCY_S = (0.0, 0.0, 0.001, 0.01, 0.3, 2.0)
+LONG_TOKENS = 2048  # what may write more is held in slices where the package is small
+MOST_PROMPT = 32  # no more than the bound of what is asked: else it is a fault of the backend, as `beyond` is
+WORD = "word "  # a token, and never counted as less here
 PAUSE_S = (0.0, 0.0, 0.001, 0.05, 1.0, 9.0)
 
 
@@ -37,6 +40,13 @@ class Heard:
     reached: bool = False
     told: bool = False
     pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def goes_beyond(self) -> bool:
+        """What it says may be more than was held. A refusal tells of its usage at once: of a stream that is held in
+        slices no more than the first is there then."""
+        written = (self.usage or {}).get("completion_tokens", 0)
+        return self.kind == "beyond" or (self.kind == "filtered" and written > LONG_TOKENS)
 
     @property
     def buckets(self) -> dict[str, int]:
@@ -104,10 +114,11 @@ class Backends:
         embedding = url.endswith("/embeddings")
         tag = asked["input"] if embedding else asked["messages"][-1]["content"]
         most = asked.get("max_tokens") or 64
-        usage = self._usage(kind, 0 if embedding else min(most, rng.choice((1, 3, 20, 300))), embedding)
+        wished = rng.choice((1, 3, 20, 300) if most <= LONG_TOKENS else (40, 900, 2500, 6000, 30_000))
+        usage = self._usage(kind, 0 if embedding else min(most, wished), embedding)
         heard = Heard(tag, url.split("/")[2], asked["model"], kind, asyncio.get_running_loop().time(), usage)
         if asked.get("stream") and not (kind.isdigit() or kind == "filtered"):
-            heard.pieces = self._stream(kind, usage)
+            heard.pieces = self._stream(kind, usage, min(most, wished) if most > LONG_TOKENS else 0)
         else:
             heard.pieces = [_whole(kind, usage, embedding)]
         if kind == "hangs":
@@ -118,7 +129,7 @@ class Backends:
 
     def _usage(self, kind: str, output: int, embedding: bool) -> dict[str, Any] | None:
         rng = self._rng
-        prompt = rng.randint(1, 40)
+        prompt = rng.randint(1, MOST_PROMPT)
         usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + output}
         if not embedding:
             usage["completion_tokens"] = output
@@ -138,12 +149,14 @@ class Backends:
             usage["completion_tokens" if not embedding else "prompt_tokens"] = 10**9
         return usage
 
-    def _stream(self, kind: str, usage: dict[str, Any] | None) -> list[Piece]:
+    def _stream(self, kind: str, usage: dict[str, Any] | None, words: int) -> list[Piece]:
+        """Some events of a word each; or of all `words`, as many of them as the usage says."""
         pieces: list[Piece] = [event({"role": "assistant", "content": ""})]
         if kind == "empty":
             return pieces
-        for number in range(self._rng.randint(1, 6)):
-            pieces += [self._rng.choice(PAUSE_S), event({"content": f"word{number} "})]
+        for number in range(events := self._rng.randint(1, 6) if not words else self._rng.randint(3, 12)):
+            text = WORD * (words * (number + 1) // events - words * number // events) if words else f"word{number} "
+            pieces += [self._rng.choice(PAUSE_S), event({"content": text})]
         if kind == "garbage":
             return [*pieces, b"data: {not json\n\n"]
         pieces.append(event({}, "stop"))

@@ -63,6 +63,11 @@ class Answer:
         return orjson.loads(self.body)
 
     @property
+    def texts(self) -> int:
+        """Events of a stream that have text, of which each is a token at the least."""
+        return sum(b'"content":"' in event and b'"content":""' not in event for event in self.body.split(b"\n\n"))
+
+    @property
     def code(self) -> str:
         """Of an error."""
         return "" if self.stream or not self.body or self.status < 400 else str(self.json["error"]["code"])

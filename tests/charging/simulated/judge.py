@@ -5,23 +5,31 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
+from datetime import datetime
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 import orjson
 
 from gateway.charging.audit import audit
+from gateway.charging.cuts import all_of
 from gateway.charging.rating import credits_text
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import read_only
 from gateway.config.model import Limits
-from tests.charging.simulated.backends import GOOD, Heard
+from gateway.long_streams import QUOTA_EXHAUSTED
+from tests.charging.simulated.backends import GOOD, WORD, Heard
 from tests.charging.simulated.process import Process
-from tests.charging.simulated.town import TENANTS
-from tests.charging.simulated.world import World
+from tests.charging.simulated.town import TENANTS, ZONE
+from tests.charging.simulated.world import Asked, World
 
+RATES = "SELECT * FROM rate_cards"
 RECORDS = "SELECT * FROM records ORDER BY seq"
 SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
+LATER = datetime(2024, 2, 20, tzinfo=ZONE)  # the second version of the card night
+NIGHTS = ((Fraction(8, 10), Fraction(7, 10)), (Fraction(9, 10),))  # its factors, by version
 OTHERS = ("beyond", "filtered", "hangs", "stops")  # they report usage, too; the last two may come after it
 
 
@@ -34,10 +42,23 @@ class Books:
             self.records = [Record(row) for row in connection.execute(RECORDS)]
             self.grants = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM grants")}
             self.orders = {row["id"] for row in connection.execute("SELECT id FROM orders")}
+            self.bought = {(row["account"], row["package"]) for row in connection.execute("SELECT * FROM orders")}
+            self.rates = {(row["card"], row["version"]): orjson.loads(row["rates"]) for row in connection.execute(RATES)}
+            self.audit = [dict(row) for row in connection.execute("SELECT * FROM audit")]
+            self.cuts = all_of(connection)
+            self.months = {
+                (row["tenant"], row["month"]): orjson.loads(row["body"])
+                for row in connection.execute("SELECT * FROM statements")
+            }
+            terms = connection.execute("SELECT * FROM card_terms")
+            self.terms = {(row["card"], row["version"]): orjson.loads(row["terms"]) for row in terms}
             self.holds = [row["charge_id"] for row in connection.execute("SELECT charge_id FROM holds")]
+            endings = {name: orjson.loads(row["ending"] or "{}") for name, row in self.grants.items()}
+            self.purses = {name for name, ending in endings.items() if ending.get("payg")}
             self.entries = [dict(row) for row in connection.execute("SELECT * FROM entries")]
         self.by_request: dict[str, list[Record]] = defaultdict(list)
         for record in self.records:
+            record.afterwards = bool(self.purses & record.parts.keys())
             self.by_request[record.request].append(record)
 
 
@@ -49,15 +70,27 @@ class Record:
         self.usage: dict[str, int] = orjson.loads(row["usage"])
         self.flags: list[str] = orjson.loads(row["flags"])
         self.parts: dict[str, int] = orjson.loads(row["parts"])
+        self.path: list[str] = orjson.loads(row["account_path"])
+        self.split: list[dict[str, Any]] = orjson.loads(row["split"] or "[]")
+        self.opened_ms, self.closed_ms, self.card_version = row["opened_ms"], row["closed_ms"], row["card_version"]
+
+    afterwards = False  # paid for by a purse
 
     @property
     def kinds(self) -> list[str]:
         """What of it happens to some."""
-        return [self.status, *self.flags, *(["in debt"] if self.overage else [])]
+        cards = [f"card {share['card']}" for share in self.split]
+        more = {"in debt": self.overage, "paid for afterwards": self.afterwards}
+        return [self.status, *self.flags, *cards, *(kind for kind, is_so in more.items() if is_so)]
 
     @property
     def hit(self) -> bool:
         return "cache_hit" in self.flags
+
+    @property
+    def settled_or_lost(self) -> bool:
+        """On a statement."""
+        return bool(self.status == "settled")
 
     @property
     def settled(self) -> bool:
@@ -76,8 +109,12 @@ def judge(world: World, books: Books) -> list[str]:
         *given_and_charged(world, books),
         *charged_and_done(world, books),
         *once_each(world, books),
+        *gone_on(world, books),
+        *by_the_hour(books),
         *refused(world),
         *sold(world, books),
+        *noted(world, books),
+        *cut(world, books),
         *ended(world, books),
     ]
 
@@ -91,6 +128,7 @@ def happened(world: World) -> Iterator[str]:
         yield asked.answer.headers.get("x-moma-cache", "none")
         if asked.answer.headers.get("x-moma-replayed"):
             yield "replayed"
+    yield from world.counted
     for line in world.story:
         if "killed" in line:
             yield line[14:]
@@ -100,6 +138,8 @@ def leaks(process: Process) -> Iterator[str]:
     """Nothing is held for calls that have ended."""
     if process.ledger.open_holds:
         yield f"{process.ledger.open_holds} holds are left"
+    if process.ledger.spooled_bytes or process.ledger._exposure.held or process.ledger._exposure.taken_uc:
+        yield "the spool has something, or the exposure, though the file takes commits"
     parts = process.parts
     for name in TENANTS:
         if in_flight := parts.tenant_gates.of(name, Limits()).in_flight:
@@ -144,6 +184,7 @@ def charged_and_done(world: World, books: Books) -> Iterator[str]:
             yield f"{record} is of {record.tenant}, not of {asked.tenant}"
         if not any(record.hit or heard.backend == record.backend for heard in seen):
             yield f"{record}: backend {record.backend} has heard nothing of {asked.tag}"
+        yield from long_and_short(record, [one for one in world.calls if one.tag == asked.tag])
         if record.status == "settled" and not said(record, seen):
             yield f"{record} has usage {record.usage}, and no backend has said so: {[h.usage for h in seen]}"
         if record.hit and not {f"charge:{share}" for share in SHARES[asked.model]} & {*record.flags}:
@@ -155,13 +196,33 @@ def charged_and_done(world: World, books: Books) -> Iterator[str]:
 def said(record: Record, seen: list[Heard]) -> bool:
     """Whether a backend has said what is charged: all of it where there is no flag."""
     flags = {flag for flag in record.flags if not flag.startswith("charge:")} - {"cache_hit"}
-    if "crash" in flags or "zero_usage" in flags:
+    if "crash" in flags:  # what a stream had passed on at its last look, which `long_and_short` holds against clients
+        return not record.charged if flags == {"crash"} else record.charged <= record.reserved
+    if "zero_usage" in flags:
         return not record.charged
     if flags & {"estimated", "partial", "bad_usage"}:
         bad = any(heard.kind not in GOOD for heard in seen)
         return record.charged <= record.reserved and (bad or bool(flags & {"estimated", "partial"}))
+    if record.charged > record.reserved and not any(heard.goes_beyond for heard in seen):
+        return False
     ours = [h for h in seen if (record.hit or h.backend == record.backend) and h.kind in (*GOOD, *OTHERS)]
     return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
+
+
+def long_and_short(record: Record, asked: Sequence[Asked]) -> Iterator[str]:
+    """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
+    given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
+    if "crash" in record.flags and record.charged:
+        most = max((answer.texts for answer in given), default=0)
+        if record.usage.get("output", 0) > most:
+            yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
+    for answer in given:
+        cut = b'"x_moma":{"reason":"quota_exhausted"}' in answer.body
+        good = answer.complete and answer.status == 200  # who gave too little time is told so, and it is read on
+        if cut != (QUOTA_EXHAUSTED in record.flags) and good and not record.hit:
+            yield f"{record} and its answer do not agree whether it was cut short"
+        if cut and record.charged < record.reserved and record.usage["output"] < answer.body.count(WORD.encode()):
+            yield f"{record} is cut short, and what it passed on is charged in part only"
 
 
 def once_each(world: World, books: Books) -> Iterator[str]:
@@ -170,10 +231,47 @@ def once_each(world: World, books: Books) -> Iterator[str]:
     for asked in world.calls:
         if asked.once is not None:
             records = books.by_request.get(asked.request, [])
-            paid[asked.tenant, asked.once, asked.era] += [r for r in records if r.charged and "partial" not in r.flags]
+            # Who asks again for what broke off, by its leaving or by a crash, had what was passed on, and pays for it.
+            whole = (record for record in records if not {"partial", "crash"} & {*record.flags})
+            paid[asked.tenant, asked.once, asked.era] += [record for record in whole if record.charged]
     for (tenant, once, _), settled in paid.items():
         if len(settled) > 1:
             yield f"{tenant} has paid for Idempotency-Key {once} with {settled}"
+
+
+def gone_on(world: World, books: Books) -> Iterator[str]:
+    """What no credits covered went on by what somebody on the path has bought, and for nothing where it was slow."""
+    beyond = {heard.tag for heard in world.backends.heard if heard.goes_beyond}
+    tags = {asked.request: asked.tag for asked in world.calls}
+    for record in books.records:
+        bought = {package for account, package in books.bought if account in record.path}
+        if "throttled" in record.flags and ("slow" not in bought or record.charged or record.parts):
+            yield f"{record} was slow, and is charged, or nobody has bought that"
+        if "downgraded" in record.flags and not ("down" in bought or "solo" in record.path):
+            yield f"{record} took the cheaper route, and nobody has bought that"
+        if "downgraded" in record.flags and record.model not in ("cheap", ""):
+            yield f"{record} took the cheaper route, to {record.model}"
+        if record.overage and tags.get(record.request) not in beyond:
+            yield f"{record} is not covered, though no backend went beyond what it was allowed"
+
+
+def by_the_hour(books: Books) -> Iterator[str]:
+    """The card night by its words in routes.yaml: a factor of the rates of the same moment, and half of it at night."""
+    for record in books.records:
+        for share in record.split:
+            if share["card"] != "night":
+                continue
+            name = "night", share["version"]
+            terms, rates = books.terms.get(name, {}), books.rates[name]
+            at = datetime.fromtimestamp(record.opened_ms / 1000, ZONE)
+            if bool(terms.get("hours")) != (at.hour < 8) or bool(terms.get("effective")) != (at >= LATER):
+                yield f"{record} of {at} was priced by {terms}"
+            of = books.rates["standard", record.card_version][record.model]
+            factors = NIGHTS[bool(terms.get("effective"))]
+            hourly = (Fraction(3, 10) if terms.get("effective") else Fraction(1, 2)) if terms.get("hours") else 1
+            expected = [{bucket: ceil(rate * factor * hourly) for bucket, rate in of.items()} for factor in factors]
+            if rates[record.model] not in expected:
+                yield f"{record}: {rates[record.model]} is no factor of {of}"
 
 
 def refused(world: World) -> Iterator[str]:
@@ -200,6 +298,44 @@ def sold(world: World, books: Books) -> Iterator[str]:
             yield f"{tenant} was suspended, and is not"
 
 
+def noted(world: World, books: Books) -> Iterator[str]:
+    """Every change that the operator was told of is in the audit log, once; and nothing that was asked for otherwise."""
+    entries = Counter(entry["request_id"] for entry in books.audit)
+    for request, (path, is_new) in world.facts.deeds.items():
+        if is_new and request not in entries:
+            yield f"{path} ({request}) was answered, and is not in the audit log"
+    calls = {asked.request for asked in world.calls}
+    for request, times in entries.items():
+        if request and (times > 1 or request in calls or request in world.facts.refused):
+            yield f"{request} has {times} entries in the audit log"
+    made = Counter(entry["object"] for entry in books.audit if entry["operation"] == "order.place")
+    for name in world.facts.orders:
+        if made[name] != 1:
+            yield f"order {name} has {made[name]} entries in the audit log"
+
+
+def cut(world: World, books: Books) -> Iterator[str]:
+    """What was shown of a month that is cut is what it says for ever; and each call is on one statement."""
+    for (tenant, month), said in world.facts.months.items():
+        body = books.months.get((tenant, month))
+        if {**(body or {}), "sha256": said["sha256"]} != said:
+            yield f"the statement of {tenant} for {month} was cut, and has changed: {said}, now {body}"
+    if not books.cuts:
+        return
+    first, last = books.cuts[0], books.cuts[-1]
+    for tenant in TENANTS:
+        late = [
+            record
+            for record in books.records
+            if record.tenant == tenant and record.settled_or_lost
+            and (record.closed_ms >= first.from_ms or record.seq > first.last)
+            and record.seq <= last.last and (record.closed_ms < last.to_ms)
+        ]  # fmt: skip
+        on = sum(body["calls"] for (of, _), body in books.months.items() if of == tenant)
+        if on != len(late) and not world.clock_was_set:
+            yield f"{tenant} has {len(late)} calls in the months that are cut, and {on} on their statements"
+
+
 def ended(world: World, books: Books) -> Iterator[str]:
     """Nothing is left of what is over; somebody has looked at every tenant."""
     for name, row in books.grants.items():
@@ -208,13 +344,29 @@ def ended(world: World, books: Books) -> Iterator[str]:
             yield f"grant {name} has ended, and has {left} uc left"
 
 
+def owed(grants: Mapping[str, Any], purses: Set[str]) -> dict[str, str]:
+    """What is billed for each purse: its price by what was spent of it, rounded up, in millionths of the currency."""
+    found = {}
+    for name in purses:
+        spent, payg = grants[name]["spent"], orjson.loads(grants[name]["ending"])["payg"]
+        if spent:
+            amount = ceil(Fraction(spent, 10**12) * payg["price"])
+            assert amount <= payg["cap"]
+            found[name] = credits_text(amount)
+    return found
+
+
 async def statements(world: World, books: Books) -> list[str]:
     """Each statement against the records and grants, summed up here in another way."""
     wrong = []
     for tenant in TENANTS:
         status, said = await world.admin("GET", f"tenants/{tenant}/statement?from=2020-01-01&to=2030-01-01")
         assert status == 200, f"statement of {tenant}: {status} {said}"
-        own = {name for name, row in books.grants.items() if row["account"] == tenant}
+        of = {name: row for name, row in books.grants.items() if row["account"] == tenant}
+        purses = of.keys() & books.purses
+        own = of.keys() - purses
+        if (billed := owed(of, purses)) != {one["grant"]: one["amount"] for one in said["payg"]}:
+            wrong.append(f"statement of {tenant}: {billed} of purses, not {said['payg']}")
         rows = [books.grants[name] for name in own]
         repaid = sum(e["uc"] for e in books.entries if e["kind"] == "debt_repaid" and e["grant_id"] in own)
         spent = repaid + sum(uc for record in books.records for name, uc in record.parts.items() if name in own)

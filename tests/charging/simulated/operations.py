@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.charging.simulated.town import CODES, KEYS, MODELS, PACKAGES, STATIC_KEY, TENANTS
+from gateway.charging import months
+from tests.charging.simulated.town import CODES, KEYS, MODELS, PACKAGES, STATIC_KEY, TENANTS, ZONE
 from tests.charging.simulated.world import Leave, Operation, World
 
 HOUR_MS = 3_600_000
@@ -39,6 +40,8 @@ def body_of(world: World, model: str, tag: str) -> dict[str, Any]:
     if model == "e":
         return {"model": model, "input": tag}
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": tag}]}
+    if model == "long":
+        return body | {"max_tokens": rng.choice((2000, 5000, 20_000)), "stream": rng.random() < 0.9}
     if rng.random() < 0.7:
         body["max_tokens"] = rng.choice((1, 50, 300, 2000))
     if rng.random() < 0.5:
@@ -129,7 +132,7 @@ async def subscription(world: World) -> None:
         status, _ = await world.admin("POST", f"subscriptions/{one}/cancel", {"now": rng.random() < 0.4})
         world.tell(f"{one} is cancelled: {status}")
     else:
-        body = {"package": rng.choice(("month", "day", "tokens", "code")), "quantity": rng.choice((1, 2, 3))}
+        body = {"package": rng.choice(("month", "day", "tokens", "code", "over", "slow", "owl")), "quantity": rng.choice((1, 2, 3))}
         status, _ = await world.admin("POST", f"subscriptions/{one}/change", body)
         world.tell(f"{one} is changed: {status}")
 
@@ -214,6 +217,24 @@ async def read(world: World) -> None:
     assert status in (0, 200, 503), f"{path}: {status} {value}"
 
 
+async def month(world: World) -> None:
+    """The statement of this month or one before, read or cut; one that is cut is the same ever after."""
+    rng = world.rng
+    tenant, back = rng.choice(TENANTS), rng.choice((0, 1, 1, 2))
+    name = months.of(world.clock.wall_ms(), ZONE)
+    for _ in range(back):
+        name = months.before(name)
+    if rng.random() < 0.4:
+        status, said = await world.admin("POST", f"tenants/{tenant}/statements", {"month": name})
+    else:
+        status, said = await world.admin("GET", f"tenants/{tenant}/statements/{name}")
+    world.tell(f"{name} of {tenant}: {status}")
+    assert status in (0, 200, 201, 400, 404, 409, 503), f"{name} of {tenant}: {status} {said}"
+    if status in (200, 201) and not said["preliminary"]:
+        known = world.facts.months.setdefault((tenant, name), said)
+        assert known == said, f"the statement of {tenant} for {name} has changed: {known}, now {said}"
+
+
 async def reload(world: World) -> None:
     """Another version of routes.yaml, with other rates, another share of a cache, more credits of a plan."""
     process = await world.up()
@@ -267,5 +288,5 @@ async def crash(world: World) -> None:
 
 OPERATIONS: tuple[tuple[int, Operation], ...] = (
     (60, call), (8, pause), (6, order), (3, refund), (3, subscription), (3, grant), (2, redeem), (1, revoke),
-    (3, suspend), (2, cap), (1, move), (4, read), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
+    (3, suspend), (2, cap), (1, move), (4, read), (2, month), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
 )  # fmt: skip

@@ -9,9 +9,11 @@ import asyncio
 import random
 from dataclasses import replace
 
-from gateway.app import App, open_config_ledger
+from gateway.app import App, ledger_path, open_config_ledger
 from gateway.cache.caches import Caches
 from gateway.charging.admins import FILE
+from gateway.charging.cutting import Statements
+from gateway.charging.daily import Daily
 from gateway.charging.ledger import Ledger
 from gateway.charging.rate_cards import tariffs
 from gateway.chores import Chores
@@ -37,6 +39,7 @@ class Process:
         self.ledger: Ledger
         self._rng = rng
         self._requests: dict[asyncio.Task[None], SimRequest] = {}
+        self.chores: set[asyncio.Task[None]] = set()
 
     @property
     def dead(self) -> bool:
@@ -55,6 +58,9 @@ class Process:
         )
         backends.dead = lambda: self.dead
         app._once = Once(self.clock)
+        path, zone = ledger_path(config), config.timezone
+        app._statements = Statements(self.ledger, path, zone, config.currency, self.clock)
+        app._daily = Daily(self.ledger, path, zone)
         app._chores = Chores(self.clock)
         self.reloader: Reloader = app._made_reloader(parts)
         self.front = app._front = app._served(parts, self.reloader)
@@ -73,10 +79,22 @@ class Process:
         await self.reloader._apply(Loaded(config, secrets_of(config), [], [], tariffs(config)), FILE, "")
 
     def look(self) -> None:
-        """What the app does every few seconds."""
+        """What the app does every few seconds, or minutes."""
         self.app._expire(self.clock.wall_ms())
+        self.ledger.checkpoint()
         self.parts.caches.sweep()
         self.parts.health.look(self.clock.now())
+
+        if not self.chores:
+            for work in (self.app._daily.catch_up(), self.app._statements.cut_ended()):
+                task = asyncio.get_running_loop().create_task(work)
+                self.chores.add(task)
+                task.add_done_callback(self._chore_ended)
+
+    def _chore_ended(self, task: asyncio.Task[None]) -> None:
+        self.chores.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": "a chore failed", "exception": error})
 
     def cut_off(self) -> None:
         """No byte reaches a client from here on."""
@@ -97,6 +115,10 @@ class Process:
             await asyncio.wait([*self._requests])
         await self.reloader.aclose()
         await app._chores.aclose()
+        for chore in [*self.chores]:
+            chore.cancel()
+        if self.chores:
+            await asyncio.wait([*self.chores])
         await app._once.aclose()
         await self.parts.caches.aclose()
         await self.ledger.aclose()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from gateway.config.load import load
 from gateway.config.model import Config
@@ -16,6 +17,7 @@ from gateway.config.model import Config
 MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what a disk does is for other tests
 ADMIN_KEY: Final = "admin-key-of-the-simulation"
 START_MS: Final = 1_706_691_600_000  # 31 January 2024 in Shanghai, so that a month later is the 29th of February
+ZONE: Final = ZoneInfo("Asia/Shanghai")
 TENANTS: Final = ("house", "ann", "ben", "firm", "desk", "solo")
 PARENTS: Final = {"ann": "house", "ben": "house", "desk": "firm"}
 PLANS: Final = {"house": "home", "ann": "member", "ben": "small", "firm": "none", "desk": "member", "solo": "daily"}
@@ -23,8 +25,11 @@ KEYS: Final = {f"sk-moma-{tenant}-{n}": tenant for tenant in TENANTS for n in (1
 STATIC_KEY: Final = "sk-moma-solo-0"
 STATIC: Final = f'{{solo: {{plan: daily, keys: ["sha256:{hashlib.sha256(STATIC_KEY.encode()).hexdigest()}"]}}}}'
 CODES: Final = tuple(f"code {number}" for number in range(5))
-PACKAGES: Final = ("month", "pack", "tokens", "office", "trial", "yuan", "code", "day")
-MODELS: Final = ("m", "m", "n", "auto", "auto", "kept", "kept", "gratis", "cheap", "e")
+PACKAGES: Final = (
+    "month", "pack", "tokens", "office", "trial", "yuan", "code", "day", "over", "slow", "down", "owl",
+    "over", "slow", "down", "owl",
+)  # fmt: skip
+MODELS: Final = ("m", "m", "n", "auto", "auto", "kept", "kept", "gratis", "cheap", "e", "long", "long")
 ROUTES: Final = """
 version: 1
 currency: CNY
@@ -46,6 +51,8 @@ models:
   cheap: {via: [c], context: 4k, max_output: 1k, price: {input: 0, output: 0},
     rates: {input: 0.25, output: 0.5, calls: 2}}
   e: {via: [a], context: 8k, max_output: 1, price: {input: 1}, rates: {input: 1}, endpoints: [embeddings]}
+  long: {via: [a, b], context: 64k, max_output: 32k, price: {input: 1, output: 2}, rates: {input: 1, output: 1},
+    tags: [chat]}
 routes:
   auto: {pick: [m, n], policy: balanced, fallback: {error: [cheap]}}
   kept: {pick: [m], cache: shared}
@@ -57,8 +64,12 @@ plans:
   home: {grants: [{credits: HOME, every: month}]}
   member: {rpm: 200, concurrency: 4, caps: {5h: {calls: 60}}}
   small: {tpm: 20k, caps: {day: {credits: 6k}, month: {credits: 30k}}}
-  daily: {grants: [{credits: 4k, every: day}, {credits: 2k}], max_output: 200}
-  none: {}
+  daily: {grants: [{credits: 4k, every: day}, {credits: 2k}], max_output: 200, exhausted: {downgrade: cheap}}
+  none: {exhausted: {payg: {price: 5000, cap: 10}}}
+rate_cards:
+  night:
+  - {base: standard, factor: NIGHT, hours: [{from: "00:00", to: "08:00", factor: 0.5}]}
+  - {effective: 2024-02-20, base: standard, factor: 0.9, hours: [{from: "00:00", to: "08:00", factor: 0.3}]}
 packages:
   month: {credits: 8k, every: month, price: 9.9, rollover: 3k}
   day: {credits: 900, every: day, periods: 5, rollover: 200}
@@ -68,12 +79,16 @@ packages:
   trial: {credits: 2k, valid: 3d, once: true}
   yuan: {credits: 700, price: 1}
   code: {credits: 90k, every: month, price: 40, caps: {5h: {calls: 30}}}
+  over: {credits: 800, every: month, price: 20, exhausted: {payg: {price: 10000, cap: 20}}, alerts: [50%, 100%]}
+  slow: {credits: 600, every: week, price: 3, exhausted: {throttle: {rpm: 6, tpm: 40k}}, alerts: [80%]}
+  down: {credits: 1200, valid: 40d, price: 2, exhausted: {downgrade: cheap}}
+  owl: {credits: 3k, card: night, every: week, price: 4, rollover: 1k}
 tenants: TENANTS
 """
 VERSIONS: Final = (
-    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "25%", "HOME": "30k"},
-    {"RATES": "{input: 1.5, input_cached: 0.3, output: 4}", "SHARE": "25%", "HOME": "30k"},
-    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "50%", "HOME": "50k"},
+    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "25%", "HOME": "30k", "NIGHT": "0.8"},
+    {"RATES": "{input: 1.5, input_cached: 0.3, output: 4}", "SHARE": "25%", "HOME": "30k", "NIGHT": "0.7"},
+    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "50%", "HOME": "50k", "NIGHT": "0.8"},
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,13 @@ class Mood:
     failing: float = 0.0
     crashing: float = 0.0
     leaving: float = 0.1
+    spool_failing: float = 0.0
 
 
 MOODS = (
     Mood(0.05), Mood(0.3), Mood(0.7), Mood(0.2, leaving=0.6), Mood(0.2, failing=0.08), Mood(0.2, crashing=0.04),
-    Mood(0.3, failing=0.05, crashing=0.05, leaving=0.3),
+    Mood(0.3, failing=0.05, crashing=0.05, leaving=0.3), Mood(0.2, failing=0.08, spool_failing=0.3),
+    Mood(0.2, failing=0.08, crashing=0.03, spool_failing=0.1),
 )  # fmt: skip
 
 
@@ -69,6 +72,9 @@ class Facts:
     turns: int = 0  # how often an account was suspended, or let in again
     codes: dict[str, str] = field(default_factory=dict)  # tenants that have redeemed them
     capped: set[str] = field(default_factory=set)  # whose caps were edited
+    deeds: dict[str, tuple[str, bool]] = field(default_factory=dict)  # by request: its path, and whether it is new
+    refused: set[str] = field(default_factory=set)  # requests that would have changed something
+    months: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # that are cut, by tenant, as shown
 
 
 class World:
@@ -90,12 +96,13 @@ class World:
         self.calls: list[Asked] = []
         self.story: list[str] = []
         self.unforeseen: list[str] = []
+        self.counted: Counter[str] = Counter()
         self.process: Process
         self.processes = self.crashes = 0
         self.driver: asyncio.Task[None] | None = None  # who waits for each operation
         self._up = asyncio.Event()
         self._own: set[asyncio.Task[Any]] = set()
-        self._names = itertools.count(1)
+        self.names = itertools.count(1)
         self._asking: dict[asyncio.Task[Any], Asked] = {}
 
     # -- the process ------------------------------------------------------------------------------------------------
@@ -103,7 +110,8 @@ class World:
     async def boot(self) -> None:
         """Until one is up: it may die while it starts."""
         while True:
-            disk = Disk(self.rng, self.mood.failing, self.mood.crashing)
+            disk = Disk(self.rng, self.mood.failing, self.mood.crashing, self.mood.spool_failing)
+            disk.count = self.seen
             process = self.process = Process(disk, self.clock, self.rng)
             self.processes += 1
             died = self.loop.create_future()
@@ -179,7 +187,7 @@ class World:
             self.unforeseen.append(f"{type(error).__name__}: {error}")
 
     def next_id(self, kind: str) -> str:
-        name = f"{kind}-{next(self._names)}"
+        name = f"{kind}-{next(self.names)}"
         task = asyncio.current_task()
         if kind == "req" and task in self._asking:
             self._asking[task].request = name
@@ -197,7 +205,17 @@ class World:
         answer = Answer(request.received)
         if not answer.complete:
             return 0, None
+        if method != "GET":
+            self._note_deed(f"{method} {path}", answer)
         return answer.status, answer.json
+
+    def _note_deed(self, what: str, answer: Answer) -> None:
+        """A month that is cut leaves no entry: that it ended has changed it."""
+        request = answer.headers["x-request-id"]
+        if 400 <= answer.status < 500:
+            self.facts.refused.add(request)
+        elif answer.status < 300:
+            self.facts.deeds[request] = what, answer.status == 201 and not what.endswith("/statements")
 
     async def ask(self, asked: Asked, body: dict[str, Any], headers: dict[str, str], leave: Leave | None) -> Answer:
         """One call to its end, or to that of its client's patience."""
@@ -239,6 +257,10 @@ class World:
         except GatewayError:
             return (tenant,)
 
+    def seen(self, what: str) -> None:
+        """Told where there are too many for the story."""
+        self.counted[what] += 1
+
     def tell(self, what: str) -> None:
         self.story.append(f"{self.loop.at:12.4f}  {what}")
 
@@ -254,13 +276,13 @@ class World:
 
     def check_now(self) -> None:
         """What must hold between any two steps."""
-        if self._up.is_set() and self.process.ledger.healthy:
+        if self._up.is_set() and not self.process.ledger._broken:  # while the file takes none the image goes on
             self.process.ledger.check_invariants()
             self._check_caps()
 
     def _check_caps(self) -> None:
         """Those of a plan that nobody has edited: what is charged is at most what was held."""
-        beyond = any(heard.kind == "beyond" for heard in self.backends.heard)
+        beyond = any(heard.goes_beyond for heard in self.backends.heard)
         # After a crash that came before a cap was first written, its past is counted beside the calls once more.
         if beyond or self.crashes or self.clock_was_set or "ben" in self.facts.capped:
             return
@@ -276,5 +298,5 @@ def busy(process: Process) -> bool:
     parts = process.parts
     return bool(
         process._requests or parts.caches._tasks or process.app._once._tasks or process.ledger.open_holds
-        or not process.ledger.healthy or process.ledger._writer._busy
+        or not process.ledger.healthy or process.ledger._writer._busy or process.chores
     )  # fmt: skip
