@@ -103,7 +103,7 @@ class Record:
 def judge(world: World, books: Books) -> list[str]:
     """All that is wrong, in words. The process is up and nothing runs."""
     return [
-        *(line for line in audit(world.path) if not (world.clock_was_set and line.startswith("I7"))),
+        *contradicted(world),
         *(str(each) for each in reconciled(world.path, world.clock.wall_ms()) if each.check not in ("I7", "I11")),
         *(f"the hold {name} is left in the file" for name in books.holds),
         *given_and_charged(world, books),
@@ -117,6 +117,15 @@ def judge(world: World, books: Books) -> list[str]:
         *cut(world, books),
         *ended(world, books),
     ]
+
+
+def contradicted(world: World) -> Iterator[str]:
+    """What `moma verify` says. A clock that was set leaves caps counting where they had been. One that was set back
+    makes records of a time when their accounts were not there; a cut of that which breaks off is not ended."""
+    for line in audit(world.path):
+        check, _, _ = line.partition(":")
+        if not (check == "I7" and world.clock_was_set) and not (check == "I15" and world.clock_was_set_back):
+            yield line
 
 
 def happened(world: World) -> Iterator[str]:
@@ -184,7 +193,7 @@ def charged_and_done(world: World, books: Books) -> Iterator[str]:
             yield f"{record} is of {record.tenant}, not of {asked.tenant}"
         if not any(record.hit or heard.backend == record.backend for heard in seen):
             yield f"{record}: backend {record.backend} has heard nothing of {asked.tag}"
-        yield from long_and_short(record, [one for one in world.calls if one.tag == asked.tag])
+        yield from long_and_short(record, [one for one in world.calls if one.tag == asked.tag], seen)
         if record.status == "settled" and not said(record, seen):
             yield f"{record} has usage {record.usage}, and no backend has said so: {[h.usage for h in seen]}"
         if record.hit and not {f"charge:{share}" for share in SHARES[asked.model]} & {*record.flags}:
@@ -209,11 +218,13 @@ def said(record: Record, seen: list[Heard]) -> bool:
     return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
 
 
-def long_and_short(record: Record, asked: Sequence[Asked]) -> Iterator[str]:
+def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]) -> Iterator[str]:
     """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
+    left = any(one.left for one in asked)  # who leaves a backend that drains is charged what is read on for nobody
     given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:
-        most = max((answer.texts for answer in given), default=0)
+        read_on = (heard.texts for heard in seen if left and heard.backend == "b")
+        most = max((*(answer.texts for answer in given), *read_on), default=0)
         if record.usage.get("output", 0) > most:
             yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
     for answer in given:
