@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from datetime import datetime
+from datetime import datetime, time
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -29,6 +29,7 @@ RATES = "SELECT * FROM rate_cards"
 RECORDS = "SELECT * FROM records ORDER BY seq"
 SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
 LATER = datetime(2024, 2, 20, tzinfo=ZONE)  # the second version of the card night
+EVENING = (time(17, 1), time(23))
 NIGHTS = ((Fraction(8, 10), Fraction(7, 10)), (Fraction(9, 10),))  # its factors, by version
 OTHERS = ("beyond", "filtered", "hangs", "stops")  # they report usage, too; the last two may come after it
 
@@ -220,10 +221,12 @@ def said(record: Record, seen: list[Heard]) -> bool:
 
 def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]) -> Iterator[str]:
     """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
-    left = any(one.left for one in asked)  # who leaves a backend that drains is charged what is read on for nobody
+    # Who leaves a backend that drains, or may ask again by an Idempotency-Key, is charged what is read on meanwhile.
+    left = any(one.left for one in asked)
+    again = any(one.once for one in asked)
     given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:
-        read_on = (heard.texts for heard in seen if left and heard.backend == "b")
+        read_on = (heard.texts for heard in seen if left and (again or heard.backend == "b"))
         most = max((*(answer.texts for answer in given), *read_on), default=0)
         if record.usage.get("output", 0) > most:
             yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
@@ -267,7 +270,7 @@ def gone_on(world: World, books: Books) -> Iterator[str]:
 
 
 def by_the_hour(books: Books) -> Iterator[str]:
-    """The card night by its words in routes.yaml: a factor of the rates of the same moment, and half of it at night."""
+    """The card night by its words in routes.yaml: a factor of the rates of the same moment, and less in the evening."""
     for record in books.records:
         for share in record.split:
             if share["card"] != "night":
@@ -275,7 +278,7 @@ def by_the_hour(books: Books) -> Iterator[str]:
             name = "night", share["version"]
             terms, rates = books.terms.get(name, {}), books.rates[name]
             at = datetime.fromtimestamp(record.opened_ms / 1000, ZONE)
-            if bool(terms.get("hours")) != (at.hour < 8) or bool(terms.get("effective")) != (at >= LATER):
+            if bool(terms.get("hours")) != (EVENING[0] <= at.time() < EVENING[1]) or bool(terms.get("effective")) != (at >= LATER):
                 yield f"{record} of {at} was priced by {terms}"
             of = books.rates["standard", record.card_version][record.model]
             factors = NIGHTS[bool(terms.get("effective"))]
