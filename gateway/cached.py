@@ -66,7 +66,7 @@ class Asked:
         target, reader = self.delivery.target, self.delivery.reader
         assert target is not None, "a flight that has begun has a target"
         said = (None, b"") if reader is None else reader.said_usage
-        return Facts(target.model.name, target.backend.name, self.record.reserved_uc, self.record.usage, *said)
+        return Facts(target.model.name, target.backend.name, self.delivery.ceiling_uc, self.record.usage, *said)
 
 
 def sites_of(config: Config) -> Mapping[str, Site]:
@@ -281,7 +281,7 @@ class CachedCalls:
         facts, ppm, rates = flight.facts(), site.cache.charge_ppm, self._cards.at(self._clock.wall_ms())
         charge_id = self._next_charge_id()
         try:
-            quote = self._quote(asked, rates, -(-facts.reserved_uc * ppm // PPM))
+            quote = self._quote(asked, rates, -(-facts.ceiling_uc * ppm // PPM))
             if ppm:
                 asked.record.reserved_uc = (await hold_share(self._ledger, charge_id, quote)).reserved_uc
             else:

@@ -40,6 +40,7 @@ class Delivery:
     usage: Usage | None = None
     answer: Answer | None = None
     tail: bytes = b""
+    ceiling_uc: int = 0  # the most that it may take at the card standard
     cut: bool = False  # the package was used up in mid-stream: it is to be ended here
     waited_s: float = 0.0
     attempt_at: float = 0.0

@@ -198,6 +198,7 @@ class Pipeline:
         life.record.reserved_uc = hold.reserved_uc
         if call.max_tokens is not None and hold.max_tokens is not None and hold.max_tokens < call.max_tokens:
             life.lowered_to = hold.max_tokens
+        life.delivery.ceiling_uc = quote.ceiling(hold.max_tokens)
         cut = life.lowered_to is not None or hold.max_tokens != quote.max_tokens
         if life.flight is not None and (cut or life.flags or quote.throttled):
             life.flight.alone()  # cut short, of another route, or for nothing: it is for nobody else

@@ -22,7 +22,7 @@ class Facts:
 
     model: str
     backend: str
-    reserved_uc: int
+    ceiling_uc: int  # what it may take at most at the card standard, by which hits are charged
     usage: Usage | None
     usage_json: Any  # of a stream, as the backend said it
     usage_event: bytes

@@ -79,7 +79,15 @@ class Ledger(Durable):
 
     def extend(self, charge_id: str, tokens: int) -> int:
         """As `extending.extend`: more output for a call in mid-stream whose hold is sliced. Writes nothing."""
-        return 0 if self._broken else extending.extend(self._image, charge_id, tokens, self._clock.wall_ms())
+        if self._broken:
+            return 0
+        hold = self._image.holds.get(charge_id) if self._exposure.held else None
+        if hold is not None:
+            tokens = self._exposure.fitting(hold, tokens)
+        more = extending.extend(self._image, charge_id, tokens, self._clock.wall_ms())
+        if hold is not None:
+            self._exposure.grown(hold)
+        return more
 
     def hold_nothing(self, charge_id: str, quote: Quote) -> None:
         """For what is free and settled in the same step: an exhausted tenant is served.

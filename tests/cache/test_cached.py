@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.call import Answer
+from gateway.call import BUCKETS, Answer
 from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
@@ -465,6 +466,21 @@ async def test_followers_get_what_was_sent_and_then_the_rest_as_it_comes(play: P
     assert theatre.asked == 1
     assert await theatre.charged() == [("10", [])] + [("1", ["cache_hit", "charge:10%"])] * 2
     assert theatre.counted() == {"miss": 1, "coalesced": 2}
+
+
+async def test_followers_hold_their_share_by_the_card_that_charges_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader's package takes a credit for each token, hits are charged at the rates of the model."""
+    dear = replace(CONFIG.models["m"], rates={**dict.fromkeys(BUCKETS, 5_000_000), "calls": 0})
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", replace(CONFIG, models={**CONFIG.models, "m": dear}))
+    theatre = play([SLOW], charge_ppm=1_000_000)
+    await manage.add_grant(theatre.stage.ledger, "t", 10**12, priority=1, card="raw")[1]
+    stream = {"stream": True}
+    await theatre.all(theatre.start(**stream), theatre.start(0.5, **stream))
+    leader, follower = await theatre.stage.durable()
+    assert (leader["charged"], follower["charged"]) == ("10", "50")
+    assert float(follower["reserved"]) == 5 * float(leader["reserved"])
 
 
 async def test_what_a_follower_waits_is_not_our_own_time(play: Play) -> None:

@@ -11,15 +11,16 @@ from typing import Any, Final
 from unittest import mock
 
 from gateway import cached, unreported
-from gateway.adapters import openai
+from gateway.adapters import usage
 from gateway.admission import Entry
 from gateway.call import Usage
-from gateway.charging import affording, loading, orders, statements, writer
+from gateway.charging import affording, audited, figures, in_force, loading, orders, paying, store, writer
 from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
 from gateway.charging.records import Key, Receipt
 from gateway.charging.store import Store
 from gateway.pipeline import Pipeline
+from gateway.slices import Slices
 
 Mutant = Callable[[], AbstractContextManager[Any]]
 
@@ -72,8 +73,8 @@ def _count_cached_twice(split: Any, total: int, bucket: str, parts: Any) -> Any:
 
 
 def _take_missing_for_nothing(estimated: Any, *args: Any) -> Any:
-    usage = estimated(*args)
-    return Usage({}, "reported") if not usage.flags[1:] else usage
+    found = estimated(*args)
+    return Usage({}, "reported") if not found.flags[1:] else found
 
 
 def _go_on_with_the_old_image(open_: Any, store: Any, *args: Any) -> Any:
@@ -104,16 +105,25 @@ def _let_everybody_in(active: Any, image: Any, quote: Any, now_ms: int) -> Any:
     return image.standing(quote.account_path, now_ms)
 
 
+def _leave_out_those_below(read: Any, connection: Any, found: Any, asked: Any, which: str) -> None:
+    read(connection, found, asked, f"{which} AND json_array_length(account_path) = 1")
+
+
+async def _let_it_write_on(cover: Any, slices: Any, reader: Any) -> bool:
+    await cover(slices, reader)
+    return True
+
+
 MUTANTS: Final[dict[str, Mutant]] = {
     "one settle in five is left out": _method(Pipeline, "_settle", _skip_one_settle_in_five),
     "the last byte does not wait for the commit": _method(Ledger, "_receipt_future", _answer_before_the_commit),
-    "a part is written twice as large": _method(Image, "pay", _double_a_part),
+    "a part is written twice as large": _method(paying, "pay", _double_a_part),
     "a void gives nothing back": _method(Ledger, "_void", _forget_to_give_back),
     "a client that leaves leaves its hold": _method(Ledger, "close", _leave_the_hold_open),
     "a permit is kept": _method(Entry, "release", _keep_the_permit),
-    "cached tokens are counted twice": _method(openai, "_split", _count_cached_twice),
+    "cached tokens are counted twice": _method(usage, "_split", _count_cached_twice),
     "missing usage counts as nothing": _method(unreported, "_estimated", _take_missing_for_nothing),
-    "usage that is impossible is believed": _method(openai, "_clamped", lambda _, value, limit: (int(value), True)),
+    "usage that is impossible is believed": _method(usage, "_clamped", lambda _, value, limit: (int(value), True)),
     "a row of a batch is lost": _method(writer, "rows_of", _drop_a_grant_of_a_batch),
     "after a failed commit the old image is used": _method(Store, "open", _go_on_with_the_old_image),
     "what a crash left open stays open": _method(loading, "close_orphans", lambda *_: None),
@@ -124,6 +134,10 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a revoked key works": _method(Key, "valid", lambda *_: True),
     "caps are not looked at": _method(affording, "_room_uc", lambda *_: affording.UNBOUNDED),
     "a suspended account may call": _method(affording, "active", _let_everybody_in),
-    "a statement leaves out those below": _method(statements, "_parts", lambda _, *__: iter(())),
+    "a statement leaves out those below": _method(figures, "_read_parts", _leave_out_those_below),
+    "what waits in the spool is not written": _method(store, "replay", lambda inner, to, _: inner(to, [])),
+    "a stream goes on when its package is used up": _method(Slices, "cover", _let_it_write_on),
+    "hours of cards are not looked at": _method(in_force, "within", lambda *_: False),
+    "a change leaves no entry in the audit log": _method(audited, "_append", lambda *_: None),
     "a hit is charged in full": _method(cached, "hit_flags", lambda inner, ppm: inner(1_000_000)),
 }  # fmt: skip

@@ -144,7 +144,7 @@ def _world(rng: random.Random, folder: str, mood: Mood, wrong: list[str]) -> Ite
         if rest := loop.living():
             for task in rest:
                 task.cancel()
-            with contextlib.suppress(Stuck):
+            with contextlib.suppress(Stuck, asyncio.CancelledError):  # a crash ends who waits, too
                 loop.run_until_complete(asyncio.wait(rest))
 
 

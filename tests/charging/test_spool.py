@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,28 @@ async def test_calls_go_on_up_to_the_exposure_and_are_charged_later(tmp_path: Pa
     await ledger.aclose()
     assert charged(tmp_path) == {"a": 10, "b": 20, "c": 0, "d": 200, "e": 1, "f": 1, "g": 1, "h": 1}
     assert audit(f"{tmp_path}/l.db") == []
+
+
+async def test_a_stream_that_began_in_the_outage_grows_up_to_the_exposure(tmp_path: Path) -> None:
+    ledger = await exposed(tmp_path, exposure_uc=500)
+    await hold(ledger, "a")
+    fail_next(ledger, "commit")
+    with Down(ledger):
+        await settle(ledger, "a", 10)
+        long = replace(quote(100, 10**6), slice_tokens=100)
+        found = await ledger.reserve("b", long, clamp=False)
+        assert found.reserved_uc == 200
+        assert [ledger.extend("b", 200), ledger.extend("b", 200), ledger.extend("b", 200)] == [200, 100, 0]
+        assert found.reserved_uc == 500
+        ledger.check_invariants()
+        with pytest.raises(StoreUnavailable, match="exposure"):
+            await ledger.reserve("c", quote(1, 1), clamp=True)
+        ledger.dispatched("b", "b", "m")
+        await settle(ledger, "b", 50)
+        assert (await ledger.reserve("c", quote(100, 350), clamp=False)).reserved_uc == 450
+        ledger.close("c", "aborted")
+    await recovered(ledger)
+    await ledger.aclose()
 
 
 async def test_no_new_call_is_taken_where_the_spool_has_room_for_those_in_flight_only(tmp_path: Path) -> None:

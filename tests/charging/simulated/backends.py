@@ -49,6 +49,11 @@ class Heard:
         return self.kind == "beyond" or (self.kind == "filtered" and written > LONG_TOKENS)
 
     @property
+    def texts(self) -> int:
+        """Events of its stream that have text."""
+        return sum(isinstance(piece, bytes) and b'"content":"w' in piece for piece in self.pieces)
+
+    @property
     def buckets(self) -> dict[str, int]:
         """What a good usage comes to, counted apart from the adapter."""
         usage = self.usage or {}

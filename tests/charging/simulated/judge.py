@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from datetime import datetime
+from datetime import datetime, time
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -29,6 +29,7 @@ RATES = "SELECT * FROM rate_cards"
 RECORDS = "SELECT * FROM records ORDER BY seq"
 SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
 LATER = datetime(2024, 2, 20, tzinfo=ZONE)  # the second version of the card night
+EVENING = (time(17, 1), time(23))
 NIGHTS = ((Fraction(8, 10), Fraction(7, 10)), (Fraction(9, 10),))  # its factors, by version
 OTHERS = ("beyond", "filtered", "hangs", "stops")  # they report usage, too; the last two may come after it
 
@@ -103,7 +104,7 @@ class Record:
 def judge(world: World, books: Books) -> list[str]:
     """All that is wrong, in words. The process is up and nothing runs."""
     return [
-        *(line for line in audit(world.path) if not (world.clock_was_set and line.startswith("I7"))),
+        *contradicted(world),
         *(str(each) for each in reconciled(world.path, world.clock.wall_ms()) if each.check not in ("I7", "I11")),
         *(f"the hold {name} is left in the file" for name in books.holds),
         *given_and_charged(world, books),
@@ -117,6 +118,15 @@ def judge(world: World, books: Books) -> list[str]:
         *cut(world, books),
         *ended(world, books),
     ]
+
+
+def contradicted(world: World) -> Iterator[str]:
+    """What `moma verify` says. A clock that was set leaves caps counting where they had been. One that was set back
+    makes records of a time when their accounts were not there; a cut of that which breaks off is not ended."""
+    for line in audit(world.path):
+        check, _, _ = line.partition(":")
+        if not (check == "I7" and world.clock_was_set) and not (check == "I15" and world.clock_was_set_back):
+            yield line
 
 
 def happened(world: World) -> Iterator[str]:
@@ -184,7 +194,7 @@ def charged_and_done(world: World, books: Books) -> Iterator[str]:
             yield f"{record} is of {record.tenant}, not of {asked.tenant}"
         if not any(record.hit or heard.backend == record.backend for heard in seen):
             yield f"{record}: backend {record.backend} has heard nothing of {asked.tag}"
-        yield from long_and_short(record, [one for one in world.calls if one.tag == asked.tag])
+        yield from long_and_short(record, [one for one in world.calls if one.tag == asked.tag], seen)
         if record.status == "settled" and not said(record, seen):
             yield f"{record} has usage {record.usage}, and no backend has said so: {[h.usage for h in seen]}"
         if record.hit and not {f"charge:{share}" for share in SHARES[asked.model]} & {*record.flags}:
@@ -209,11 +219,15 @@ def said(record: Record, seen: list[Heard]) -> bool:
     return any(heard.usage is not None and heard.buckets == record.usage for heard in ours)
 
 
-def long_and_short(record: Record, asked: Sequence[Asked]) -> Iterator[str]:
+def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]) -> Iterator[str]:
     """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
+    # Who leaves a backend that drains, or may ask again by an Idempotency-Key, is charged what is read on meanwhile.
+    left = any(one.left for one in asked)
+    again = any(one.once for one in asked)
     given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:
-        most = max((answer.texts for answer in given), default=0)
+        read_on = (heard.texts for heard in seen if left and (again or heard.backend == "b"))
+        most = max((*(answer.texts for answer in given), *read_on), default=0)
         if record.usage.get("output", 0) > most:
             yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
     for answer in given:
@@ -256,7 +270,7 @@ def gone_on(world: World, books: Books) -> Iterator[str]:
 
 
 def by_the_hour(books: Books) -> Iterator[str]:
-    """The card night by its words in routes.yaml: a factor of the rates of the same moment, and half of it at night."""
+    """The card night by its words in routes.yaml: a factor of the rates of the same moment, and less in the evening."""
     for record in books.records:
         for share in record.split:
             if share["card"] != "night":
@@ -264,7 +278,7 @@ def by_the_hour(books: Books) -> Iterator[str]:
             name = "night", share["version"]
             terms, rates = books.terms.get(name, {}), books.rates[name]
             at = datetime.fromtimestamp(record.opened_ms / 1000, ZONE)
-            if bool(terms.get("hours")) != (at.hour < 8) or bool(terms.get("effective")) != (at >= LATER):
+            if bool(terms.get("hours")) != (EVENING[0] <= at.time() < EVENING[1]) or bool(terms.get("effective")) != (at >= LATER):
                 yield f"{record} of {at} was priced by {terms}"
             of = books.rates["standard", record.card_version][record.model]
             factors = NIGHTS[bool(terms.get("effective"))]

@@ -68,8 +68,8 @@ plans:
   none: {exhausted: {payg: {price: 5000, cap: 10}}}
 rate_cards:
   night:
-  - {base: standard, factor: NIGHT, hours: [{from: "00:00", to: "08:00", factor: 0.5}]}
-  - {effective: 2024-02-20, base: standard, factor: 0.9, hours: [{from: "00:00", to: "08:00", factor: 0.3}]}
+  - {base: standard, factor: NIGHT, hours: [{from: "17:01", to: "23:00", factor: 0.5}]}
+  - {effective: 2024-02-20, base: standard, factor: 0.9, hours: [{from: "17:01", to: "23:00", factor: 0.3}]}
 packages:
   month: {credits: 8k, every: month, price: 9.9, rollover: 3k}
   day: {credits: 900, every: day, periods: 5, rollover: 200}

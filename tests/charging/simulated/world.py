@@ -7,12 +7,13 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from gateway.charging.caps import CREDITS
+from gateway.config.model import Outage
 from gateway.errors import GatewayError
 from tests.charging.simulated.backends import Backends
 from tests.charging.simulated.disk import Disk
@@ -21,6 +22,7 @@ from tests.charging.simulated.loop import SimClock, VirtualLoop
 from tests.charging.simulated.process import Process
 from tests.charging.simulated.town import ADMIN_KEY, KEYS, START_MS, STATIC_KEY, configs_at
 
+OUTAGES = (Outage(), Outage("serve", 20_000_000_000), Outage("serve", 10_000_000_000_000))
 DOWN_S = (0.0, 0.5, 30.0)
 GIVE_UP_S = 2000.0  # of virtual time: longer than any deadline of a call
 
@@ -85,13 +87,15 @@ class World:
         self.key_ids: dict[str, str] = {}
         self.rng = rng
         self.mood = mood
-        self.configs = configs_at(folder)
+        outage = rng.choice(OUTAGES)
+        self.configs = tuple(replace(config, outage=outage) for config in configs_at(folder))
         self.path = f"{folder}/moma.db"
         self.version = 0
         self.era = 0  # counts the jumps of the wall clock: what lasts a day is over at once
         self.clock = SimClock(loop, START_MS)
         self.backends = Backends(rng, mood.trouble)
         self.clock_was_set = False  # then calls count for caps in the slot that was reached before, or once more
+        self.clock_was_set_back = False
         self.facts = Facts()
         self.calls: list[Asked] = []
         self.story: list[str] = []
@@ -279,6 +283,15 @@ class World:
         if self._up.is_set() and not self.process.ledger._broken:  # while the file takes none the image goes on
             self.process.ledger.check_invariants()
             self._check_caps()
+            self._check_exposure()
+
+    def _check_exposure(self) -> None:
+        """What is at stake in an outage is bounded: each call that began in it takes at most what it held then."""
+        exposure = self.process.ledger._exposure
+        beyond = any(heard.goes_beyond for heard in self.backends.heard)
+        assert beyond or exposure.taken_uc <= exposure.limit_uc, f"beyond the exposure: {exposure}"
+        if exposure.taken_uc:
+            self.seen("served in an outage")
 
     def _check_caps(self) -> None:
         """Those of a plan that nobody has edited: what is charged is at most what was held."""
