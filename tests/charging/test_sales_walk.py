@@ -180,7 +180,7 @@ async def _check_statements(shop: Shop) -> None:
     for tenant in "mtu":
         running = await statements_of(shop).of_month(tenant, months.of(shop.clock.ms, ZONE))
         assert running["opening"] == closed[tenant]
-        left_uc += uc_of(running["closing"])
+        left_uc += uc_of(running["closing"]) + sum(uc_of(purse["left"]) for purse in running["purses"])
     sums = shop.sums()
     assert left_uc == sums["granted"] - sums["spent"] - sums["expired"] - sums["revoked"]
 
