@@ -134,6 +134,11 @@ class World:
         disk.crash = self._crashed
         self._up.set()
 
+    def let_go(self) -> None:
+        """Of the files of the last process, if there was one."""
+        if self.processes:
+            self.process.disk.let_go()
+
     def _died(self, why: str, died: asyncio.Future[None]) -> None:
         self.tell(f"killed {why}")
         self.crashes += 1
