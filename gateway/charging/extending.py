@@ -83,8 +83,10 @@ def _meters(hold: Hold, now_ms: int) -> list[Meter]:
 
 
 def _add(image: Image, hold: Hold, more: Hold) -> None:
-    """A grant stands once among the parts: what it pays is reckoned against all that is held of it. Purses stay the last
-    of them, also where something prepaid has come back since."""
+    """A grant stands once among the parts: what it pays is reckoned against all that is held of it.
+
+    Purses stay the last of them, also where something prepaid has come back since.
+    """
     parts = {grant.id: (grant, uc) for grant, uc in hold.parts}
     for grant, uc in more.parts:
         grant.available -= uc

@@ -150,8 +150,9 @@ def said(record: Record, seen: list[Heard]) -> bool:
 
 def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]) -> Iterator[str]:
     """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
-    # Who leaves a backend that drains, or may ask again by an Idempotency-Key, is charged what is read on meanwhile.
-    left = any(one.left for one in asked)
+    # Who leaves a backend that drains, or has no time for it, or may ask again by an Idempotency-Key, is charged what
+    # is read on meanwhile.
+    left = any(one.left or one.answer.code == "deadline_exceeded" for one in asked)
     again = any(one.once for one in asked)
     given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:

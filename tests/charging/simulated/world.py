@@ -29,8 +29,8 @@ GIVE_UP_S = 2000.0  # of virtual time: longer than any deadline of a call
 
 @dataclass(frozen=True)
 class Mood:
-    """How much goes wrong: shares of answers, of commits that fail, and at which the process dies, of clients, and of the spool's
-    entries that fail."""
+    """How much goes wrong: shares of answers, of commits that fail, and at which the process dies, of clients, and of
+    the spool's entries that fail."""
 
     trouble: float
     failing: float = 0.0
