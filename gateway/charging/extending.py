@@ -11,6 +11,7 @@ from gateway.charging.image import Image
 from gateway.charging.metering import mark_more
 from gateway.charging.offers import STANDARD, Offer
 from gateway.charging.records import Hold
+from gateway.charging.splitting import is_purse
 from gateway.errors import AccountNotActive, NotFound, QuotaExhausted
 
 
@@ -82,13 +83,16 @@ def _meters(hold: Hold, now_ms: int) -> list[Meter]:
 
 
 def _add(image: Image, hold: Hold, more: Hold) -> None:
-    """A grant stands once among the parts: what it pays is reckoned against all that is held of it."""
+    """A grant stands once among the parts: what it pays is reckoned against all that is held of it.
+
+    Purses stay the last of them, also where something prepaid has come back since.
+    """
     parts = {grant.id: (grant, uc) for grant, uc in hold.parts}
     for grant, uc in more.parts:
         grant.available -= uc
         grant.reserved += uc
         parts[grant.id] = (grant, uc + (parts[grant.id][1] if grant.id in parts else 0))
-    hold.parts = list(parts.values())
+    hold.parts = sorted(parts.values(), key=is_purse)
     hold.reserved_uc += more.reserved_uc
     if hold.marks:
         mark_more(hold, more.reserved_uc)

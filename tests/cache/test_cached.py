@@ -476,8 +476,7 @@ async def test_followers_hold_their_share_by_the_card_that_charges_it(
     monkeypatch.setattr(sys.modules[__name__], "CONFIG", replace(CONFIG, models={**CONFIG.models, "m": dear}))
     theatre = play([SLOW], charge_ppm=1_000_000)
     await manage.add_grant(theatre.stage.ledger, "t", 10**12, priority=1, card="raw")[1]
-    stream = {"stream": True}
-    await theatre.all(theatre.start(**stream), theatre.start(0.5, **stream))
+    await theatre.all(theatre.start(stream=True), theatre.start(0.5, stream=True))
     leader, follower = await theatre.stage.durable()
     assert (leader["charged"], follower["charged"]) == ("10", "50")
     assert float(follower["reserved"]) == 5 * float(leader["reserved"])

@@ -32,8 +32,9 @@ from unittest import mock
 from gateway.charging import codes, manage
 from gateway.tenants import key_hash
 from tests.charging.simulated import town
+from tests.charging.simulated.books import Books
 from tests.charging.simulated.disk import KEPT_FREE, SPOOL_BYTES, SimSpool, SimStore, SimWriter
-from tests.charging.simulated.judge import Books, happened, judge, leaks, statements
+from tests.charging.simulated.judge import happened, judge, leaks, statements
 from tests.charging.simulated.loop import Stuck, VirtualLoop
 from tests.charging.simulated.operations import OPERATIONS
 from tests.charging.simulated.world import MOODS, Mood, World
@@ -100,6 +101,8 @@ async def _live(world: World, found: Run, steps: int) -> None:
     found.wrong += await statements(world, books)
     found.records = len(books.records)
     found.happened.update(kind for record in books.records for kind in record.kinds)
+    found.happened["a month was cut"] = len(books.cuts)
+    found.happened["a change is in the audit log"] = len(books.audit)
     found.digest = hashlib.sha256(repr((world.story, books.records)).encode()).hexdigest()
     await world.process.aclose()
 
@@ -129,7 +132,7 @@ def _world(rng: random.Random, folder: str, mood: Mood, wrong: list[str]) -> Ite
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of tasks that a kill ends unbegun
         stack.callback(loop.close)
-        stack.callback(lambda: hasattr(world, "process") and world.process.disk.let_go())
+        stack.callback(world.let_go)
         patch = mock.patch
         stack.enter_context(patch("gateway.charging.durable.Writer", lambda *a: SimWriter(world.process.disk, *a)))
         stack.enter_context(patch("gateway.charging.ledger.Store", lambda *a: SimStore(world.process.disk, *a)))

@@ -13,10 +13,12 @@ from gateway.call import BUCKETS, Usage
 from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
+from gateway.charging.ending import Ending
 from gateway.charging.ledger import Ledger
 from gateway.charging.offers import RAW, offered
 from gateway.charging.rating import Quote
 from gateway.charging.records import Hold
+from gateway.config.model import Payg
 from gateway.errors import QuotaExhausted
 from tests.charging.fakes import PRICE, FakeClock, opened, quote, settle
 
@@ -118,6 +120,33 @@ async def test_a_pool_of_the_family_pays_for_more(tmp_path: Path) -> None:
     assert [(grant.id, uc) for grant, uc in found.parts] == [(own.id, 200), (pool.id, 950)]
     receipt = await settle(ledger, "a", 700)
     assert receipt.charged_uc == 700
+    ledger.check_invariants()
+    await ledger.aclose()
+    assert audit(f"{tmp_path}/l.db") == []
+
+
+async def test_what_was_prepaid_and_came_back_pays_before_the_purse(tmp_path: Path) -> None:
+    """It is among the parts since the stream has grown, behind the purse with which that began."""
+    ledger = await opened(tmp_path, FakeClock(), 400)
+    terms = {
+        "source_ref": None,
+        "priority": 50,
+        "starts_ms": 0,
+        "expires_ms": None,
+        "ending": Ending(Payg(1_000_000, 1_000_000)),
+    }
+    purse, durable = ledger.change(
+        lambda image, now_ms: image.add_grant(image.accounts["t"], 500, now_ms, **terms)
+    )  # fmt: skip
+    await durable
+    await ledger.reserve("other", replace(sliced(max_tokens=350), slice_tokens=0), clamp=False)  # all that is prepaid
+    found = await hold(ledger)
+    assert [grant.id for grant, _ in found.parts] == [purse.id]
+    ledger.close("other", "aborted")
+    assert ledger.extend("a", 300) == 300
+    assert [uc for _, uc in found.parts] == [300, 150]
+    receipt = await settle(ledger, "a", 450)
+    assert (receipt.charged_uc, receipt.overage_uc, purse.spent) == (450, 0, 50)
     ledger.check_invariants()
     await ledger.aclose()
     assert audit(f"{tmp_path}/l.db") == []

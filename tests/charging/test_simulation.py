@@ -44,6 +44,7 @@ def test_all_that_can_happen_does() -> None:
     """What backends do (the table of docs/charging.md), how calls end, and where the process dies."""
     seen = sum((part_of(part).happened for part in range(PARTS)), Counter[str]())
     ends = {"settled", "voided", "in debt", "estimated", "partial", "bad_usage", "zero_usage", "crash", "cache_hit"}
+    ends |= {"quota_exhausted", "downgraded", "throttled", "paid for afterwards", "card evening", "card raw"}
     heard = {
         "200", "invalid_api_key", "account_not_active", "insufficient_quota", "conflict", "deadline_exceeded",
         "backend_error", "no_backend_available", "backend_overloaded", "content_filter", "store_unavailable",
@@ -53,10 +54,13 @@ def test_all_that_can_happen_does() -> None:
         f"killed {where}"
         for where in (
             "at any time", "before a commit", "after a commit, which nobody has heard of", "before the ledger was read",
-            "when the ledger had been read",
+            "when the ledger had been read", "in the middle of an entry of the spool",
+            "when the file had what the spool still has",
         )
     }  # fmt: skip
-    assert {*ends, *heard, *killed, *GOOD, *BAD} - seen.keys() == set()
+    outages = {"a commit went to the spool", "the file has what waited in the spool", "served in an outage"}
+    others = {"a month was cut"}
+    assert {*ends, *heard, *killed, *outages, *others, *GOOD, *BAD} - seen.keys() == set()
 
 
 @pytest.mark.long

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, time
@@ -14,91 +12,22 @@ from typing import Any
 import orjson
 
 from gateway.charging.audit import audit
-from gateway.charging.cuts import all_of
 from gateway.charging.rating import credits_text
 from gateway.charging.reconcile import reconciled
-from gateway.charging.store import read_only
 from gateway.config.model import Limits
 from gateway.long_streams import QUOTA_EXHAUSTED
 from tests.charging.simulated.backends import GOOD, WORD, Heard
+from tests.charging.simulated.books import Books, Record
 from tests.charging.simulated.process import Process
 from tests.charging.simulated.town import TENANTS, ZONE
 from tests.charging.simulated.world import Asked, World
 
-RATES = "SELECT * FROM rate_cards"
-RECORDS = "SELECT * FROM records ORDER BY seq"
 SHARES = {"kept": ("25%", "50%"), "gratis": ("0%",)}  # of a hit, by route
-LATER = datetime(2024, 2, 20, tzinfo=ZONE)  # the second version of the card night
+LATER = datetime(2024, 2, 20, tzinfo=ZONE)  # the second version of the card evening
 EVENING = (time(17, 1), time(23))
-NIGHTS = ((Fraction(8, 10), Fraction(7, 10)), (Fraction(9, 10),))  # its factors, by version
+EVENING_FACTORS = (Fraction(5, 10), Fraction(3, 10))  # by version
+FACTORS = ((Fraction(8, 10), Fraction(7, 10)), (Fraction(9, 10),))  # of versions of routes.yaml
 OTHERS = ("beyond", "filtered", "hangs", "stops")  # they report usage, too; the last two may come after it
-
-
-class Books:
-    """What the file says."""
-
-    def __init__(self, path: str) -> None:
-        with contextlib.closing(read_only(path)) as connection:
-            connection.row_factory = sqlite3.Row
-            self.records = [Record(row) for row in connection.execute(RECORDS)]
-            self.grants = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM grants")}
-            self.orders = {row["id"] for row in connection.execute("SELECT id FROM orders")}
-            self.bought = {(row["account"], row["package"]) for row in connection.execute("SELECT * FROM orders")}
-            self.rates = {(row["card"], row["version"]): orjson.loads(row["rates"]) for row in connection.execute(RATES)}
-            self.audit = [dict(row) for row in connection.execute("SELECT * FROM audit")]
-            self.cuts = all_of(connection)
-            self.months = {
-                (row["tenant"], row["month"]): orjson.loads(row["body"])
-                for row in connection.execute("SELECT * FROM statements")
-            }
-            terms = connection.execute("SELECT * FROM card_terms")
-            self.terms = {(row["card"], row["version"]): orjson.loads(row["terms"]) for row in terms}
-            self.holds = [row["charge_id"] for row in connection.execute("SELECT charge_id FROM holds")]
-            endings = {name: orjson.loads(row["ending"] or "{}") for name, row in self.grants.items()}
-            self.purses = {name for name, ending in endings.items() if ending.get("payg")}
-            self.entries = [dict(row) for row in connection.execute("SELECT * FROM entries")]
-        self.by_request: dict[str, list[Record]] = defaultdict(list)
-        for record in self.records:
-            record.afterwards = bool(self.purses & record.parts.keys())
-            self.by_request[record.request].append(record)
-
-
-class Record:
-    def __init__(self, row: Any) -> None:
-        self.seq, self.request, self.tenant = row["seq"], row["request_id"], row["tenant"]
-        self.status, self.backend, self.model = row["status"], row["backend"], row["model_served"]
-        self.charged, self.reserved, self.overage = row["charged"], row["reserved"], row["overage"]
-        self.usage: dict[str, int] = orjson.loads(row["usage"])
-        self.flags: list[str] = orjson.loads(row["flags"])
-        self.parts: dict[str, int] = orjson.loads(row["parts"])
-        self.path: list[str] = orjson.loads(row["account_path"])
-        self.split: list[dict[str, Any]] = orjson.loads(row["split"] or "[]")
-        self.opened_ms, self.closed_ms, self.card_version = row["opened_ms"], row["closed_ms"], row["card_version"]
-
-    afterwards = False  # paid for by a purse
-
-    @property
-    def kinds(self) -> list[str]:
-        """What of it happens to some."""
-        cards = [f"card {share['card']}" for share in self.split]
-        more = {"in debt": self.overage, "paid for afterwards": self.afterwards}
-        return [self.status, *self.flags, *cards, *(kind for kind, is_so in more.items() if is_so)]
-
-    @property
-    def hit(self) -> bool:
-        return "cache_hit" in self.flags
-
-    @property
-    def settled_or_lost(self) -> bool:
-        """On a statement."""
-        return bool(self.status == "settled")
-
-    @property
-    def settled(self) -> bool:
-        return self.status == "settled" and "crash" not in self.flags
-
-    def __repr__(self) -> str:
-        return f"record {self.seq} of {self.request} ({self.status}, {self.charged} uc, {self.flags})"
 
 
 def judge(world: World, books: Books) -> list[str]:
@@ -221,8 +150,9 @@ def said(record: Record, seen: list[Heard]) -> bool:
 
 def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]) -> Iterator[str]:
     """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
-    # Who leaves a backend that drains, or may ask again by an Idempotency-Key, is charged what is read on meanwhile.
-    left = any(one.left for one in asked)
+    # Who leaves a backend that drains, or has no time for it, or may ask again by an Idempotency-Key, is charged what
+    # is read on meanwhile.
+    left = any(one.left or one.answer.code == "deadline_exceeded" for one in asked)
     again = any(one.once for one in asked)
     given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:
@@ -270,22 +200,19 @@ def gone_on(world: World, books: Books) -> Iterator[str]:
 
 
 def by_the_hour(books: Books) -> Iterator[str]:
-    """The card night by its words in routes.yaml: a factor of the rates of the same moment, and less in the evening."""
+    """The card evening by its words in routes.yaml: a factor of standard at the moment, and less in the evening."""
     for record in books.records:
-        for share in record.split:
-            if share["card"] != "night":
-                continue
-            name = "night", share["version"]
-            terms, rates = books.terms.get(name, {}), books.rates[name]
+        for version in (share["version"] for share in record.split if share["card"] == "evening"):
+            terms, rates = books.terms.get(("evening", version), {}), books.rates["evening", version]
             at = datetime.fromtimestamp(record.opened_ms / 1000, ZONE)
-            if bool(terms.get("hours")) != (EVENING[0] <= at.time() < EVENING[1]) or bool(terms.get("effective")) != (at >= LATER):
+            later, evening = at >= LATER, EVENING[0] <= at.time() < EVENING[1]
+            if (bool(terms.get("effective")), bool(terms.get("hours"))) != (later, evening):
                 yield f"{record} of {at} was priced by {terms}"
-            of = books.rates["standard", record.card_version][record.model]
-            factors = NIGHTS[bool(terms.get("effective"))]
-            hourly = (Fraction(3, 10) if terms.get("effective") else Fraction(1, 2)) if terms.get("hours") else 1
-            expected = [{bucket: ceil(rate * factor * hourly) for bucket, rate in of.items()} for factor in factors]
+            hourly = EVENING_FACTORS[later] if evening else 1
+            of = books.rates["standard", record.card_version][record.model].items()
+            expected = [{bucket: ceil(rate * factor * hourly) for bucket, rate in of} for factor in FACTORS[later]]
             if rates[record.model] not in expected:
-                yield f"{record}: {rates[record.model]} is no factor of {of}"
+                yield f"{record}: {rates[record.model]} is no factor of {dict(of)}"
 
 
 def refused(world: World) -> Iterator[str]:
@@ -313,7 +240,7 @@ def sold(world: World, books: Books) -> Iterator[str]:
 
 
 def noted(world: World, books: Books) -> Iterator[str]:
-    """Every change that the operator was told of is in the audit log, once; and nothing that was asked for otherwise."""
+    """Every change that the operator was told of is in the audit log, once; and nothing that was refused."""
     entries = Counter(entry["request_id"] for entry in books.audit)
     for request, (path, is_new) in world.facts.deeds.items():
         if is_new and request not in entries:
@@ -341,7 +268,7 @@ def cut(world: World, books: Books) -> Iterator[str]:
         late = [
             record
             for record in books.records
-            if record.tenant == tenant and record.settled_or_lost
+            if record.tenant == tenant and record.status == "settled"
             and (record.closed_ms >= first.from_ms or record.seq > first.last)
             and record.seq <= last.last and (record.closed_ms < last.to_ms)
         ]  # fmt: skip

@@ -132,7 +132,8 @@ async def subscription(world: World) -> None:
         status, _ = await world.admin("POST", f"subscriptions/{one}/cancel", {"now": rng.random() < 0.4})
         world.tell(f"{one} is cancelled: {status}")
     else:
-        body = {"package": rng.choice(("month", "day", "tokens", "code", "over", "slow", "owl")), "quantity": rng.choice((1, 2, 3))}
+        package = rng.choice(("month", "day", "tokens", "code", "over", "slow", "owl"))
+        body = {"package": package, "quantity": rng.choice((1, 2, 3))}
         status, _ = await world.admin("POST", f"subscriptions/{one}/change", body)
         world.tell(f"{one} is changed: {status}")
 
@@ -290,5 +291,6 @@ async def crash(world: World) -> None:
 
 OPERATIONS: tuple[tuple[int, Operation], ...] = (
     (60, call), (8, pause), (6, order), (3, refund), (3, subscription), (3, grant), (2, redeem), (1, revoke),
-    (3, suspend), (2, cap), (1, move), (4, read), (2, month), (2, reload), (2, age), (1, jump), (4, look), (1, restart), (1, crash),
+    (3, suspend), (2, cap), (1, move), (4, read), (2, month), (2, reload), (2, age), (1, jump), (4, look),
+    (1, restart), (1, crash),
 )  # fmt: skip

@@ -67,8 +67,8 @@ plans:
   daily: {grants: [{credits: 4k, every: day}, {credits: 2k}], max_output: 200, exhausted: {downgrade: cheap}}
   none: {exhausted: {payg: {price: 5000, cap: 10}}}
 rate_cards:
-  night:
-  - {base: standard, factor: NIGHT, hours: [{from: "17:01", to: "23:00", factor: 0.5}]}
+  evening:
+  - {base: standard, factor: EVENING, hours: [{from: "17:01", to: "23:00", factor: 0.5}]}
   - {effective: 2024-02-20, base: standard, factor: 0.9, hours: [{from: "17:01", to: "23:00", factor: 0.3}]}
 packages:
   month: {credits: 8k, every: month, price: 9.9, rollover: 3k}
@@ -82,13 +82,13 @@ packages:
   over: {credits: 800, every: month, price: 20, exhausted: {payg: {price: 10000, cap: 20}}, alerts: [50%, 100%]}
   slow: {credits: 600, every: week, price: 3, exhausted: {throttle: {rpm: 6, tpm: 40k}}, alerts: [80%]}
   down: {credits: 1200, valid: 40d, price: 2, exhausted: {downgrade: cheap}}
-  owl: {credits: 3k, card: night, every: week, price: 4, rollover: 1k}
+  owl: {credits: 3k, card: evening, every: week, price: 4, rollover: 1k}
 tenants: TENANTS
 """
 VERSIONS: Final = (
-    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "25%", "HOME": "30k", "NIGHT": "0.8"},
-    {"RATES": "{input: 1.5, input_cached: 0.3, output: 4}", "SHARE": "25%", "HOME": "30k", "NIGHT": "0.7"},
-    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "50%", "HOME": "50k", "NIGHT": "0.8"},
+    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "25%", "HOME": "30k", "EVENING": "0.8"},
+    {"RATES": "{input: 1.5, input_cached: 0.3, output: 4}", "SHARE": "25%", "HOME": "30k", "EVENING": "0.7"},
+    {"RATES": "{input: 1, input_cached: 0.2, output: 2}", "SHARE": "50%", "HOME": "50k", "EVENING": "0.8"},
 )
 
 

@@ -29,7 +29,8 @@ GIVE_UP_S = 2000.0  # of virtual time: longer than any deadline of a call
 
 @dataclass(frozen=True)
 class Mood:
-    """How much goes wrong: shares of answers, of commits that fail, and at which the process dies, of clients."""
+    """How much goes wrong: shares of answers, of commits that fail, and at which the process dies, of clients, and of
+    the spool's entries that fail."""
 
     trouble: float
     failing: float = 0.0
@@ -39,9 +40,9 @@ class Mood:
 
 
 MOODS = (
-    Mood(0.05), Mood(0.3), Mood(0.7), Mood(0.2, leaving=0.6), Mood(0.2, failing=0.08), Mood(0.2, crashing=0.04),
-    Mood(0.3, failing=0.05, crashing=0.05, leaving=0.3), Mood(0.2, failing=0.08, spool_failing=0.3),
-    Mood(0.2, failing=0.08, crashing=0.03, spool_failing=0.1),
+    Mood(0.05), Mood(0.3), Mood(0.7), Mood(0.95, leaving=0.02), Mood(0.2, leaving=0.6), Mood(0.2, failing=0.08),
+    Mood(0.2, crashing=0.04), Mood(0.3, failing=0.05, crashing=0.05, leaving=0.3),
+    Mood(0.2, failing=0.08, spool_failing=0.3), Mood(0.2, failing=0.08, crashing=0.03, spool_failing=0.1),
 )  # fmt: skip
 
 
@@ -133,6 +134,11 @@ class World:
             await asyncio.sleep(0.5)
         disk.crash = self._crashed
         self._up.set()
+
+    def let_go(self) -> None:
+        """Of the files of the last process, if there was one."""
+        if self.processes:
+            self.process.disk.let_go()
 
     def _died(self, why: str, died: asyncio.Future[None]) -> None:
         self.tell(f"killed {why}")
