@@ -6,14 +6,22 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SDKS := $(VENV)/openai1/.done $(VENV)/openai2/.done $(VENV)/openai3/.done
 FUZZER := $(VENV)/schemathesis/.done
 DEMO_ARGS ?=
+BOOKS := tests/adapters tests/admin tests/charging tests/config tests/explain tests/importing tests/routing
 
-.PHONY: run test test-long lint bench soak dashboards clean
+.PHONY: run test test-books test-served test-long lint bench soak dashboards clean
 
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
 
+# Two at once, about as long as each other: what computes, and what waits for processes and sockets.
 test: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER)
-	$(BIN)/python -m pytest -rs
+	$(MAKE) -j2 test-books test-served
+
+test-books:
+	$(BIN)/python -m pytest -rs $(BOOKS)
+
+test-served:
+	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(BOOKS))
 
 test-long: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER)
 	MOMA_LONG=1 $(BIN)/python -m pytest -rs -m "long or not long"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import secrets
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Mapping
 HOST = "127.0.0.1"
 POLL_S = 0.05
 STOP_S = 10.0  # then it is killed
+PORTS = range(15_000, 32_000)  # below those that systems give to connections
 
 Child = subprocess.Popen[bytes]
 
@@ -55,9 +58,11 @@ def stop(child: Child) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """One that nobody listens on, and that no connection of a client will be given until somebody does."""
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def _answers(port: int, path: str) -> bool:
