@@ -18,7 +18,7 @@ from gateway.charging import chain
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.charging.records import RECORD_COLUMNS
-from gateway.charging.schema import DDL, RECORD_INSERTS, WRITES
+from gateway.charging.schema import COMMIT_NUMBER, DDL, RECORD_INSERTS, WRITES
 from gateway.cli.serve import tune_memory
 from gateway.clock import LoopClock
 from gateway.config.model import Plan, PlanGrant
@@ -85,6 +85,7 @@ class _GroupCommit:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(DDL)
+        self._connection.execute(COMMIT_NUMBER)
         chain.begin(self._connection)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -117,7 +118,7 @@ class _GroupCommit:
             # The grant, the account and the head of the chain are rows of every charge's commit.
             self._connection.execute(WRITES["grants"], _GRANT)
             self._connection.execute(WRITES["accounts"], _ACCOUNT)
-            self._connection.execute(WRITES["chain_head"], (written + len(batch), _HASH))
+            self._connection.execute(WRITES["chain_head"], (written + len(batch), _HASH, 1))
             self._connection.execute("COMMIT")
             written += len(batch)
             self._loop.call_soon_threadsafe(self._done, batch)
@@ -128,7 +129,7 @@ class _GroupCommit:
             done.set_result(None)
 
 
-_GRANT = ("g1", "t", 10**15, 5, 0, 0, 0, None, 20, "standard", None, 0, "2026-11", None, None)
+_GRANT = ("g1", "t", 10**15, 5, 0, 0, 0, None, 20, "standard", None, 0, "2026-11", None, None, None)
 _ACCOUNT = ("t", "p", None, '["t"]', "[]", 0, None, 0, 5, 0, "active", "{}")
 _HASH = "5e" * 32
 _AFTER_IDS = (
