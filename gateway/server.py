@@ -193,13 +193,14 @@ class Gateway:
         path = http.path
         if http.version not in _VERSIONS:
             raise InvalidValue("HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if path.startswith("/admin/v1/"):
-            return self._administer
-        if path == ACCOUNT or path.startswith(f"{ACCOUNT}/"):
-            return self._show_account
         entry = self._table.get(path)
-        if entry is None and path.startswith("/v1/models/"):
-            entry = ("GET", self._model)
+        if entry is None:  # calls are in the table: they pay for no comparison
+            if path.startswith("/admin/v1/"):
+                return self._administer
+            if path == ACCOUNT or path.startswith(f"{ACCOUNT}/"):
+                return self._show_account
+            if path.startswith("/v1/models/"):
+                entry = ("GET", self._model)
         if entry is None or http.method == "CONNECT":  # which names a host, no path of ours
             raise NotFound("There is nothing at this path. See GET /v1/models and the documentation.")
         method, handler = entry

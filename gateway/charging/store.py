@@ -254,7 +254,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"schema version {version} is of a later gateway; this one knows {SCHEMA_VERSION}")
     for step in sorted(step for step in MIGRATIONS if step > version):
         with transaction(connection):
-            for statement in MIGRATIONS.get(step, ()):
+            for statement in MIGRATIONS[step]:
                 connection.execute(statement)
             if step == chain.SINCE_VERSION:
                 log.info("the ledger's records are being chained: about 10 s for a million")
