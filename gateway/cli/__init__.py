@@ -31,6 +31,9 @@ from gateway.cli import (
     verify,
     why,
 )
+from gateway.cli.reach import NO, WRONG_USE, CommandFailed
+from gateway.config.load import ConfigError
+from gateway.errors import GatewayError
 
 SIGPIPE_CODE: Final = 128 + 13  # as a shell says it of a program that a broken pipe ends
 
@@ -48,6 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.func(args)
         sys.stdout.flush()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return NO
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return error.code
+    except GatewayError as error:
+        print(error.message, file=sys.stderr)
+        return NO if error.status == 404 else WRONG_USE
     except BrokenPipeError:  # who reads our output (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the flush at the end complain
         return SIGPIPE_CODE

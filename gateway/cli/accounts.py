@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 from gateway.charging.directory import STATUSES
 from gateway.cli import tables
-from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, answer
-from gateway.config.load import ConfigError, load
+from gateway.cli.reach import WRONG_USE, Asked, answer
+from gateway.config.load import load
 from gateway.config.model import Config
 from gateway.tenants import key_hash
 
@@ -163,15 +163,8 @@ def _hash(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, build: Build, show: Show) -> int:
-    try:
-        config = load(args.config)
-        value = _all_pages(config, args.url, _in_zone(build(args), ZoneInfo(config.timezone)))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return NO
-    except CommandFailed as error:
-        print(error, file=sys.stderr)
-        return error.code
+    config = load(args.config)
+    value = _all_pages(config, args.url, _in_zone(build(args), ZoneInfo(config.timezone)))
     if args.json:
         print(json.dumps(value, ensure_ascii=False))
     else:

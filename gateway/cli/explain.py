@@ -16,11 +16,10 @@ from gateway.charging.image import Image
 from gateway.charging.preview import read_image
 from gateway.charging.store import real_path
 from gateway.cli.explained import show
-from gateway.cli.reach import NO, WRONG_USE, Asked, CommandFailed, by_gateway
+from gateway.cli.reach import WRONG_USE, Asked, CommandFailed, by_gateway
 from gateway.clock import LoopClock
-from gateway.config.load import ConfigError, load
+from gateway.config.load import load
 from gateway.config.model import Config
-from gateway.errors import GatewayError
 from gateway.explain.asked import ENDPOINTS, explained
 from gateway.explain.offline import Offline
 from gateway.tokens import Tokenizer
@@ -53,23 +52,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        config = load(args.config)
-        wish = _wish(args)
-        can_ask = bool(args.url or os.environ.get("MOMA_ADMIN_KEY")) and not args.offline
-        value = by_gateway(config, args.url, Asked("POST", ("explain",), wish)) if can_ask else None
-        if value is None:
-            value = asyncio.run(_alone(config, wish, _image(config)))
-            value["notes"] += [] if args.offline else [NO_ANSWER if can_ask else NO_KEY]
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return NO
-    except GatewayError as error:
-        print(error.message, file=sys.stderr)
-        return NO if error.status == 404 else WRONG_USE
-    except CommandFailed as error:
-        print(error, file=sys.stderr)
-        return error.code
+    config = load(args.config)
+    wish = _wish(args)
+    can_ask = bool(args.url or os.environ.get("MOMA_ADMIN_KEY")) and not args.offline
+    value = by_gateway(config, args.url, Asked("POST", ("explain",), wish)) if can_ask else None
+    if value is None:
+        value = asyncio.run(_alone(config, wish, _image(config)))
+        value["notes"] += [] if args.offline else [NO_ANSWER if can_ask else NO_KEY]
     if args.json:
         print(json.dumps(value, ensure_ascii=False))
     else:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gateway.cli.reach import NO, Asked, CommandFailed, ask_gateway, own_url
-from gateway.config.load import ConfigError, load
+from gateway.cli.reach import Asked, ask_gateway, own_url
+from gateway.config.load import load
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
@@ -25,14 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        value = ask_gateway(args.url or own_url(load(args.config)), Asked("POST", ("reload",)))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return NO
-    except CommandFailed as error:
-        print(error, file=sys.stderr)
-        return error.code
+    value = ask_gateway(args.url or own_url(load(args.config)), Asked("POST", ("reload",)))
     if args.json:
         print(json.dumps(value, ensure_ascii=False))
     else:
