@@ -16,9 +16,10 @@ import uvloop
 from benchmarks import processes
 from benchmarks.overspend import table
 from gateway.call import BUCKETS, Usage
-from gateway.charging import manage
+from gateway.charging import directory
+from gateway.charging.grants import PACK_PRIORITY
 from gateway.charging.ledger import Ledger, open_ledger
-from gateway.charging.offers import RAW, offered
+from gateway.charging.offers import RAW, STANDARD, offered
 from gateway.charging.rating import Quote
 from gateway.cli.serve import tune_memory
 from gateway.clock import LoopClock
@@ -49,7 +50,7 @@ def one_pool(ledger: Ledger) -> list[str]:
 def many_pools(ledger: Ledger) -> list[str]:
     names = [f"t{n}" for n in range(POOLS)]
     for name in names:
-        manage.add_tenant(ledger, name, "p")
+        ledger.change(directory.add_account, name, "p", None, ())
     return names
 
 
@@ -64,7 +65,7 @@ def capped(ledger: Ledger) -> list[str]:
 def packs(ledger: Ledger) -> list[str]:
     """A raw pack, a scoped one and a wallet: what is held and paid goes by units."""
     ledger.apply_plan("t", _PLANS["p"])
-    manage.add_grant(ledger, "t", 10**15, card=RAW, priority=10)
+    ledger.change(directory.add_grant, "t", 10**15, None, 10, None, None, RAW, None)
     return ["t"]
 
 
@@ -79,8 +80,8 @@ CASES: dict[str, Build] = {
 
 def _branch(ledger: Ledger, plan: str) -> list[str]:
     for depth in range(DEPTH):
-        manage.add_tenant(ledger, f"n{depth}", plan, f"n{depth - 1}" if depth else None)
-    manage.add_grant(ledger, "n0", 10**15)
+        ledger.change(directory.add_account, f"n{depth}", plan, f"n{depth - 1}" if depth else None, ())
+    ledger.change(directory.add_grant, "n0", 10**15, None, PACK_PRIORITY, None, None, STANDARD, None)
     return [f"n{DEPTH - 1}"]
 
 
@@ -132,7 +133,7 @@ def boot(accounts: int, holds: int) -> tuple[float, float]:
     async def grow(path: str) -> float:
         ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "UTC", dict(_PLANS))
         for number in range(accounts):
-            _, durable = manage.add_tenant(ledger, f"t{number}", "p")
+            _, durable = ledger.change(directory.add_account, f"t{number}", "p", None, ())
         for number in range(holds):
             name = f"ch-{number}"
             await ledger.reserve(name, _quote(ledger, f"t{number % accounts}", number), clamp=False)

@@ -17,7 +17,8 @@ import uvloop
 
 from gateway.adapters.openai import StreamReader
 from gateway.call import BUCKETS, Usage
-from gateway.charging import manage
+from gateway.charging import directory
+from gateway.charging.grants import PACK_PRIORITY
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import RAW, STANDARD, offered
 from gateway.charging.rating import Quote
@@ -59,9 +60,10 @@ def overspend(calls: int, wanted: str, *, raw: bool, sliced: bool) -> tuple[Coun
 
     async def run(path: str) -> tuple[Counter[str], int, int]:
         ledger = await open_ledger(path, LoopClock(asyncio.get_running_loop()), "UTC", {"none": Plan("none")})
-        manage.add_tenant(ledger, "t", "none")
+        ledger.change(directory.add_account, "t", "none", None, ())
         package_uc = PACKAGE * (UC_PER_CREDIT if raw else 1)
-        manage.add_grant(ledger, "t", package_uc, card=RAW if raw else "standard")
+        card = RAW if raw else STANDARD
+        ledger.change(directory.add_grant, "t", package_uc, None, PACK_PRIORITY, None, None, card, None)
         chance = random.Random(calls)
         tokens = [WANTED[wanted](chance) for _ in range(calls)]
         ends = await asyncio.gather(*(_call(ledger, n, tokens[n], sliced=sliced) for n in range(calls)))

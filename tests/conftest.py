@@ -15,10 +15,10 @@ import pytest
 
 from gateway import tokens
 from gateway.app import App
-from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.config.load import load
 from gateway.demo.scripted import ScriptedBackend
+from tests.charging import manage
 from tests.stage import CONFIG, PLAN, Open, Stage
 from tests.virtual import VirtualClock
 

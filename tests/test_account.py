@@ -13,8 +13,8 @@ import pytest
 
 from gateway.account import page
 from gateway.app import App
-from gateway.charging import manage
 from gateway.tenants import key_hash
+from tests.charging import manage
 from tests.conftest import KEY, World
 from tests.seeing.accounts import secret, served
 

@@ -19,7 +19,6 @@ import aiohttp
 import pytest
 
 from gateway.app import App, ids
-from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.charging.store import LockHeld
 from gateway.clock import LoopClock
@@ -27,6 +26,7 @@ from gateway.config.load import load
 from gateway.config.model import Plan
 from gateway.demo.scripted import ScriptedBackend, refusal
 from gateway.generation import without_plan
+from tests.charging import manage
 
 KEY = "sk-moma-key-of-this-test"
 SECRET = "backend-secret-of-this-test"

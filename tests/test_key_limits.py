@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.admission import Admission
-from gateway.charging import manage, statements
+from gateway.charging import statements
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.schema import SCHEMA_VERSION
 from gateway.config.model import Limits, Plan, Queue
@@ -19,6 +19,7 @@ from gateway.errors import RateLimited, StoreUnavailable
 from gateway.limits import Gates
 from gateway.tenants import Caller
 from gateway.waiting import Waiting
+from tests.charging import manage
 from tests.charging.fakes import FakeClock, plan
 from tests.charging.older import as_version
 from tests.conftest import ADMIN_KEY, World

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gateway.charging import manage
 from gateway.demo.scripted import CLOSED, Reply
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
+from tests.charging import manage
 from tests.conftest import ADMIN_KEY, World
 
 

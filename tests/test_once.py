@@ -10,7 +10,6 @@ import pytest
 
 from gateway.app import App
 from gateway.call import Answer, Request, Sink
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.image import ONCE_MS
 from gateway.config.load import load
@@ -19,6 +18,7 @@ from gateway.demo.scripted import Reply, refusal
 from gateway.errors import Conflict, InvalidValue, KeyReused
 from gateway.once import HEADER, KEPT_BYTES, KEPT_S, Once
 from gateway.tenants import Caller
+from tests.charging import manage
 from tests.charging.fakes import FakeClock, opened, quote, settle
 from tests.conftest import World
 from tests.virtual import ListSink, VirtualClock

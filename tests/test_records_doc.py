@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.export import export
 from gateway.charging.ledger import open_ledger
 from gateway.charging.offers import RAW
 from gateway.charging.records import RECORD_COLUMNS
 from gateway.charging.tariffs import plain
+from tests.charging import manage
 from tests.charging.fakes import RATES, FakeClock, plan, quote, settle
 from tests.charging.test_splitting import CREDIT, LARGE, Desk
 

@@ -15,13 +15,13 @@ import pytest
 
 from gateway.admin.api import Admin
 from gateway.changes.compare import changes
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.cli import main
 from gateway.config.load import ConfigError, load
 from gateway.config.model import Config, Exhausted, Limits, Package, Payg, Plan
 from gateway.errors import GatewayError
+from tests.charging import manage
 from tests.conftest import ADMIN_KEY, KEY, World
 from tests.virtual import VirtualClock
 

@@ -15,11 +15,11 @@ import orjson
 import pytest
 
 from gateway.app import App
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.config.load import load
 from gateway.demo.scripted import Fault, Reply, ScriptedBackend, refusal
 from gateway.slices import SLICE_TOKENS, Slices
+from tests.charging import manage
 from tests.conftest import KEY, World
 
 ROUTES = """

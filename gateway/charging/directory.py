@@ -41,6 +41,7 @@ def account(image: Image, name: str) -> Account:
 
 
 def add_account(image: Image, name: str, plan: str, parent: str | None, tags: tuple[str, ...], now_ms: int) -> Account:
+    """Raises Conflict when it exists, NotFound for the parent, InvalidValue for the plan or the depth."""
     if name in image.accounts:
         raise Conflict(f"tenant {name!r} exists")
     if plan not in image.plans:
@@ -143,6 +144,7 @@ def _new_account(
 def add_key(
     image: Image, tenant: str, key_hash: str, name: str, expires_ms: int | None, limits: Limits | None, now_ms: int
 ) -> Key:
+    """Raises Conflict when the hash is known."""
     account(image, tenant)
     if key_hash in image.keys_by_hash:
         raise Conflict("this key exists")
@@ -190,6 +192,7 @@ def add_grant(
     image: Image, tenant: str, credits_uc: int, expires_ms: int | None, priority: int, source_ref: str | None,
     starts_ms: int | None, card: str, scope: Scope | None, now_ms: int,
 ) -> Grant:  # fmt: skip
+    """The same `source_ref` of a tenant returns its first grant. Repays debt first."""
     node = account(image, tenant)
     if source_ref is not None and (first := image.grant_refs.get((tenant, "ref", source_ref))) is not None:
         return first

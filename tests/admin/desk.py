@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 
 from gateway.admin.api import Admin
-from gateway.charging import manage
 from gateway.charging.admins import CLI, By
 from gateway.charging.cutting import Statements
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.why import why
 from gateway.config.model import Limits, Package, Plan, PlanGrant
 from gateway.errors import GatewayError
+from tests.charging import manage
 from tests.charging.fakes import quote, settle
 from tests.test_admin import CACHES
 from tests.virtual import VirtualClock

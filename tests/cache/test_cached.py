@@ -14,11 +14,11 @@ import orjson
 import pytest
 
 from gateway.call import BUCKETS, Answer
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.config.model import Cache, Config, Limits, Plan, PlanGrant
 from gateway.tenants import Caller
+from tests.charging import manage
 from tests.stage import CONFIG, PLAN, Open, Stage
 from tests.virtual import (
     BROKEN,

@@ -17,13 +17,13 @@ import pytest
 
 from gateway import quote
 from gateway.call import Answer, Request
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.config.model import Limits, Plan
 from gateway.demo.scripted import HANG, Fault, Reply, refusal
 from gateway.limits import Gates
 from gateway.pipeline import Pipeline
 from gateway.tenants import Caller
+from tests.charging import manage
 from tests.conftest import World
 
 CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'

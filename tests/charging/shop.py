@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.charging import codes, manage, orders, subscriptions
+from gateway.charging import codes, orders, subscriptions
 from gateway.charging.audit import audit
 from gateway.charging.grants import Grant
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.packages import Order, Subscription
 from gateway.charging.rating import Quote
 from gateway.config.model import Exhausted, Package, Payg, Plan
+from tests.charging import manage
 from tests.charging.fakes import FakeClock, settle
 
 ZONE = ZoneInfo("Asia/Shanghai")

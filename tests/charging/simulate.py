@@ -29,8 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from gateway.charging import codes, manage
+from gateway.charging import codes
 from gateway.tenants import key_hash
+from tests.charging import manage
 from tests.charging.simulated import town
 from tests.charging.simulated.books import Books
 from tests.charging.simulated.disk import KEPT_FREE, SPOOL_BYTES, SimSpool, SimStore, SimWriter

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.caps import bounds
 from gateway.charging.directory import Edit
@@ -20,6 +19,7 @@ from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.config.model import Caps, Plan, PlanGrant
 from gateway.errors import AccountNotActive, Conflict, InvalidValue, NotFound, QuotaExhausted
+from tests.charging import manage
 from tests.charging.fakes import START_MS, FakeClock, settle
 
 HOUR_MS = 3_600_000

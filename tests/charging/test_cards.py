@@ -11,7 +11,6 @@ import pytest
 
 from gateway.app import App
 from gateway.call import Usage
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rate_cards import put
@@ -21,6 +20,7 @@ from gateway.charging.why import why
 from gateway.config.load import load
 from gateway.config.model import Plan, PlanGrant
 from gateway.errors import InvalidValue, StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import PRICE, FakeClock, fail_both, plan, quote, recovered
 from tests.charging.older import as_version
 from tests.conftest import World

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from gateway.call import BUCKETS
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger
@@ -19,6 +18,7 @@ from gateway.charging.offers import RAW, offered
 from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Hold, Progress
 from gateway.charging.store import read_only
+from tests.charging import manage
 from tests.charging.fakes import PRICE, RATES, FakeClock, opened, quote, settle
 
 SECOND_MS = 1_000

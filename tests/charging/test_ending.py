@@ -12,7 +12,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.beyond import Beyond, Throttle, beyond
 from gateway.charging.directory import Edit
@@ -22,6 +21,7 @@ from gateway.charging.packages import terms_of, terms_text
 from gateway.charging.rating import Quote
 from gateway.config.model import Exhausted, Limits, Package, Payg, Plan, PlanGrant
 from gateway.errors import InvalidValue, QuotaExhausted
+from tests.charging import manage
 from tests.charging.fakes import FakeClock, fail_next, recovered, settle
 from tests.charging.older import as_version
 from tests.charging.shop import PACKAGES, PAYG, TWICE, Shop, ms

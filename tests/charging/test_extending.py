@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from gateway.call import BUCKETS, Usage
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.ending import Ending
@@ -20,6 +19,7 @@ from gateway.charging.rating import Quote
 from gateway.charging.records import Hold
 from gateway.config.model import Payg
 from gateway.errors import QuotaExhausted
+from tests.charging import manage
 from tests.charging.fakes import PRICE, FakeClock, opened, quote, settle
 
 SLICE = 100

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.call import Usage
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger
 from gateway.errors import StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, fail_both, opened, quote, recovered, settle
 
 STAGES = ("begin", "execute", "commit", "after commit")

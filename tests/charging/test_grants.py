@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.grants import period_bounds, period_number
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
 from gateway.errors import InvalidValue, NotFound, QuotaExhausted
+from tests.charging import manage
 from tests.charging.fakes import START_MS, FakeClock, opened, plan, quote, settle
 from tests.charging.shop import Shop
 

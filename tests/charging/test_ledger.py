@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from gateway.call import Usage
-from gateway.charging import manage
 from gateway.charging.ledger import Ledger
 from gateway.charging.statements import statement
 from gateway.charging.store import LockHeld
 from gateway.errors import Conflict, QuotaExhausted, StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import START_MS, FakeClock, fail_both, opened, quote, recovered, settle
 
 

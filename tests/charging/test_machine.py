@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.call import Usage
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.ledger import open_ledger
@@ -34,6 +33,7 @@ from gateway.charging.reconcile import reconciled
 from gateway.charging.records import Receipt
 from gateway.charging.tariffs import plain
 from gateway.errors import AccountNotActive, Conflict, QuotaExhausted, StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import PRICE, FakeClock, FakeTimer, fail_both, fail_next, recovered
 from tests.charging.model import Books, Entry, Open
 from tests.charging.walks import (

@@ -7,11 +7,11 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from gateway.call import Usage
-from gateway.charging import manage
 from gateway.charging.ledger import Ledger
 from gateway.charging.offers import RAW
 from gateway.charging.provider import Compared, compared, served, totals
 from gateway.charging.rating import hit_flags
+from tests.charging import manage
 from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, opened, quote
 from tests.charging.test_rate_cards import Till
 from tests.charging.test_splitting import CREDIT, LARGE, Desk

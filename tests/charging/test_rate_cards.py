@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import Usage
-from gateway.charging import manage, rate_cards
+from gateway.charging import rate_cards
 from gateway.charging.audit import audit
 from gateway.charging.in_force import Cards, unkept
 from gateway.charging.ledger import Ledger, open_ledger
@@ -27,6 +27,7 @@ from gateway.config.load import ConfigError, load
 from gateway.config.model import Config, Plan
 from gateway.errors import QuotaExhausted
 from gateway.hours import minute_of_day
+from tests.charging import manage
 from tests.charging.fakes import FakeClock, fail_both, recovered
 from tests.charging.test_splitting import MEMORY
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.charging import manage
 from gateway.charging.reconcile import OVERDUE_MS, reconciled
 from gateway.errors import StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import START_MS, FakeClock, opened, quote, settle
 from tests.charging.older import as_version
 from tests.charging.test_chain import charge, void

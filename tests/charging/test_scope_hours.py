@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.charging import manage
 from gateway.charging.grants import NEVER_MS
 from gateway.charging.offers import Scope
 from gateway.errors import QuotaExhausted
 from gateway.hours import MINUTE_MS, minute_of_day, spans, within
+from tests.charging import manage
 from tests.charging.test_rate_cards import CREDIT, Till, ms
 from tests.charging.test_splitting import MEMORY
 

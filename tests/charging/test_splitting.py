@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.call import BUCKETS, Usage
-from gateway.charging import manage, orders
+from gateway.charging import orders
 from gateway.charging.audit import audit
 from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger, open_ledger
@@ -24,6 +24,7 @@ from gateway.charging.tariffs import plain
 from gateway.charging.why import why
 from gateway.config.model import Exhausted, Package, Payg, Plan
 from gateway.errors import QuotaExhausted
+from tests.charging import manage
 from tests.charging.fakes import FakeClock
 
 CREDIT = 1_000_000

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from gateway.charging import manage
 from gateway.charging.audit import audit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.spool import KEPT_FREE, SPOOL_BYTES, Commit, Spool
 from gateway.charging.tariffs import plain
 from gateway.clock import LoopClock
 from gateway.errors import QuotaExhausted, StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import RATES, Down, FakeClock, fail_next, opened, plan, quote, recovered, settle
 from tests.charging.older import as_version
 

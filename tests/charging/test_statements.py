@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.charging import manage
 from gateway.charging.audit import audit, verified
 from gateway.charging.cutting import Statements
 from gateway.charging.directory import Edit
 from gateway.config.model import Exhausted, Package, Payg
 from gateway.errors import Conflict, InvalidValue, NotFound, QuotaExhausted, StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import fail_both, recovered, settle
 from tests.charging.shop import Shop
 

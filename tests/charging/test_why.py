@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.call import Usage
-from gateway.charging import manage
 from gateway.charging.flags import FLAGS
 from gateway.charging.ledger import Ledger
 from gateway.charging.rating import hit_flags
 from gateway.charging.why import why
 from gateway.errors import NotFound, StoreUnavailable
+from tests.charging import manage
 from tests.charging.fakes import PRICE, RATES, START_MS, FakeClock, opened, quote, settle
 
 

@@ -14,7 +14,6 @@ import pytest
 
 from gateway import quote
 from gateway.call import BUCKETS, Request
-from gateway.charging import manage
 from gateway.charging.ledger import open_ledger
 from gateway.charging.offers import Scope
 from gateway.cli.explained import _reserve
@@ -23,6 +22,7 @@ from gateway.explain.explainer import ANYBODY
 from gateway.parse import parse_call
 from gateway.routing.breaker import FAILURES_IN_A_ROW
 from gateway.tenants import Caller
+from tests.charging import manage
 from tests.explain.worlds import IMAGE, TOOLS, Gateway
 from tests.virtual import ListSink, VirtualClock, backend, config, drive, model, require, route
 

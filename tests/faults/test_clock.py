@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from gateway.charging import manage
 from gateway.clock import LoopClock
+from tests.charging import manage
 from tests.conftest import World
 from tests.faults.test_store import Load
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.app import App
 from gateway.call import Usage
-from gateway.charging import cutting, manage, orders
+from gateway.charging import cutting, orders
 from gateway.charging.daily import Daily
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.offers import offered
@@ -19,6 +19,7 @@ from gateway.charging.rating import Quote
 from gateway.charging.tariffs import plain
 from gateway.config.load import load
 from gateway.config.model import Package, Plan
+from tests.charging import manage
 from tests.charging.fakes import FakeClock
 
 DAY_MS = 86_400_000

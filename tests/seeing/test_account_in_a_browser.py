@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app import App
-from gateway.charging import manage
+from tests.charging import manage
 from tests.seeing import needs
 from tests.seeing.accounts import ODD, secret, served
 from tests.seeing.browser import Browser

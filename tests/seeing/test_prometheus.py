@@ -13,9 +13,9 @@ import orjson
 import pytest
 
 from dashboards import BOARDS
-from gateway.charging import manage
 from gateway.demo.answers import Json
 from gateway.demo.scripted import CLOSED, Reply, Seen, refusal
+from tests.charging import manage
 from tests.conftest import ADMIN_KEY, KEY, World
 from tests.seeing import needs
 from tests.seeing.gateways import another
