@@ -108,6 +108,13 @@ class Failing:
         self._inner.close()
 
 
+async def counted(ledger: Ledger) -> None:
+    """Waits for what the records from before a cap say: they are read in a thread, after a commit."""
+    while ledger._image.uncounted:
+        await ledger.change(lambda image, now_ms: None)[1]
+        await asyncio.sleep(0.001)
+
+
 def fail_next(ledger: Ledger, stage: str) -> None:
     good = ledger._store._connection
     assert good is not None

@@ -19,7 +19,7 @@ from gateway.charging.rating import Quote, credits_text
 from gateway.charging.records import Hold, Progress
 from gateway.charging.store import read_only
 from tests.charging import manage
-from tests.charging.fakes import PRICE, RATES, FakeClock, opened, quote, settle
+from tests.charging.fakes import PRICE, RATES, FakeClock, counted, opened, quote, settle
 
 SECOND_MS = 1_000
 
@@ -35,6 +35,7 @@ async def stream(ledger: Ledger, clock: FakeClock, name: str, passed: list[int],
 
 async def killed(ledger: Ledger, folder: Path) -> Path:
     """What a kill -9 leaves, once all that was decided so far is in the file."""
+    await counted(ledger)
     number = len(ledger.keys("t"))
     await manage.add_key(ledger, "t", f"{number:02}")[1]
     copy = folder / f"killed{number}"

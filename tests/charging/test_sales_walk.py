@@ -5,7 +5,6 @@ An id that is sent again gets what it got at first.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import sqlite3
@@ -20,7 +19,7 @@ from gateway.charging.composing import uc_of
 from gateway.charging.cutting import Statements
 from gateway.charging.packages import Subscription
 from gateway.errors import CallRejected, QuotaExhausted, StoreUnavailable
-from tests.charging.fakes import fail_both, recovered, settle
+from tests.charging.fakes import counted, fail_both, recovered, settle
 from tests.charging.shop import PACKAGES, ZONE, Shop
 
 STEPS = 120
@@ -114,9 +113,7 @@ class Walk:
 
     async def wait(self) -> None:
         """Not while records are counted for a new cap: that takes milliseconds, no month begins in them."""
-        while self.shop.ledger._image.uncounted:
-            await self.shop.ledger.change(lambda image, now_ms: None)[1]  # counting begins after a commit
-            await asyncio.sleep(0.001)
+        await counted(self.shop.ledger)
         self.shop.clock.ms += self.rng.choice((1, HOUR_MS, 30 * HOUR_MS, 20 * 24 * HOUR_MS, 70 * 24 * HOUR_MS))
 
     async def restart(self) -> None:
