@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -29,6 +30,8 @@ from gateway.errors import StoreUnavailable
 
 STDOUT: Final = 1
 STDERR: Final = 2
+M_MMAP_THRESHOLD: Final = -3  # of malloc.h
+LARGE_BLOCK: Final = 128 * 1024
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
 
@@ -123,10 +126,16 @@ def _raise_file_limit() -> None:
 def tune_memory() -> None:
     """What lives as long as the process need not be walked again; and a call leaves no cycles: the default would look
     for them every twenty calls.
+
+    A large block goes back to the system when it is freed. glibc would move its threshold up with the first of them,
+    and keep the next ones in a heap that grows around what is still in use there.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # not everywhere glibc
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 async def _serve(config: Config, args: argparse.Namespace, listener: socket.socket | None) -> int:
