@@ -230,7 +230,7 @@ async def test_a_fused_pack_takes_by_the_ratio_of_prices(shop: Storefront) -> No
 
 
 async def test_an_enterprise_pools_a_year_with_caps_of_its_departments(shop: Storefront) -> None:
-    """A pool on the root, caps below it, and after it nothing. Overage and alerts are not applied in this version."""
+    """A pool on the root, caps below it, and what is left of it ends with its year."""
     await shop.tenant("corp")
     await shop.tenant("legal", "corp", caps={"total": {"credits": 1000 * M}})
     await shop.tenant("sales", "corp", caps={"month": {"credits": 3000 * M}})
@@ -252,6 +252,37 @@ async def test_an_enterprise_pools_a_year_with_caps_of_its_departments(shop: Sto
     assert await shop.statement("corp", "2026-01-01", "2027-02-01") == {
         "granted": str(5000 * M), "spent": str(spent), "expired": str(5000 * M - spent), "closing": "0",
     }  # fmt: skip
+
+
+async def test_an_enterprise_is_told_of_its_shares_and_billed_beyond_its_pool(shop: Storefront) -> None:
+    """10 CNY for 1M credits, at most 8,000 CNY: 800M credits."""
+    await shop.tenant("corp")
+    await shop.tenant("sales", "corp")
+    await shop.order("E-1", "corp", "enterprise-year")
+    for _ in range(25):
+        await shop.call("sales", 100 * M)  # 200M credits each: all of the pool
+    assert await shop.available("sales") == "0"
+    assert await levels(shop) == [("50%", "prepaid"), ("80%", "prepaid"), ("100%", "prepaid")]
+    for _ in range(3):
+        await shop.call("sales", 100 * M)
+    assert 0 < await shop.call("sales", 100 * M) < 100 * M  # what is left of the cap, after the bound of the input
+    error = await shop.refused("sales", 10 * M)
+    assert error["code"] == "insufficient_quota"
+    assert (await levels(shop))[3:] == [("50%", "payg"), ("80%", "payg")]
+    _, said = await shop.admin("GET", "tenants/corp/statement", **{"from": "2026-01-01", "to": "2027-02-01"})
+    [bill] = said["payg"]
+    over = int(bill["credits"])
+    assert 799 * M < over <= 800 * M
+    assert (bill["price"], float(bill["amount"])) == ("10", over * 10 / M)
+    assert (said["spent"], said["closing"], said["overage"]) == (str(5000 * M), "0", "0")
+    assert (said["money"]["packs"], said["money"]["payg"]) == ("40000", bill["amount"])
+    assert float(said["money"]["total"]) == 40_000 + float(bill["amount"])
+    assert sum(int(one["drawn"]["standard"]) for one in said["by_member"] if one["drawn"]) == 5000 * M + over
+
+
+async def levels(shop: Storefront) -> list[tuple[str, str]]:
+    _, said = await shop.admin("GET", "alerts", tenant="corp")
+    return [(one["level"], one["kind"]) for one in said["data"]]
 
 
 async def test_an_enterprise_pays_by_the_month_and_carries_over(shop: Storefront) -> None:
