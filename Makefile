@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 SDKS := $(VENV)/openai1/.done $(VENV)/openai2/.done $(VENV)/openai3/.done
 FUZZER := $(VENV)/schemathesis/.done
 DEMO_ARGS ?=
-BOOKS := tests/adapters tests/admin tests/charging tests/config tests/explain tests/importing tests/routing
+BOOKS := tests/dialects tests/adapters tests/admin tests/charging tests/config tests/explain tests/importing tests/routing
 
 .PHONY: run test test-books test-served test-long lint bench soak dashboards clean
 

@@ -46,11 +46,13 @@ LAYERS = (
     ("tenants", "limits"),
     ("fair",),
     ("parse",),
+    ("dialects",),
     ("tokens",),
     ("config",),
     ("metrics",),
     ("deadline", "chores"),
     ("clock",),
+    ("sse",),
     ("call", "errors", "hours"),
     ("demo",),
 )

@@ -7,7 +7,12 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.adapters.sse import (
+from gateway.adapters.usage import usage_of
+from gateway.call import JSON, Call, Usage
+from gateway.config.model import Model, Quirks
+from gateway.errors import AttemptFailed
+from gateway.parse import OUTPUT_LIMITS
+from gateway.sse import (
     MAX_EVENT_BYTES,
     EventSplitter,
     event_data,
@@ -15,11 +20,6 @@ from gateway.adapters.sse import (
     last_event_before,
     split_events,
 )
-from gateway.adapters.usage import usage_of
-from gateway.call import JSON, Call, Usage
-from gateway.config.model import Model, Quirks
-from gateway.errors import AttemptFailed
-from gateway.parse import OUTPUT_LIMITS
 
 PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 DONE: Final = b"data: [DONE]\n\n"

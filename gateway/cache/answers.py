@@ -11,8 +11,8 @@ from typing import Any, Final
 import orjson
 
 from gateway.adapters.openai import DONE
-from gateway.adapters.sse import event_data, split_events
 from gateway.call import JSON
+from gateway.sse import event_data, split_events
 
 _OBJECTS: Final = {"chat": ("chat.completion", "chat.completion.chunk"), "completions": ("text_completion",) * 2}
 _TEXTS: Final = ("content", "reasoning_content", "reasoning", "refusal")

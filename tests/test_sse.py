@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.adapters.sse import EventSplitter, event_data, split_complete
 from gateway.errors import AttemptFailed
+from gateway.sse import EventSplitter, event_data, split_complete
 
 STREAMS = [
     (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),

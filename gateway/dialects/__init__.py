@@ -1,0 +1,1 @@
+"""The dialects of clients, one per file: a request to the middle form, and answers back."""
