@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import JSON, Call, Request
+from gateway.dialects.known import DIALECTS
 from gateway.errors import InvalidValue
 from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
@@ -27,6 +28,7 @@ MAX_TOKEN_ID: Final = 2**31
 # under another name would cost more than was held.
 OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
 CHOICES: Final = ("n", "n_cmpl")
+OWN_HEADERS: Final = ("anthropic-version", "anthropic-beta")  # what a dialect says beside its body
 PREFER: Final = ("cost", "latency", "quality", "balanced")
 
 _MEDIA: Final = frozenset(
@@ -46,6 +48,8 @@ _INTEGERS: Final = {
 }  # fmt: skip
 _NEEDING: Final = ("tools", "functions", "response_format")
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
+_NOTHING: Final[tuple[str, ...]] = ()
+_NO_HEADERS: Final[dict[str, str]] = {}
 
 # Possessive, and closed by the end too: a text that is never closed must not be searched again from each quote.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -53,15 +57,19 @@ _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 def parse_call(request: Request) -> Call:
     """Raises InvalidValue; `param` names the field."""
-    body = _object(request.body)
+    body = original = _object(request.body)
+    endpoint, beyond = request.endpoint, _NOTHING
+    dialect = DIALECTS.get(endpoint)
+    if dialect is not None:
+        endpoint, (body, beyond) = "chat", dialect.body(original)
     model = _model(body)
-    stream = request.endpoint != "embeddings" and _boolean(body, "stream")
+    stream = endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
     max_tokens = _integers(body)
-    prompts, bound, media, images = _input(request.endpoint, body)
+    prompts, bound, media, images = _input(endpoint, body)
     return Call(
         request_id=request.request_id,
-        endpoint=request.endpoint,
+        endpoint=endpoint,
         model=model,
         body=body,
         stream=stream,
@@ -77,7 +85,15 @@ def parse_call(request: Request) -> Call:
         cache_control=request.headers.get("cache-control", ""),
         once=request.once,
         debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
+        dialect="" if dialect is None else request.endpoint,
+        original=original,
+        beyond=beyond,
+        own_headers=_NO_HEADERS if dialect is None else _own_headers(request.headers),
     )
+
+
+def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in OWN_HEADERS if name in headers}
 
 
 def _object(data: bytes) -> JSON:

@@ -29,10 +29,10 @@ from gateway.errors import (
     NotFound,
     ShuttingDown,
 )
+from gateway.failing import error_answer, error_event
 from gateway.generation import Generation
 from gateway.metrics import Metrics
 from gateway.once import HEADER, Once
-from gateway.pipeline import error_answer, error_event
 from gateway.request import HttpRequest
 from gateway.status.page import StatusPage
 from gateway.tenants import Caller
@@ -73,7 +73,7 @@ class HttpSink:
         if chunk:
             await self._request.write(self._led(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk))
 
-    async def finish(self, last: bytes = b"") -> None:
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
         self.streaming = False
         self._request.keep_alive = self._promised  # though a shutdown may have begun: the client does not know
         if self._chunked:
@@ -170,17 +170,17 @@ class Gateway:
         try:
             await self._handler(http)(http, sink, request_id)
         except GatewayError as error:
-            await sink.send(error_answer(error, request_id))
+            await sink.send(error_answer(error, request_id, endpoint=_ENDPOINTS.get(http.path, "")))
         except ConnectionError:
             raise
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
-            failed = error_answer(GatewayError(UNFORESEEN), request_id)
+            failed, endpoint = GatewayError(UNFORESEEN), _ENDPOINTS.get(http.path, "")
             if sink.streaming:
-                await sink.finish(error_event(failed))
+                await sink.finish(error_event(failed, request_id, endpoint), whole=False)
             http.keep_alive = False
             if not sink.begun:
-                await sink.send(failed)
+                await sink.send(error_answer(failed, request_id, endpoint=endpoint))
 
     def refuse(self, error: GatewayError) -> Answer:
         """The answer to what is no request, or finds no room; it may have been a call."""
