@@ -2,6 +2,7 @@
 
 messages_request   a request to the chat form      messages_stream   chunks of the chat form to events
 messages_answer    an answer of the chat form back  messages_kept    what a cache keeps
+messages_closing   the end of a stream of its own that is cut short
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from typing import Final
 
 from gateway.call import JSON
 from gateway.dialects.messages_answer import answer, as_text
+from gateway.dialects.messages_closing import Closing
 from gateway.dialects.messages_kept import finished, replay, whole
 from gateway.dialects.messages_request import body, body_to_count
 from gateway.dialects.messages_stream import Encoder, event
 
 __all__ = [
-    "Encoder", "answer", "body", "body_to_count", "count_tokens", "error", "error_event", "finished", "replay", "whole",
+    "Closing", "Encoder", "answer", "body", "body_to_count", "count_tokens", "error", "error_event", "finished",
+    "replay", "whole",
 ]  # fmt: skip
 
 _TYPES: Final = {
