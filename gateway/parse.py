@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from gateway.call import JSON, Call, Request
 from gateway.dialects.known import DIALECTS
+from gateway.dialects.messages_request import body_to_count
 from gateway.errors import InvalidValue
 from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
@@ -57,11 +58,21 @@ _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 def parse_call(request: Request) -> Call:
     """Raises InvalidValue; `param` names the field."""
+    dialect = DIALECTS.get(request.endpoint)
+    return _call(request, None if dialect is None else dialect.body)
+
+
+def parse_count(request: Request) -> Call:
+    """Of a call whose input is to be counted, and nothing else. Raises InvalidValue."""
+    return _call(request, body_to_count)
+
+
+def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, ...]]] | None) -> Call:
+    """`to_middle` makes the middle form of a body in another dialect than that of OpenAI's endpoint."""
     body = original = _object(request.body)
     endpoint, beyond = request.endpoint, _NOTHING
-    dialect = DIALECTS.get(endpoint)
-    if dialect is not None:
-        endpoint, (body, beyond) = "chat", dialect.body(original)
+    if to_middle is not None:
+        endpoint, (body, beyond) = "chat", to_middle(original)
     model = _model(body)
     stream = endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
@@ -85,10 +96,10 @@ def parse_call(request: Request) -> Call:
         cache_control=request.headers.get("cache-control", ""),
         once=request.once,
         debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
-        dialect="" if dialect is None else request.endpoint,
+        dialect="" if to_middle is None else request.endpoint,
         original=original,
         beyond=beyond,
-        own_headers=_NO_HEADERS if dialect is None else _own_headers(request.headers),
+        own_headers=_NO_HEADERS if to_middle is None else _own_headers(request.headers),
     )
 
 

@@ -29,7 +29,7 @@ from gateway.goingon import GoingOn
 from gateway.life import Life
 from gateway.limits import Gates
 from gateway.long_streams import cut_short, progress_of, sliced
-from gateway.parse import parse_call
+from gateway.parse import parse_call, parse_count
 from gateway.quote import quoted
 from gateway.recorder import Finished, Recorder
 from gateway.routing.estimate import estimated_input, needed_context
@@ -177,6 +177,18 @@ class Pipeline:
 
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
+
+    async def count_tokens(self, caller: Caller, request: Request) -> dict[str, Any]:
+        """What the input comes to, by the one vocabulary there is. A call for the limits, and for nothing charged."""
+        call = parse_count(request)
+        entry = self._admission.entry(caller)
+        try:
+            await self._admission.admit(entry, caller, 0, self._deadline(call))
+            self._router.check(call.model, caller.plan)
+            images = call.media_parts * self._router.image_tokens(call)
+            return {"input_tokens": images + await self._tokenizer.input_tokens(call)}
+        finally:
+            entry.release(0)
 
     async def _reserve(self, life: Life, caller: Caller, call: Call, decision: Decision) -> tuple[Decision, Hold]:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, then does what the package

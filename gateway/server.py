@@ -157,6 +157,7 @@ class Gateway:
         self.draining = False
         self._table: dict[str, tuple[str, Handler]] = {
             **{path: ("POST", self._call) for path in _ENDPOINTS},
+            "/v1/messages/count_tokens": ("POST", self._count_tokens),
             "/v1/models": ("GET", self._models),
             "/v1/usage": ("GET", self._usage),
             "/v1/redeem": ("POST", self._redeem),
@@ -173,12 +174,12 @@ class Gateway:
         try:
             await self._handler(http)(http, sink, request_id)
         except GatewayError as error:
-            await sink.send(error_answer(error, request_id, endpoint=_ENDPOINTS.get(http.path, "")))
+            await sink.send(error_answer(error, request_id, endpoint=_dialect(http.path)))
         except ConnectionError:
             raise
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
-            failed, endpoint = GatewayError(UNFORESEEN), _ENDPOINTS.get(http.path, "")
+            failed, endpoint = GatewayError(UNFORESEEN), _dialect(http.path)
             if sink.streaming:
                 await sink.finish(error_event(failed, request_id, endpoint), whole=False)
             http.keep_alive = False
@@ -230,6 +231,11 @@ class Gateway:
             raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
         caller = generation.pipeline.authenticate(http.headers)
         return caller, await http.body(generation.config.server.max_body)
+
+    async def _count_tokens(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        caller, body = await self._admitted(http, self.generation)
+        request = Request(request_id, "messages", http.headers, body)
+        await sink.send(_json(await self.generation.pipeline.count_tokens(caller, request), request_id))
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
@@ -289,6 +295,11 @@ class Gateway:
             pieces.append(piece)
             await asyncio.sleep(0)  # calls go on in between
         await sink.send(Answer(200, headers, b"".join(pieces)))
+
+
+def _dialect(path: str) -> str:
+    """What errors at this path look like."""
+    return "messages" if path.startswith("/v1/messages") else _ENDPOINTS.get(path, "")
 
 
 def _json(value: object, request_id: str, status: int = 200) -> Answer:

@@ -13,11 +13,11 @@ from gateway.call import JSON
 from gateway.dialects.messages_answer import answer, as_text
 from gateway.dialects.messages_closing import Closing
 from gateway.dialects.messages_kept import finished, replay, whole
-from gateway.dialects.messages_request import body, body_to_count
+from gateway.dialects.messages_request import body
 from gateway.dialects.messages_stream import Encoder, event
 
 __all__ = [
-    "Closing", "Encoder", "answer", "body", "body_to_count", "count_tokens", "error", "error_event", "finished",
+    "Closing", "Encoder", "answer", "body", "error", "error_event", "finished",
     "replay", "whole",
 ]  # fmt: skip
 
@@ -46,8 +46,3 @@ def error_event(value: JSON, status: int) -> bytes:
 def _error_type(value: JSON, status: int) -> str:
     otherwise = "api_error" if status >= _FIRST_SERVER_ERROR else "invalid_request_error"
     return _TYPES_BY_CODE.get(as_text(value.get("code")), _TYPES.get(status, otherwise))
-
-
-def count_tokens(original: JSON, count: int) -> JSON:
-    """The answer of `/v1/messages/count_tokens`, whatever was asked."""
-    return {"input_tokens": count}

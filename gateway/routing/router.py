@@ -180,6 +180,11 @@ class Router:
         """What a name in `model` stands for."""
         return self._routes.get(self._config.aliases.get(model, model))
 
+    def image_tokens(self, call: Call) -> int:
+        """The most that an image of it may count as."""
+        route = self.route_of(call.model)
+        return 0 if route is None else self.shortlist(route, call, 0).ceiling.image_tokens
+
     def aside(self, route: Route, live: Live, rng: random.Random, policy: Policy) -> Router:
         """This one route over another state: what is decided there changes nothing here."""
         router = copy.copy(self)

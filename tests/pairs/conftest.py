@@ -32,6 +32,8 @@ storage: {{ledger: "sqlite:{ledger}"}}
 defaults: {{timeout: {{connect: 2s, first_token: 5s, idle: 5s, total: 20s}}, retry: {{attempts: 1}}}}
 backends: {{{backends}}}
 models: {{{models}}}
+routes: {{{routes}}}
+cache: {{all: {{ttl: 10m, sampled: true, charge: 50%}}}}
 plans: {{pro: {{grants: [{{credits: 100M}}]}}}}
 tenants: {{demo: {{plan: pro, keys: ["sha256:{key_hash}"]}}}}
 """
@@ -97,8 +99,11 @@ async def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     )
     routes = tmp_path / "routes.yaml"
     models = ", ".join(MODEL.format(kind=b.kind) for b in BACKENDS)
+    kept = ", ".join(f"kept-{b.kind}: {{pick: [m-{b.kind}], cache: all}}" for b in BACKENDS)
     key_hash = hashlib.sha256(KEY.encode()).hexdigest()
-    routes.write_text(ROUTES.format(ledger=tmp_path / "moma.db", backends=backends, models=models, key_hash=key_hash))
+    routes.write_text(
+        ROUTES.format(ledger=tmp_path / "moma.db", backends=backends, models=models, routes=kept, key_hash=key_hash)
+    )
     app = App(load(routes))
     await app.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as http:
