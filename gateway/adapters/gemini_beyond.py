@@ -70,14 +70,14 @@ def _message(message: JSON, called: set[str]) -> str | None:
     role = message.get("role")
     if not isinstance(role, str) or role not in _FIELDS:
         return "role"
-    for name in message.keys() - _FIELDS[role]:
-        if not _neutral(message[name]):
+    known = _FIELDS[role]
+    for name in message:
+        if name not in known and not _neutral(message[name]):
             return name
     if role == "assistant" and (param := _calls(message.get("tool_calls"), called)):
         return param
-    answered = message.get("tool_call_id")
-    if role == "tool" and not (isinstance(answered, str) and answered in called):
-        return "tool_call_id"  # Gemini wants the function's name, which only the call says
+    if role == "tool" and not _answers(message.get("tool_call_id"), called):
+        return "tool_call_id"
     return _content(message.get("content"), role)
 
 
@@ -101,6 +101,11 @@ def _is_object(text: Any) -> bool:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
         return False
+
+
+def _answers(call_id: Any, called: set[str]) -> bool:
+    """Gemini wants the function's name, which only the call says."""
+    return isinstance(call_id, str) and call_id in called
 
 
 def _content(content: Any, role: str) -> str | None:

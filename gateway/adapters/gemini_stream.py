@@ -25,12 +25,12 @@ class _Progress:
 class Decoder:
     """There is no `[DONE]`: a stream is complete when each candidate has said why it ended.
 
-    State: `_seen` (candidates), `_usage` (as it was said last: it grows with the stream), `done`.
+    State: `_seen` (candidates), `_metadata` (usage as it was said last: it grows with the stream), `done`.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, _Progress] = {}
-        self._usage: JSON | None = None
+        self._metadata: Any = None
         self.done = False
 
     def feed(self, event: bytes) -> list[JSON]:
@@ -39,13 +39,13 @@ class Decoder:
         if data is None or not data.strip():
             return []
         value = _parsed(data)
-        self._usage = usage(value.get("usageMetadata")) or self._usage
+        self._metadata = value.get("usageMetadata") or self._metadata
         about = head(value, "chat.completion.chunk")
         chunks = [{**about, "choices": [choice]} for choice in self._choices(value)]
         if self._seen and all(progress.ended for progress in self._seen.values()):
             self.done = True
-            if self._usage is not None:
-                chunks.append({**about, "choices": [], "usage": self._usage})
+            if (used := usage(self._metadata)) is not None:
+                chunks.append({**about, "choices": [], "usage": used})
         return chunks
 
     def _choices(self, value: JSON) -> list[JSON]:
