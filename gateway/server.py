@@ -39,7 +39,7 @@ from gateway.tenants import Caller
 
 _ENDPOINTS = {
     "/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings",
-    "/v1/messages": "messages",
+    "/v1/messages": "messages", "/v1/responses": "responses",
 }  # fmt: skip
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import orjson
@@ -10,18 +11,21 @@ from gateway.adapters.adapter import AnswerReader, Provider, StreamReader
 from gateway.adapters.encoding import translated_answer, translated_stream, untouched_answer, untouched_stream
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
+from gateway.dialects.dialect import Closing
 
+NOBODYS: Final = "none"
 _CHAT: Final = frozenset({"chat"})
 
 
 class Foreign:
-    """`own` is the dialect of clients whose bytes it takes and gives as they are."""
+    """`own` is the dialect of clients whose bytes it takes and gives as they are; `closing` ends streams of it."""
 
     endpoints = _CHAT
 
-    def __init__(self, provider: Provider, own: str) -> None:
+    def __init__(self, provider: Provider, own: str = NOBODYS, closing: Callable[[], Closing] | None = None) -> None:
         self._provider = provider
         self._own = own
+        self._closing = closing
 
     def beyond(self, call: Call) -> str | None:
         if call.dialect == self._own:
@@ -48,8 +52,11 @@ class Foreign:
         return made(call, model, self._provider.answer)
 
     def stream(self, call: Call, model: Model) -> StreamReader:
-        made = untouched_stream if call.dialect == self._own else translated_stream
-        return made(call, model, self._provider.Decoder())
+        decoder = self._provider.Decoder()
+        if call.dialect != self._own:
+            return translated_stream(call, model, decoder)
+        assert self._closing is not None
+        return untouched_stream(call, model, decoder, self._closing())
 
     def refused(self, call: Call, model: Model, body: bytes) -> tuple[bytes, Usage | None]:
         return orjson.dumps({"error": self._provider.error(body)}), None

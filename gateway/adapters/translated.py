@@ -14,6 +14,7 @@ from gateway.adapters.chunks import (
     cut_chunk,
     expected_choices,
     has_content,
+    head_of,
     parsed,
     said,
     text_of,
@@ -22,6 +23,7 @@ from gateway.adapters.usage import usage_of
 from gateway.adapters.writers import Writer
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model
+from gateway.dialects.chat import as_event
 from gateway.errors import AttemptFailed
 from gateway.sse import MAX_EVENT_BYTES, EventSplitter
 
@@ -58,7 +60,9 @@ class TranslatedStream:
 
     @property
     def said_usage(self) -> tuple[Any, bytes]:
-        return self._usage, b""
+        if self._call.dialect or self._usage is None:
+            return self._usage, b""
+        return self._usage, as_event({**head_of(self._last), "choices": [], "usage": self._usage})
 
     @property
     def least(self) -> int:

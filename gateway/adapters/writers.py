@@ -23,14 +23,17 @@ class Writer(Protocol):
 
 
 class Translating:
-    def __init__(self, encoder: Encoder) -> None:
+    """`ours` comes in the place of what a backend said of its stream."""
+
+    def __init__(self, encoder: Encoder, ours: JSON | None = None) -> None:
         self._encoder = encoder
+        self._ours = ours or {}
 
     def write(self, event: bytes, chunks: Sequence[JSON]) -> bytes:
-        return b"".join([self._encoder.feed(chunk) for chunk in chunks])
+        return b"".join([self._encoder.feed({**chunk, **self._ours}) for chunk in chunks])
 
     def cut(self, chunk: JSON) -> bytes:
-        return self._encoder.feed(chunk)
+        return self._encoder.feed({**chunk, **self._ours})
 
     def end(self, usage: JSON | None) -> bytes:
         return self._encoder.end(usage)

@@ -38,9 +38,6 @@ class Dialect(Protocol):
     @property
     def Encoder(self) -> Callable[[JSON], Encoder]: ...  # noqa: N802
 
-    @property
-    def Closing(self) -> Callable[[], Closing]: ...  # noqa: N802
-
     def error(self, value: JSON, status: int) -> JSON:
         """The body of an error; `value` is the error object of the OpenAI form."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.dialects import messages
+from gateway.dialects import messages, responses
 from gateway.dialects.dialect import Dialect
 
-DIALECTS: Final[Mapping[str, Dialect]] = {"messages": messages}
+DIALECTS: Final[Mapping[str, Dialect]] = {"messages": messages, "responses": responses}

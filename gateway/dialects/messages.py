@@ -11,13 +11,12 @@ from typing import Final
 
 from gateway.call import JSON
 from gateway.dialects.messages_answer import answer, as_text
-from gateway.dialects.messages_closing import Closing
 from gateway.dialects.messages_kept import finished, replay, whole
 from gateway.dialects.messages_request import body
 from gateway.dialects.messages_stream import Encoder, event
 
 __all__ = [
-    "Closing", "Encoder", "answer", "body", "error", "error_event", "finished",
+    "Encoder", "answer", "body", "error", "error_event", "finished",
     "replay", "whole",
 ]  # fmt: skip
 

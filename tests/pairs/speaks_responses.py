@@ -55,7 +55,7 @@ class ResponsesClient:
         heard, text, arguments, number = Heard(), "", dict[str, str](), -1
         for name, data in split(stream):
             assert name == data["type"]
-            assert data["sequence_number"] == number + 1
+            assert data["sequence_number"] == number + 1 or name == "error"
             number += 1
             if name == "response.output_text.delta":
                 text += data["delta"]

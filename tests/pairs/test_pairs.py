@@ -87,6 +87,11 @@ each_pair = pytest.mark.parametrize(
 either_way = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 
+def meant(ask: Ask) -> Ask:
+    """`auto` is what a call means that does not say."""
+    return replace(ask, choice="") if ask.choice == "auto" else ask
+
+
 def heard(client: Client, data: bytes, *, stream: bool) -> Said:
     if not stream:
         return client.hears(orjson.loads(data))
@@ -106,7 +111,7 @@ async def test_what_a_client_asks_is_what_a_backend_understands(
         pytest.skip("the dialect has no stop sequences")
     status, data = await pairs.call(client, backend, ask, stream=stream)
     assert status == 200, data
-    assert pairs.asked == [ask]
+    assert [meant(asked) for asked in pairs.asked] == [meant(ask)]
     assert pairs.bodies[0].get("model", "backend-model") == "backend-model"
     assert heard(client, data, stream=stream) == pairs.said
 
