@@ -1,0 +1,82 @@
+"""How much a model shall think: `thinking` as Anthropic says it, and OpenAI's `reasoning_effort`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.adapters.anthropic_models import thinks_by_budget
+from gateway.adapters.anthropic_neutral import is_neutral
+from gateway.call import JSON
+from gateway.parse import OUTPUT_LIMITS
+
+MIN_BUDGET: Final = 1024  # the API's own
+LEAST_TOP_P: Final = 0.95  # beside thinking, as the API has it
+_TYPES: Final = ("enabled", "disabled", "adaptive", "between_tools")
+# The API's own level, and the share of the output limit that a model gets which knows only budgets.
+_EFFORTS: Final = {
+    "minimal": ("low", 0.1), "low": ("low", 0.2), "medium": ("medium", 0.5), "high": ("high", 0.8),
+    "xhigh": ("xhigh", 0.9), "max": ("max", 0.9),
+}  # fmt: skip
+_NO_EFFORT: Final = "none"
+
+
+def thinking_fields(body: JSON, as_name: str, max_tokens: int) -> tuple[JSON | None, str | None]:
+    """(`thinking`, `output_config.effort`). What the client says of thinking itself goes before an effort."""
+    wanted, effort = body.get("thinking"), body.get("reasoning_effort")
+    level, share = _EFFORTS.get(effort, (None, 0.0)) if isinstance(effort, str) else (None, 0.0)
+    by_budget = thinks_by_budget(as_name)
+    if wanted:
+        budget = wanted.get("budget_tokens", 0)
+        thinking = _within(wanted, budget, max_tokens) if wanted["type"] == "enabled" else wanted
+    elif effort == _NO_EFFORT:
+        thinking = {"type": "disabled"}
+    elif level and by_budget:
+        thinking = _within({"type": "enabled"}, max(MIN_BUDGET, int(max_tokens * share)), max_tokens)
+    else:
+        thinking = {"type": "adaptive"} if level else None
+    return thinking, None if by_budget else level
+
+
+def _within(thinking: JSON, budget: int, max_tokens: int) -> JSON | None:
+    """The budget is less than the output limit, which may be lower than the client's; with no room, no thinking."""
+    room = min(budget, max_tokens - 1)
+    return {**thinking, "budget_tokens": room} if room >= MIN_BUDGET else None
+
+
+def beyond_thinking(body: JSON) -> str | None:
+    """The first param that does not go with thinking, or says it in a way that the API does not have."""
+    wanted, effort = body.get("thinking"), body.get("reasoning_effort")
+    if not wanted and not effort:
+        return None
+    if wanted:
+        if not isinstance(wanted, dict) or wanted.get("type") not in _TYPES:
+            return "thinking"
+        if wanted["type"] == "enabled" and not _is_budget(wanted.get("budget_tokens"), body):
+            return "thinking.budget_tokens"
+    if effort and (not isinstance(effort, str) or (effort not in _EFFORTS and effort != _NO_EFFORT)):
+        return "reasoning_effort"
+    thinks = wanted["type"] != "disabled" if wanted else effort != _NO_EFFORT
+    return _beside(body) if thinks else None
+
+
+def _is_budget(budget: Any, body: JSON) -> bool:
+    limits = [body[name] for name in OUTPUT_LIMITS if type(body.get(name)) is int]
+    return type(budget) is int and MIN_BUDGET <= budget < min(limits, default=budget + 1)
+
+
+def _beside(body: JSON) -> str | None:
+    """https://platform.claude.com/docs/en/build-with-claude/extended-thinking: what thinking excludes."""
+    for name in ("temperature", "top_k"):
+        if not is_neutral(name, body.get(name)):
+            return name
+    if not is_neutral("top_p", body.get("top_p")) and body["top_p"] < LEAST_TOP_P:
+        return "top_p"
+    return "tool_choice" if is_forced(body.get("tool_choice")) else None
+
+
+def is_forced(choice: Any) -> bool:
+    """A tool must be called."""
+    if not isinstance(choice, dict):
+        return bool(choice == "required")
+    allowed = choice.get("allowed_tools")
+    return not isinstance(allowed, dict) or allowed.get("mode") == "required"
