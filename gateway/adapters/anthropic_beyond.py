@@ -33,6 +33,7 @@ _PARTS: Final = {
     "assistant": ("text", "refusal"),
     "tool": ("text", "image_url", "file"),
 }
+_MAX_USER_CHARS: Final = 256
 _SEEN_WHOLE: Final = (None, "auto", "high")  # of an image: there is no cheaper look at it
 
 
@@ -51,6 +52,10 @@ def _is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
+def _is_user(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _MAX_USER_CHARS
+
+
 def _is_stop(value: Any) -> bool:
     """The API takes no stop text of white space alone."""
     texts = [value] if isinstance(value, str) else value
@@ -67,8 +72,8 @@ _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "top_p": _is_share,
     "top_k": lambda value: type(value) is int and value > 0,
     "stop": _is_stop,
-    "user": lambda value: isinstance(value, str),
-    "safety_identifier": lambda value: isinstance(value, str),
+    "user": _is_user,
+    "safety_identifier": _is_user,
     "service_tier": lambda value: isinstance(value, str) and value in SERVICE_TIERS,
     "response_format": _is_schema,
 }
@@ -145,7 +150,7 @@ def _beyond_message(message: JSON) -> str | None:
     for name, value in message.items():
         if name not in known and not is_neutral(name, value):
             return f".{name}"
-    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+    if role == "tool" and not _is_id(message.get("tool_call_id")):
         return ".tool_call_id"
     return _beyond_content(message.get("content"), _PARTS[message["role"]]) or (
         _beyond_said(message) if role == "assistant" else None
@@ -169,11 +174,15 @@ def _beyond_said(message: JSON) -> str | None:
             return f".{name}"
     for place, call in enumerate(message.get("tool_calls") or ()):
         # `extra_content` is where Gemini signs its calls.
-        if not _is_function(call, "id", "index", "extra_content") or not isinstance(call.get("id"), str):
+        if not _is_function(call, "id", "index", "extra_content") or not _is_id(call.get("id")):
             return f".tool_calls[{place}]"
         if not _is_object(call["function"].get("arguments")):
             return f".tool_calls[{place}].function.arguments"
     return None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _is_object(arguments: Any) -> bool:

@@ -12,7 +12,7 @@ import orjson
 
 from gateway.adapters.anthropic_models import hears_late_system
 from gateway.adapters.anthropic_neutral import is_neutral
-from gateway.adapters.anthropic_thinking import thinking_fields
+from gateway.adapters.anthropic_thinking import thinking_fields, thoughts
 from gateway.call import JSON
 
 SYSTEM_ROLES: Final = frozenset({"system", "developer"})
@@ -131,37 +131,12 @@ def _add(turns: list[JSON], role: str, blocks: list[JSON]) -> None:
 
 def _said(message: JSON) -> list[JSON]:
     """Thinking comes first, which the API demands before calls of tools."""
-    blocks = _thoughts(message) + _blocks(message.get("content")) + _blocks(message.get("refusal"))
+    blocks = thoughts(message) + _blocks(message.get("content")) + _blocks(message.get("refusal"))
     for call in message.get("tool_calls") or ():
         function = call["function"]
         given = orjson.loads(function["arguments"] or b"{}")
         blocks.append({"type": "tool_use", "id": _id(call["id"]), "name": function["name"], "input": given})
     return blocks
-
-
-def _thoughts(message: JSON) -> list[JSON]:
-    """Those that Anthropic signed, as the API takes no others: what a model of another provider thought is left out.
-
-    A stream says the text of a block beside it: where there is one block, that text is known.
-    """
-    given = message.get("thinking_blocks") or []
-    text = message.get("reasoning_content") if len(given) == 1 else None
-    thoughts = [_thought({"thinking": text, **block}) for block in given if isinstance(block, dict)]
-    return [thought for thought in thoughts if thought]
-
-
-def _thought(block: JSON) -> JSON | None:
-    kind = block.get("type")
-    if kind == "thinking" and isinstance(block["thinking"], str) and _is_signature(block.get("signature")):
-        return {"type": "thinking", "thinking": block["thinking"], "signature": block["signature"]}
-    if kind == "redacted_thinking" and _is_signature(block.get("data")):
-        return {"type": "redacted_thinking", "data": block["data"]}
-    return None
-
-
-def _is_signature(value: Any) -> bool:
-    """Base64. Those of others have a name and a colon before it."""
-    return isinstance(value, str) and value != "" and ":" not in value
 
 
 def _result(message: JSON) -> JSON:

@@ -1,4 +1,4 @@
-"""How much a model shall think: `thinking` as Anthropic says it, and OpenAI's `reasoning_effort`."""
+"""How much a model shall think, as Anthropic says it (`thinking`) and as OpenAI does (an effort); and what it thought."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def thinking_fields(body: JSON, as_name: str, max_tokens: int) -> tuple[JSON | N
         thinking = _within(wanted, budget, max_tokens) if wanted["type"] == "enabled" else wanted
     elif effort == _NO_EFFORT:
         thinking = {"type": "disabled"}
-    elif level and by_budget:
+    elif level and by_budget and not _lost(body["messages"]):
         thinking = _within({"type": "enabled"}, max(MIN_BUDGET, int(max_tokens * share)), max_tokens)
     else:
-        thinking = {"type": "adaptive"} if level else None
+        thinking = {"type": "adaptive"} if level and not by_budget else None
     return thinking, None if by_budget else level
 
 
@@ -41,6 +41,42 @@ def _within(thinking: JSON, budget: int, max_tokens: int) -> JSON | None:
     """The budget is less than the output limit, which may be lower than the client's; with no room, no thinking."""
     room = min(budget, max_tokens - 1)
     return {**thinking, "budget_tokens": room} if room >= MIN_BUDGET else None
+
+
+def _lost(messages: list[JSON]) -> bool:
+    """A turn of calls of tools goes on, and the client did not keep what was thought at its beginning.
+
+    The API refuses to think on then, so an effort, which is a wish, gives way.
+    """
+    if messages[-1]["role"] != "tool":
+        return False
+    asked = next((message for message in reversed(messages) if message["role"] == "assistant"), {})
+    return not thoughts(asked)
+
+
+def thoughts(message: JSON) -> list[JSON]:
+    """Those that Anthropic signed, as the API takes no others: what a model of another provider thought is left out.
+
+    A stream says the text of a block beside it: where there is one block, that text is known.
+    """
+    blocks = message.get("thinking_blocks") or []
+    text = message.get("reasoning_content") if len(blocks) == 1 else None
+    found = [_thought({"thinking": text, **block}) for block in blocks if isinstance(block, dict)]
+    return [thought for thought in found if thought]
+
+
+def _thought(block: JSON) -> JSON | None:
+    kind = block.get("type")
+    if kind == "thinking" and isinstance(block["thinking"], str) and _is_signature(block.get("signature")):
+        return {"type": "thinking", "thinking": block["thinking"], "signature": block["signature"]}
+    if kind == "redacted_thinking" and _is_signature(block.get("data")):
+        return {"type": "redacted_thinking", "data": block["data"]}
+    return None
+
+
+def _is_signature(value: Any) -> bool:
+    """Base64. Those of others have a name and a colon before it."""
+    return isinstance(value, str) and value != "" and ":" not in value
 
 
 def beyond_thinking(body: JSON) -> str | None:
@@ -56,7 +92,7 @@ def beyond_thinking(body: JSON) -> str | None:
     if effort and (not isinstance(effort, str) or (effort not in _EFFORTS and effort != _NO_EFFORT)):
         return "reasoning_effort"
     thinks = wanted["type"] != "disabled" if wanted else effort != _NO_EFFORT
-    return _beside(body) if thinks else None
+    return _beside_thinking(body) if thinks else None
 
 
 def _is_budget(budget: Any, body: JSON) -> bool:
@@ -64,14 +100,17 @@ def _is_budget(budget: Any, body: JSON) -> bool:
     return type(budget) is int and MIN_BUDGET <= budget < min(limits, default=budget + 1)
 
 
-def _beside(body: JSON) -> str | None:
-    """https://platform.claude.com/docs/en/build-with-claude/extended-thinking: what thinking excludes."""
+def _beside_thinking(body: JSON) -> str | None:
+    """What it excludes: https://platform.claude.com/docs/en/build-with-claude/extended-thinking,
+    https://platform.claude.com/docs/en/build-with-claude/thinking-tool-workflows.
+    """
     for name in ("temperature", "top_k"):
         if not is_neutral(name, body.get(name)):
             return name
     if not is_neutral("top_p", body.get("top_p")) and body["top_p"] < LEAST_TOP_P:
         return "top_p"
-    return "tool_choice" if is_forced(body.get("tool_choice")) else None
+    by_budget = (body.get("thinking") or {}).get("type") == "enabled"
+    return "tool_choice" if by_budget and is_forced(body.get("tool_choice")) else None
 
 
 def is_forced(choice: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from openai.types.chat import ChatCompletion
 
 from gateway.adapters.anthropic import answer, error, usage
 from gateway.errors import AttemptFailed
@@ -62,8 +63,9 @@ MESSAGES: list[tuple[list[Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("content", "expected"), MESSAGES)
 def test_messages(content: list[Any], expected: dict[str, Any]) -> None:
-    made = answer(message(*content))["choices"][0]["message"]
-    assert made == {"role": "assistant", "refusal": None, **expected}
+    made = answer(message(*content))
+    assert made["choices"][0]["message"] == {"role": "assistant", "refusal": None, **expected}
+    ChatCompletion.model_validate(made)
 
 
 @pytest.mark.parametrize(

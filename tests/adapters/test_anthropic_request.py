@@ -232,6 +232,25 @@ def test_thinking(as_name: str, said: dict[str, Any], max_tokens: int, thinking:
     assert made.get("output_config") == ({"effort": effort} if effort else None)
 
 
+def test_an_effort_gives_way_within_a_turn_whose_thoughts_were_lost() -> None:
+    """The API wants them back, with their signature, before it thinks on."""
+    asked = {"role": "assistant", "tool_calls": [called("clock", "{}")]}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "noon"}
+
+    def thinks(as_name: str, *messages: Any) -> bool:
+        return "thinking" in sent(as_name, messages=list(messages), reasoning_effort="high")
+
+    assert not thinks(OLD, HI, asked, result)
+    assert thinks(OLD, HI, asked | {"thinking_blocks": [SIGNED]}, result)
+    assert thinks(OLD, HI, asked, result, YES, HI)
+    assert thinks(NEW, HI, asked, result)
+
+
+def test_an_effort_goes_with_a_tool_that_must_be_called() -> None:
+    made = sent(NEW, tools=[CLOCK], tool_choice="required", reasoning_effort="low")
+    assert (made["thinking"], made["tool_choice"]) == (ADAPTIVE, {"type": "any"})
+
+
 @pytest.mark.parametrize(
     ("as_name", "by_budget", "late"),
     [

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.adapters.anthropic import Decoder
 from gateway.errors import AttemptFailed
@@ -137,6 +138,12 @@ def test_a_stream_that_is_cut_is_not_done(data: bytes) -> None:
     for raw in events[:-1]:
         decoder.feed(raw)
     assert not decoder.done
+
+
+@pytest.mark.parametrize("data", [row[1] for row in STREAMS], ids=[row[0] for row in STREAMS])
+def test_chunks_are_those_of_openai_s_sdk(data: bytes) -> None:
+    for chunk in feed(Decoder(), data):
+        ChatCompletionChunk.model_validate(chunk)
 
 
 def test_a_refusal_says_why() -> None:
