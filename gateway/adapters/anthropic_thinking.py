@@ -1,4 +1,4 @@
-"""How much a model shall think, as Anthropic says it (`thinking`) and as OpenAI does (an effort); and what it thought."""
+"""How much a model shall think: `thinking` as Anthropic says it, or an effort as OpenAI does; and what it thought."""
 
 from __future__ import annotations
 
