@@ -7,6 +7,9 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.adapters.fitting import fitted
+from gateway.adapters.openai_errors import in_ok
+from gateway.adapters.quirks import provider, takes_usage
 from gateway.adapters.usage import usage_of
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
@@ -34,15 +37,18 @@ _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
 
 def request_body(call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
-    """The client's body with the backend's name for the model, the output limit and the wish for usage."""
+    """The client's body with the backend's name for the model, the output limit and the wish for usage; made fit for
+    a provider that is known to differ."""
     body = {**call.body, "model": as_name}
     if call.endpoint == "embeddings":
         return orjson.dumps(body)
     _limit_output(call, body, max_tokens, quirks)
+    if quirks.like is not None:
+        body = fitted(body, provider(quirks), quirks.max_tokens_field)
     if call.stream:
         options = dict(body.get("stream_options") or {})
         options.pop("include_usage", None)
-        if quirks.include_usage:
+        if takes_usage(quirks):
             options["include_usage"] = True
         body.pop("stream_options", None)
         if options:
@@ -315,6 +321,8 @@ def _parsed(data: bytes, status: int = 200) -> JSON:
         raise AttemptFailed("broken", "the backend's answer is not an object", backend_status=status)
     if value.get("error") is not None:
         raise AttemptFailed("broken", "the backend answered with an error", backend_status=status)
+    if "base_resp" in value and (failure := in_ok(value)) is not None:
+        raise failure
     return value
 
 

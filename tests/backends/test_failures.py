@@ -47,6 +47,8 @@ def test_other_words_stay(words: str) -> None:
     [
         ({"object": "error", "message": "bare", "type": "BadRequestError", "param": None, "code": 400}, "bare"),
         ({"error": "a text"}, "a text"),
+        ({"detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs"}]}, "top_k: Extra inputs"),
+        ({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}, "invalid params"),
         ({"error": {"message": 5}}, "The backend refused the call."),
         (["no"], "The backend refused the call."),
     ],
@@ -69,6 +71,13 @@ def test_a_field_is_named(param: str) -> None:
         {"object": "error", "message": "This model's maximum context length is 4096 tokens."},
         {"error": {"code": 400, "message": "the request exceeds the available context size", "type": "x"}},
         {"error": {"type": "exceed_context_size_error"}},
+        {"error": {"message": "Invalid request: Your request exceeded model token limit: 8192"}},
+        {"base_resp": {"status_code": 2013, "status_msg": "invalid params, context window exceeds limit"}},
+        {"error": {"message": "Total tokens of image and text exceed max message tokens."}},
+        {"error": {"message": "Range of input length should be [1, 129024]", "code": "invalid_parameter_error"}},
+        {"error": {"code": "1261", "message": "Prompt exceeds max length"}},
+        {"error": {"code": 400, "message": "The input token count (9) exceeds the maximum number of tokens (8)."}},
+        {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8 maximum"}},
     ],
 )
 def test_too_long_in_the_words_of_each_backend(body: Any) -> None:
