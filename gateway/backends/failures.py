@@ -46,7 +46,8 @@ _PRIVATE: Final = re.compile(
 _TOO_LONG: Final = re.compile(
     rb"""context_length|maximum[ ]context[ ]length|context[ ]size|exceed_context
     | exceeded[ ]model[ ]token[ ]limit | context[ ]window[ ]exceeds | exceed[ ]max[ ]message[ ]tokens
-    | range[ ]of[ ]input[ ]length | \"1261\" | input[ ]token[ ]count | prompt[ ]is[ ]too[ ]long""",
+    | range[ ]of[ ]input[ ]length | \"1261\" | input[ ]token[ ]count | prompt[ ]is[ ]too[ ]long
+    | exceed[ ]context[ ]limit""",
     re.IGNORECASE | re.VERBOSE,
 )
 

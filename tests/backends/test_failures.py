@@ -77,7 +77,8 @@ def test_a_field_is_named(param: str) -> None:
         {"error": {"message": "Range of input length should be [1, 129024]", "code": "invalid_parameter_error"}},
         {"error": {"code": "1261", "message": "Prompt exceeds max length"}},
         {"error": {"code": 400, "message": "The input token count (9) exceeds the maximum number of tokens (8)."}},
-        {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8 maximum"}},
+        {"type": "error", "error": {"message": "prompt is too long: 200251 tokens > 200000 maximum"}},
+        {"error": {"message": "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000"}},
     ],
 )
 def test_too_long_in_the_words_of_each_backend(body: Any) -> None:
