@@ -64,9 +64,8 @@ def short(stream: bytes) -> list[str]:
     for value in events(stream):
         kind = value["type"].removeprefix("content_block_").removeprefix("message_")
         about: JSON = value.get("content_block") or (value.get("delta") if "index" in value else None) or {}
-        text = [
-            about.get(name) for name in ("text", "thinking", "signature", "partial_json", "name") if about.get(name)
-        ]
+        said = [about.get(name) for name in ("text", "thinking", "signature", "partial_json", "name")]
+        text = [str(one) for one in said if one]
         words.append(" ".join([kind, *([str(value["index"])] if "index" in value else []), *text]))
     return words
 
