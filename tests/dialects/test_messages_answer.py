@@ -7,7 +7,7 @@ import pytest
 
 from gateway.call import JSON
 from gateway.dialects.messages import answer, count_tokens, error, error_event, finished
-from gateway.errors import InvalidKey, NoBackend, QuotaExhausted, RateLimited
+from gateway.errors import InvalidKey, InvalidValue, NoBackend, QuotaExhausted, RateLimited
 from gateway.sse import event_data
 
 
@@ -192,7 +192,12 @@ def test_counted_tokens() -> None:
 )  # fmt: skip
 def test_an_error_has_anthropics_type(status: int, expected: str) -> None:
     value = {"message": "No.", "type": "whatever", "param": None, "code": "a_code"}
-    assert error(value, status)["error"] == {"type": expected, "message": "No.", "param": None, "code": "a_code"}
+    details = {"error_code": "a_code"}
+    assert error(value, status) == {
+        "type": "error",
+        "error": {"type": expected, "message": "No.", "details": details, "param": None, "code": "a_code"},
+        "request_id": None,
+    }
 
 
 def test_an_error_keeps_what_the_gateway_says() -> None:
@@ -202,6 +207,7 @@ def test_an_error_keeps_what_the_gateway_says() -> None:
         "error": {
             "type": "billing_error",
             "message": "Nothing is left.",
+            "details": {"error_code": "insufficient_quota"},
             "param": None,
             "code": "insufficient_quota",
             "limit": "credits",
@@ -225,6 +231,14 @@ def test_an_error_in_a_stream(raised: Any, expected: str) -> None:
     assert given.endswith(b"}\n\n")
     assert orjson.loads(event_data(given) or b"") == error(raised.body()["error"], raised.status)
     assert orjson.loads(event_data(given) or b"")["error"]["type"] == expected
+
+
+def test_who_asks_for_a_thread_hears_that_there_is_none() -> None:
+    refused = InvalidValue("Not here.", param="thread").body()["error"]
+    assert error(refused, 400)["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
 
 
 def test_a_code_that_is_no_text_does_no_harm() -> None:

@@ -136,6 +136,7 @@ def test_what_changes_no_answer_is_dropped(fields: JSON) -> None:
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, ("context_management.edits[0]",)),
         ({"service_tier": "standard_only"}, ("service_tier",)),
         ({"speed": "fast"}, ("speed",)),
+        ({"thread": {"type": "create"}}, ("thread",)),
         ({"inference_geo": "us", "what_is_new": 1}, ("inference_geo", "what_is_new")),
         ({"metadata": {"user_id": "u", "team": "t"}}, ("metadata.team",)),
         ({"thinking": {"type": "between_tools"}}, ("thinking",)),
