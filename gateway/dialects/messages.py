@@ -2,6 +2,7 @@
 
 messages_request   a request to the chat form      messages_stream   chunks of the chat form to events
 messages_answer    an answer of the chat form back  messages_kept    what a cache keeps
+messages_closing   the end of a stream of its own that is cut short
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Final
 from gateway.call import JSON
 from gateway.dialects.messages_answer import answer, as_text
 from gateway.dialects.messages_kept import finished, replay, whole
-from gateway.dialects.messages_request import body, body_to_count
+from gateway.dialects.messages_request import body
 from gateway.dialects.messages_stream import Encoder, event
 
 __all__ = [
-    "Encoder", "answer", "body", "body_to_count", "count_tokens", "error", "error_event", "finished", "replay", "whole",
+    "Encoder", "answer", "body", "error", "error_event", "finished",
+    "replay", "whole",
 ]  # fmt: skip
 
 _TYPES: Final = {
@@ -51,8 +53,3 @@ def _details(value: JSON) -> JSON:
         return {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
     code = as_text(value.get("code"))
     return {"details": {"error_code": code}} if code else {}
-
-
-def count_tokens(original: JSON, count: int) -> JSON:
-    """The answer of `/v1/messages/count_tokens`, whatever was asked."""
-    return {"input_tokens": count}

@@ -48,9 +48,9 @@ class _Block:
 
 
 class Encoder:
-    """Made per stream. State: `_head` (the chunk it began with), `_blocks` (the line), `_grown` (another has joined),
-    `_index` (of its first), `_calls` (blocks by the index of their call) and `_called` (how many there were), `_text`
-    (all that was said, for citations), and of its end `_last` (choice), `_refused`, `_usage` and `_mark`.
+    """Made per stream. State: `_head` (the chunk it began with), `_blocks` (the line), `_grown` (another has
+    joined it), `_index` (of its first), `_calls` (blocks by the index of their call) and `_called` (how many there
+    were), `_text` (all that was said, for citations); of its end `_last` (choice), `_refused`, `_usage` and `_mark`.
     """
 
     def __init__(self, original: JSON) -> None:

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from gateway.call import JSON
-from gateway.dialects.messages import answer, count_tokens, error, error_event, finished
+from gateway.dialects.messages import answer, error, error_event, finished
 from gateway.errors import InvalidKey, InvalidValue, NoBackend, QuotaExhausted, RateLimited
 from gateway.sse import event_data
 
@@ -171,10 +171,6 @@ def test_usage(said: Any, expected: JSON) -> None:
 )
 def test_an_answer_of_no_shape_is_empty(value: JSON) -> None:
     assert answer(value, {"thinking": "yes"})["content"] == []
-
-
-def test_counted_tokens() -> None:
-    assert count_tokens({"model": "m"}, 14) == {"input_tokens": 14}
 
 
 # -- errors -------------------------------------------------------------------------------------------------------
