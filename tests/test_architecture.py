@@ -47,6 +47,7 @@ LAYERS = (
     ("tenants", "limits"),
     ("fair",),
     ("parse",),
+    ("failing",),
     ("dialects",),
     ("tokens",),
     ("config",),

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.adapters.openai import DONE
 from gateway.call import JSON
+from gateway.dialects.chat import DONE
 from gateway.sse import event_data, split_events
 
 _OBJECTS: Final = {"chat": ("chat.completion", "chat.completion.chunk"), "completions": ("text_completion",) * 2}
