@@ -1,6 +1,6 @@
 """A request of OpenAI's Responses API as a chat body.
 
-Its fields are listed in https://developers.openai.com/api/reference/resources/responses. What only providers of that
+Its fields are those of https://github.com/openai/openai-openapi. What only providers of that
 API could do (tools that they run, files that they keep) is named, so that the call is refused and nothing is lost.
 """
 

@@ -1,6 +1,6 @@
 """Chat chunks as a stream of the Responses API, and back and forth between such a stream and its whole response.
 
-The events and their order are those of https://developers.openai.com/api/reference/resources/responses/streaming-events.
+The events and their order are those of https://developers.openai.com/api/docs/guides/streaming-responses.
 """
 
 from __future__ import annotations
