@@ -38,6 +38,7 @@ LAYERS = (
     ("slices",),
     ("routing",),
     ("cache",),
+    ("kept",),
     ("compress",),
     ("charging",),
     ("backends",),
