@@ -12,8 +12,9 @@ from gateway.adapters.foreign import Foreign
 from gateway.adapters.like_openai import LikeOpenAI
 from gateway.config.model import Backend
 from gateway.dialects.messages_closing import Closing
+from gateway.dialects.messages_own import own
 
-_ANTHROPIC: Final = Foreign(anthropic, "messages", Closing)
+_ANTHROPIC: Final = Foreign(anthropic, "messages", own, Closing)
 _GEMINI: Final = Foreign(gemini)
 ADAPTERS: Final[Mapping[str, Callable[[Backend], Adapter]]] = {
     "openai": lambda backend: LikeOpenAI(backend.quirks.like),

@@ -249,6 +249,12 @@ def _block(value: Any) -> str:
     return "block"
 
 
+def _kept(value: Any) -> None:
+    """The short form of `storage.responses`."""
+    if value != "none":
+        raise ValueError("is none, or a mapping with some of keep, max_bytes", "write none to keep no responses")
+
+
 def one_of(*names: str) -> Kind:
     def read(value: Any) -> str:
         if value not in names:
@@ -287,5 +293,6 @@ FACTOR: Final = Kind(
     _factor, {"type": ["number", "string"], "minimum": 0, "maximum": 1000, "pattern": f"^(?:{_DECIMAL})$"}
 )
 CLOCK: Final = Kind(_clock, _pattern(_CLOCK))
+KEPT: Final = Kind(_kept, {"enum": ["none"]})
 BLOCK: Final = Kind(_block, {"enum": ["block"]})
 ANYTHING: Final = Kind(lambda value: value, {})

@@ -38,6 +38,14 @@ class Outage:
 
 
 @dataclass(frozen=True)
+class Responses:
+    """How long responses of `/v1/responses` are kept since their conversation was last used, and how much of them."""
+
+    keep_s: float = 30 * 86_400.0
+    max_bytes: int = 1_000_000_000
+
+
+@dataclass(frozen=True)
 class Timeout:
     connect_s: float = 3.0
     first_token_s: float = 30.0
@@ -337,5 +345,6 @@ class Config:
     )  # by name; in the order of their dates
     tenant_label_top: int = 50
     outage: Outage = Outage()
+    responses: Responses | None = Responses()  # None: none are kept
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

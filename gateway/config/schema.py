@@ -68,6 +68,14 @@ _SERVER: Final = Keys(
     },
     later=("admin_listen",),
 )
+_STORAGE: Final = Keys(
+    {
+        "ledger": kinds.LEDGER,
+        "when_down": one_of("refuse", "serve"),
+        "exposure": kinds.CREDITS,
+        "responses": Either(Keys({"keep": kinds.DURATION, "max_bytes": kinds.SIZE}), kinds.KEPT),
+    }
+)
 _DEFAULTS: Final = Keys(
     {
         "timeout": Keys(dict.fromkeys(("connect", "first_token", "idle", "total"), kinds.DURATION)),
@@ -225,7 +233,7 @@ SCHEMA: Final = Keys(
         "currency": kinds.TEXT,
         "timezone": kinds.TIMEZONE,
         "server": _SERVER,
-        "storage": Keys({"ledger": kinds.LEDGER, "when_down": one_of("refuse", "serve"), "exposure": kinds.CREDITS}),
+        "storage": _STORAGE,
         "defaults": _DEFAULTS,
         "backends": Names(_BACKEND, "backend"),
         "models": Names(_MODEL, "model"),

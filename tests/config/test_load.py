@@ -14,7 +14,7 @@ import yaml
 
 from gateway.config.json_schema import document
 from gateway.config.load import ConfigError, load
-from gateway.config.model import Cache, Quirks
+from gateway.config.model import Cache, Quirks, Responses
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = """version: 1
@@ -93,6 +93,30 @@ def test_problems_of_a_cache(tmp_path: Path, cache: str, key_path: str, said: st
     [(line, path, text)] = problems(tmp_path, f"version: 1\ncache:\n  c: {cache}\n")
     assert (line, path) == (3, key_path)
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("written", "responses"),
+    [
+        ("{ledger: 'sqlite:x.db', when_down: serve}", Responses(keep_s=30 * 86_400, max_bytes=1_000_000_000)),
+        ("{responses: {keep: 7d}}", Responses(keep_s=7 * 86_400)),
+        ("{responses: {keep: 1h, max_bytes: 50MB}}", Responses(keep_s=3_600, max_bytes=50_000_000)),
+        ("{responses: none}", None),
+    ],
+)
+def test_responses_are_kept_as_long_as_is_said(tmp_path: Path, written: str, responses: Responses | None) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD + f"storage: {written}\n")
+    config = load(path)
+    assert config.responses == responses
+    assert config.outage.when_down == ("serve" if "serve" in written else "refuse")
+
+
+@pytest.mark.parametrize("wrong", ["off", "all", "{keep: long}", "{days: 30}"])
+def test_problems_of_keeping_responses(tmp_path: Path, wrong: str) -> None:
+    (problem,) = problems(tmp_path, GOOD + f"storage: {{responses: {wrong}}}\n")
+    assert problem[1].startswith("storage.responses")
+    assert "keep, max_bytes" in problem[2] or "is a duration" in problem[2]
 
 
 def test_names_of_headers_are_in_lower_case(tmp_path: Path) -> None:
