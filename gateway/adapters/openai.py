@@ -52,7 +52,7 @@ def request_body(call: Call, as_name: str, max_tokens: int | None, quirks: Quirk
     if call.endpoint == "embeddings":
         return orjson.dumps(body)
     _limit_output(call, body, max_tokens, quirks)
-    if quirks.like is not None or call.dialect:
+    if call.endpoint == "chat" and (quirks.like is not None or call.dialect):
         body = fitted(body, provider(quirks), quirks.max_tokens_field)
     if call.stream:
         options = dict(body.get("stream_options") or {})

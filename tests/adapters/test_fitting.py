@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +14,7 @@ from gateway.call import JSON
 from gateway.config.model import PROVIDERS, Quirks
 from tests.adapters.junk import spoilt
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 HI = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
@@ -30,6 +33,8 @@ def settings(name: str, **more: Any) -> JSON:
 
 def test_each_provider_that_may_be_named_has_an_entry() -> None:
     assert sorted(TABLE) == sorted(PROVIDERS)
+    rows = re.findall(r"^\| `(\w+)`", (DOCS / "providers.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == sorted(PROVIDERS)
     assert provider(Quirks()) is UNKNOWN
     assert [takes_usage(quirks) for quirks in (Quirks(), Quirks(like="mistral"), Quirks(True, like="mistral"))] == [
         True, False, True,

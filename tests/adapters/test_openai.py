@@ -192,3 +192,9 @@ def test_a_body_is_made_fit_for_a_known_provider() -> None:
     sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="volcano", max_tokens_field="f", include_usage=False)))
     assert sent["f"] == 5
     assert sent.keys().isdisjoint({"max_tokens", "max_completion_tokens", "stream_options"})
+
+
+def test_completions_are_as_they_are() -> None:
+    asked = call("completions", stream=False, prompt="x", logprobs=5, seed=1, max_tokens=9)
+    sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="zhipu")))
+    assert sent == {"model": "M", "prompt": "x", "logprobs": 5, "seed": 1, "max_tokens": 5}
