@@ -160,7 +160,7 @@ class Durable:
             self._counting = self._loop.create_task(self._count())
 
     async def _count(self) -> None:
-        await count_back(self._image, self._store, self._clock.wall_ms())
+        await count_back(self._image, self._store, self._clock)
         self._counting = None
         self._writer.kick()
 

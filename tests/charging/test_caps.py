@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.charging.audit import audit
-from gateway.charging.caps import bounds
+from gateway.charging.caps import MOST, bounds
 from gateway.charging.directory import Edit
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.rating import Quote
@@ -182,13 +182,13 @@ async def test_what_is_used_outlives_the_process(tmp_path: Path) -> None:
 async def test_slots_that_count_no_more_leave_the_file(tmp_path: Path) -> None:
     tree = Tree(tmp_path, {"5h": {"calls": 500}})
     ledger = await tree.grow()
-    for _ in range(100):
+    for _ in range(200):
         await tree.call("ann", 1)
         tree.clock.advance(10 * MINUTE_MS)
     ledger.check_invariants()
     await tree.end()
     with closing(sqlite3.connect(tree.path)) as connection:
-        assert connection.execute("SELECT count(*) FROM cap_use").fetchone()[0] <= 33
+        assert connection.execute("SELECT count(*) FROM cap_use").fetchone()[0] <= MOST["5h"] + 2
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -339,20 +339,6 @@ async def test_many_at_once_never_pass_a_cap(tmp_path: Path, unit: str, calls: i
 
     assert sum(await asyncio.gather(*(one() for _ in range(calls)))) == 5
     await tree.end()
-
-
-def test_the_clock_set_back_counts_where_it_was(tmp_path: Path) -> None:
-    async def run() -> None:
-        tree = Tree(tmp_path, {"day": {"calls": 1}})
-        await tree.grow()
-        await tree.call("ann")
-        tree.clock.ms -= 24 * HOUR_MS
-        with pytest.raises(QuotaExhausted):
-            await tree.call("ann")
-        tree.ledger.check_invariants()
-        await tree.ledger.aclose()
-
-    asyncio.run(run())
 
 
 assert START_MS % (5 * MINUTE_MS) == 200_000  # in the middle of a slot
