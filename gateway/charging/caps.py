@@ -174,10 +174,10 @@ class Meter:
         while len(self.slots) > most and not self.counted_to:
             if self.slots[0].end_ms <= now_ms:
                 old = self.slots.pop(0)
-                self.since_ms = self._ends(old)
+                self.since_ms = max(self.since_ms, self._ends(old))
             else:
                 old = self.slots.pop()
-                self.till_ms = old.start_ms
+                self.till_ms = min(self.till_ms, old.start_ms)
             old.counts = False
             self.gone.append(old.start_ms)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gateway.charging import metering
+from gateway.charging.caps import Meter
 from gateway.charging.image import Image
 from gateway.charging.store import Store
 from gateway.clock import Clock
 from gateway.errors import StoreUnavailable
 
 
-async def count_back(image: Image, store: Store, clock: Clock) -> None:
-    """To be called after a commit: all records that a waiting meter lacks are in the file then."""
-    asked = image.uncounted = [meter for meter in image.uncounted if meter.kept]
-    if not asked:
-        return
+async def count_back(image: Image, asked: Sequence[Meter], store: Store, clock: Clock) -> None:
+    """All records that these lack are in the file."""
     try:
         used = await asyncio.to_thread(store.used_before, asked)
     except StoreUnavailable:  # after the next commit it is tried again

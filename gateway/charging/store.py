@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain as joined
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -184,7 +184,7 @@ class Store:
         data = [public_record(row) for row in rows]
         return {"data": data, "next": data[-1]["seq"] if len(data) == limit and data else None}
 
-    def used_before(self, meters: list[Meter]) -> Used:
+    def used_before(self, meters: Sequence[Meter]) -> Used:
         """As `cap_records.used_before`. Raises StoreUnavailable."""
         try:
             with contextlib.closing(read_only(self.path)) as connection:

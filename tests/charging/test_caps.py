@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -232,6 +233,35 @@ async def test_a_cap_misses_nothing_that_is_on_its_way_to_the_file(tmp_path: Pat
     await asyncio.gather(first, second, third, edited)
     await tree.counted()
     assert (tree.cap("team")["used"], tree.cap("team")["held"]) == ("0.001111", "0")
+    await tree.end()
+
+
+async def test_a_cap_that_comes_with_a_commit_in_flight_is_counted_after_it(tmp_path: Path) -> None:
+    """Though another is about to be counted in that moment."""
+    tree = Tree(tmp_path)
+    ledger = await tree.grow()
+    await tree.call("ann", 10)
+    name, write = await tree.begin("ann", 100), ledger._writer._write
+    settled = []
+
+    def slowly(records: Any, rows: Any) -> None:
+        time.sleep(0.05)
+        write(records, rows)
+
+    def at_commit(*_: object) -> None:
+        ledger.on_commit = lambda *_: None
+        ledger._writer._write = slowly
+        settled.append(settle(ledger, name, 100))
+        asyncio.get_running_loop().call_soon(
+            manage.edit, ledger, "team", Edit(caps={"total": {"credits": 5000}})
+        )  # when the commit with it has begun
+
+    ledger.on_commit = at_commit
+    await manage.edit(ledger, "ben", Edit(caps={"total": {"calls": 9}}))[1]
+    await tree.counted()
+    await asyncio.gather(*settled)
+    await tree.counted()
+    assert tree.cap("team")["used"] == "0.00011"
     await tree.end()
 
 
