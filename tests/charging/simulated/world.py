@@ -96,7 +96,6 @@ class World:
         self.clock = SimClock(loop, START_MS)
         self.backends = Backends(rng, mood.trouble)
         self.clock_was_set = False
-        self.clock_was_set_back = False
         self.facts = Facts()
         self.calls: list[Asked] = []
         self.story: list[str] = []
