@@ -31,8 +31,8 @@ T = TypeVar("T")
 class KeptResponses:
     """`count` is told what became of each response: kept, known, orphan, no_room, busy or failed.
 
-    State: the file and its thread, turns that are not written yet by tenant and id, their bytes, and the task that
-    writes them.
+    State: the file and its thread, turns that are not written yet by tenant and id, their bytes, the task that writes
+    them, and whether the last write failed.
     """
 
     def __init__(self, path: str, settings: Responses, clock: Clock, count: Callable[[str], None]) -> None:
@@ -44,6 +44,7 @@ class KeptResponses:
         self._waiting: dict[tuple[str, str], Turn] = {}
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
+        self._failing = False
 
     @property
     def on_disk(self) -> int:
@@ -145,11 +146,11 @@ class KeptResponses:
             turns = list(self._waiting.values())
             try:
                 outcomes = await self._run(self._file.write, turns)
-            except StoreUnavailable as error:
-                _log.error("%d responses were not kept: %s", len(turns), error)
-                outcomes = ["failed"] * len(turns)
+                self._failing = False
             except Exception:  # whatever it was: without this task nothing would be kept any more
-                _log.exception("%d responses were not kept", len(turns))
+                if not self._failing:  # in the log once, not for each call
+                    _log.exception("responses are not kept; the next ones are tried again")
+                self._failing = True
                 outcomes = ["failed"] * len(turns)
             for turn, outcome in zip(turns, outcomes, strict=True):
                 self._count(outcome)
