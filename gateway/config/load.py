@@ -132,10 +132,15 @@ def _backend(name: str, value: Values) -> Backend:
     return Backend(
         name=name,
         limits=Limits(**value.get("limits", {})),
-        quirks=Quirks(**value.get("quirks", {})),
+        quirks=_quirks(value.get("quirks", {})),
         check=_made(Check, value["check"], every="every_s", timeout="timeout_s") if "check" in value else None,
         **rest,
     )
+
+
+def _quirks(value: Any) -> Quirks:
+    """A name alone is a backend like that provider's."""
+    return Quirks(like=value) if isinstance(value, str) else Quirks(**value)
 
 
 def _model(name: str, value: Values) -> Model:

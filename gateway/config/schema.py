@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from gateway.call import BUCKETS
 from gateway.config import kinds
 from gateway.config.kinds import Kind, number, one_of
+from gateway.config.model import PROVIDERS
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,11 @@ _BACKEND: Final = Keys(
         "on_disconnect": one_of("estimate", "drain", "free"),
         "tags": TEXTS,
         "headers": Names(kinds.HEADER, "header", kinds.HEADER_NAME),
-        "quirks": Keys({"include_usage": kinds.FLAG, "max_tokens_field": kinds.TEXT}),
+        "quirks": Either(
+            Keys({"like": one_of(*PROVIDERS), "include_usage": kinds.FLAG, "max_tokens_field": kinds.TEXT}),
+            one_of(*PROVIDERS),
+        ),
+        "api_version": kinds.API_VERSION,
         "hours": Many(
             Keys({"from": kinds.CLOCK, "to": kinds.CLOCK, "price_factor": kinds.MICRO}, required=("from", "to"))
         ),

@@ -33,7 +33,7 @@ _FIRST_SERVER_ERROR: Final = 500
 def error(value: JSON, status: int) -> JSON:
     """Anthropic's error object; of the gateway's, which may name the `request_id`, code and all else are kept."""
     kept = {name: inner for name, inner in value.items() if name not in ("type", "message", "request_id")}
-    inner = {"type": _error_type(value, status), "message": value.get("message") or "", **kept}
+    inner = {"type": _error_type(value, status), "message": value.get("message") or "", **_details(value), **kept}
     return {"type": "error", "error": inner, "request_id": value.get("request_id")}
 
 
@@ -45,3 +45,11 @@ def error_event(value: JSON, status: int) -> bytes:
 def _error_type(value: JSON, status: int) -> str:
     otherwise = "api_error" if status >= _FIRST_SERVER_ERROR else "invalid_request_error"
     return _TYPES_BY_CODE.get(as_text(value.get("code")), _TYPES.get(status, otherwise))
+
+
+def _details(value: JSON) -> JSON:
+    """Where SDKs look for a code. By this one their tool runner knows to send whole conversations instead."""
+    if value.get("param") == "thread":
+        return {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+    code = as_text(value.get("code"))
+    return {"details": {"error_code": code}} if code else {}

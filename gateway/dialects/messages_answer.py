@@ -29,7 +29,7 @@ def answer(value: JSON, original: JSON) -> JSON:
 
 def head(value: JSON) -> JSON:
     """Of an answer or of a chunk of it."""
-    return {"id": f"msg_{_own_id(value)}", "type": "message", "role": "assistant", "model": value.get("model") or ""}
+    return {"id": f"msg_{_own_id(value)}", "type": "message", "role": "assistant", "model": as_text(value.get("model"))}
 
 
 def tool_id(value: JSON, place: int) -> str:
@@ -103,7 +103,7 @@ def _citation(page: JSON, text: str) -> JSON:
 def _tool_use(call: JSON, own_id: str) -> JSON:
     function = as_object(call.get("function"))
     name, arguments = as_text(function.get("name")), as_text(function.get("arguments"))
-    return {"type": "tool_use", "id": call.get("id") or own_id, "name": name, "input": tool_input(arguments)}
+    return {"type": "tool_use", "id": as_text(call.get("id")) or own_id, "name": name, "input": tool_input(arguments)}
 
 
 def tool_input(arguments: str) -> JSON:
@@ -118,14 +118,14 @@ def tool_input(arguments: str) -> JSON:
 
 def stopped(choice: JSON, original: JSON, *, calls: bool, refused: bool) -> JSON:
     """`stop_reason` and `stop_sequence`. A reason that nobody here knows is passed on: a guess could look complete."""
-    reason, matched = choice.get("finish_reason"), choice.get("stop_reason")
+    reason, matched = as_text(choice.get("finish_reason")) or None, choice.get("stop_reason")
     if refused:
         return {"stop_reason": "refusal", "stop_sequence": None}
     if calls and reason in ("stop", None):
         return {"stop_reason": "tool_use", "stop_sequence": None}  # so ends a call of a tool that was demanded by name
     if reason == "stop" and isinstance(matched, str) and matched in as_list(original.get("stop_sequences")):
         return {"stop_reason": "stop_sequence", "stop_sequence": matched}
-    return {"stop_reason": _STOPS.get(as_text(reason), reason), "stop_sequence": None}
+    return {"stop_reason": _STOPS.get(reason or "", reason), "stop_sequence": None}
 
 
 def usage(said: Any) -> JSON:

@@ -24,6 +24,7 @@ from tests.pairs.speaks_gemini import GeminiBackend
 from tests.pairs.speaks_responses import ResponsesClient
 
 KEY = "sk-moma-test-key-of-the-pairs"
+POOR_KEY = "sk-moma-test-key-of-a-small-package"
 ROUTES = """
 version: 1
 currency: CNY
@@ -34,8 +35,10 @@ backends: {{{backends}}}
 models: {{{models}}}
 routes: {{{routes}}}
 cache: {{all: {{ttl: 10m, sampled: true, charge: 50%}}}}
-plans: {{pro: {{grants: [{{credits: 100M}}]}}}}
-tenants: {{demo: {{plan: pro, keys: ["sha256:{key_hash}"]}}}}
+plans: {{pro: {{grants: [{{credits: 100M}}]}}, small: {{grants: [{{credits: 5k}}]}}}}
+tenants:
+  demo: {{plan: pro, keys: ["sha256:{key_hash}"]}}
+  poor: {{plan: small, keys: ["sha256:{poor_hash}"]}}
 """
 MODEL = (
     "m-{kind}: {{via: [{{backend: {kind}, as: backend-model}}], context: 128k, max_output: 4k,"
@@ -75,16 +78,20 @@ class Pairs:
     async def call(self, client: Client, backend: Backend, ask: Ask, *, stream: bool) -> tuple[int, bytes]:
         return await self.send(client, client.asks(ask, f"m-{backend.kind}", stream=stream))
 
-    async def send(self, client: Client, body: JSON) -> tuple[int, bytes]:
+    async def send(self, client: Client, body: JSON, key: str = KEY) -> tuple[int, bytes]:
         url = f"http://127.0.0.1:{self.app.port}{client.path}"
-        async with self.http.post(url, json=body, headers=client.headers(KEY)) as answer:
+        async with self.http.post(url, json=body, headers=client.headers(key)) as answer:
             return answer.status, await answer.read()
 
-    async def charges(self) -> list[dict[str, Any]]:
+    async def charges(self, tenant: str = "demo") -> list[dict[str, Any]]:
         """All of them, once all that the ledger has decided is in its file."""
         await manage.add_key(self.app.ledger, "demo", secrets.token_hex(32))[1]
-        rows: list[dict[str, Any]] = self.app.ledger.charges("demo", 0, 5000)["data"]
+        rows: list[dict[str, Any]] = self.app.ledger.charges(tenant, 0, 5000)["data"]
         return rows
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @pytest.fixture
@@ -100,10 +107,9 @@ async def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     routes = tmp_path / "routes.yaml"
     models = ", ".join(MODEL.format(kind=b.kind) for b in BACKENDS)
     kept = ", ".join(f"kept-{b.kind}: {{pick: [m-{b.kind}], cache: all}}" for b in BACKENDS)
-    key_hash = hashlib.sha256(KEY.encode()).hexdigest()
-    routes.write_text(
-        ROUTES.format(ledger=tmp_path / "moma.db", backends=backends, models=models, routes=kept, key_hash=key_hash)
-    )
+    parts = {"backends": backends, "models": models, "routes": kept}
+    hashes = {"key_hash": hashed(KEY), "poor_hash": hashed(POOR_KEY)}
+    routes.write_text(ROUTES.format(ledger=tmp_path / "moma.db", **parts, **hashes))
     app = App(load(routes))
     await app.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as http:

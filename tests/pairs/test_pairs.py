@@ -67,7 +67,7 @@ ASKS = {
     "tool by name": replace(HELLO, tools=(WEATHER, CLOCK), choice="get_time"),
     "three turns": THREE_TURNS,
     "json_schema": replace(HELLO, schema=SCHEMA),
-    "stop": replace(HELLO, stop=("END", "\n\n")),
+    "stop": replace(HELLO, stop=("END", "###")),
     "short": replace(HELLO, max_tokens=7),
 }
 ANSWERS = {
