@@ -55,9 +55,12 @@ class KeptResponses:
         """`own` is what `resolve` returned beside the request. Returns at once, whatever becomes of it."""
         if original.get("store") is False:
             return
-        items = orjson.dumps(listed(own, response["id"]))
-        previous, now_ms = original.get("previous_response_id"), self._clock.wall_ms()
-        turn = Turn(tenant, response["id"], previous, now_ms, items, orjson.dumps(response))
+        try:
+            turn = _turn_of(tenant, original, own, response, self._clock.wall_ms())
+        except Exception:  # nobody foresaw it, and the answer goes out all the same
+            _log.exception("a response cannot be kept")
+            self._count("failed")
+            return
         if self._waiting_bytes + turn.size > MAX_WAITING_BYTES:
             self._count("busy")
             return
@@ -165,8 +168,9 @@ class KeptResponses:
         latest: list[tuple[bytes, bytes]] = []
         at: str | None = response_id
         while at is not None and (turn := self._waiting.get((tenant, at))) is not None:
-            latest.insert(0, (turn.items, turn.response))
+            latest.append((turn.items, turn.response))
             at = turn.previous
+        latest.reverse()
         size = sum(len(items) + len(response) for items, response in latest)
         if size > max_bytes:
             raise RequestTooLarge(f"The conversation of '{response_id}' has more than {max_bytes} bytes.")
@@ -215,6 +219,12 @@ class KeptResponses:
 
     async def _run(self, job: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job, *values)
+
+
+def _turn_of(tenant: str, original: JSON, own: list[JSON], response: JSON, now_ms: int) -> Turn:
+    response_id, previous = response["id"], original.get("previous_response_id")
+    items = orjson.dumps(listed(own, response_id))
+    return Turn(tenant, response_id, previous, now_ms, items, orjson.dumps(response))
 
 
 def _said(turn: tuple[bytes, bytes]) -> list[JSON]:

@@ -281,6 +281,12 @@ async def test_a_disk_that_takes_nothing_is_no_error_of_a_call(
     await shelf.kept.aclose()
 
 
+async def test_a_response_of_no_known_shape_fails_nothing(shelf: Shelf) -> None:
+    shelf.kept.keep("one", {}, [], {"no": "id"})
+    shelf.kept.keep("one", {}, [{"role": "user"}], {"id": "resp_1"})
+    assert shelf.counted == {"failed": 2}
+
+
 async def test_what_waits_is_bounded(shelf: Shelf) -> None:
     third = "x" * (MAX_WAITING_BYTES // 3)
     for _ in range(3):
