@@ -3,6 +3,7 @@
 messages_request   a request to the chat form      messages_stream   chunks of the chat form to events
 messages_answer    an answer of the chat form back  messages_kept    what a cache keeps
 messages_closing   the end of a stream of its own that is cut short
+messages_own       a request of its own, as Anthropic takes it
 """
 
 from __future__ import annotations

@@ -57,18 +57,20 @@ def thinking_of(message: JSON) -> str:
 
 
 def _thoughts(message: JSON, hidden: bool) -> list[JSON]:
-    blocks = []
+    """The blocks that were signed, and as one more what they do not hold of the text."""
+    blocks, text = [], thinking_of(message)
     for thought in as_list(message.get("thinking_blocks")):
         if as_object(thought).get("type") == "redacted_thinking":
             blocks.append({"type": "redacted_thinking", "data": as_text(thought.get("data"))})
         elif as_object(thought).get("type") == "thinking":
-            text, signature = "" if hidden else as_text(thought.get("thinking")), as_text(thought.get("signature"))
-            if text or signature:
-                blocks.append({"type": "thinking", "thinking": text, "signature": signature})
-    text = thinking_of(message)
-    if not blocks and text and not hidden:
-        blocks.append({"type": "thinking", "thinking": text, "signature": ""})
-    return blocks
+            blocks.append(_thinking(as_text(thought.get("thinking")), as_text(thought.get("signature")), hidden))
+            text = text.removeprefix(as_text(thought.get("thinking")))
+    blocks.append(_thinking(text, "", hidden))
+    return [block for block in blocks if any(value for name, value in block.items() if name != "type")]
+
+
+def _thinking(text: str, signature: str, hidden: bool) -> JSON:
+    return {"type": "thinking", "thinking": "" if hidden else text, "signature": signature}
 
 
 def _texts(message: JSON) -> list[JSON]:

@@ -68,6 +68,11 @@ def test_signed_reasoning_is_given_as_it_came() -> None:
     assert content({"reasoning_content": "Hm.", "thinking_blocks": [SIGNED, REDACTED]}) == [SIGNED, REDACTED]
 
 
+def test_reasoning_behind_the_last_signature_is_not_lost() -> None:
+    message = {"reasoning_content": "Hm. So.", "thinking_blocks": [SIGNED]}
+    assert content(message) == [SIGNED, {"type": "thinking", "thinking": " So.", "signature": ""}]
+
+
 def test_thinking_that_shall_not_be_shown_leaves_its_signature() -> None:
     blocks = {"thinking_blocks": [SIGNED, REDACTED], "content": "So."}
     assert content(blocks, OMITTED) == [{**SIGNED, "thinking": ""}, REDACTED, {"type": "text", "text": "So."}]
