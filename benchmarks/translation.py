@@ -1,4 +1,4 @@
-"""What translation costs: CPU per call of each pair of dialects, against chat passed on as bytes, in turns in one run."""
+"""What translation costs: CPU per call of each pair of dialects against chat passed on as bytes, in one run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _figures(found: dict[tuple[Pair, bool], list[float]], pair: Pair, *, stream:
 def table() -> None:
     print(f"CPU per call by dialect, {CONNECTIONS} connections in a closed loop, median of {ROUNDS} rounds in turns\n")
     print(
-        "| client | backend | W1, us | to chat over openai | W2, us | to chat over openai |\n|---|---|---|---|---|---|"
+        "| client | backend | W1, us | ratio | W2, us | ratio |\n|---|---|---|---|---|---|"
     )
     for pair, whole, stream in measure():
         figures = f"{whole[0]:.0f} | {whole[1]:.2f} | {stream[0]:.0f} | {stream[1]:.2f}"
