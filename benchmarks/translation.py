@@ -73,9 +73,7 @@ def _figures(found: dict[tuple[Pair, bool], list[float]], pair: Pair, *, stream:
 
 def table() -> None:
     print(f"CPU per call by dialect, {CONNECTIONS} connections in a closed loop, median of {ROUNDS} rounds in turns\n")
-    print(
-        "| client | backend | W1, us | ratio | W2, us | ratio |\n|---|---|---|---|---|---|"
-    )
+    print("| client | backend | W1, us | ratio | W2, us | ratio |\n|---|---|---|---|---|---|")
     for pair, whole, stream in measure():
         figures = f"{whole[0]:.0f} | {whole[1]:.2f} | {stream[0]:.0f} | {stream[1]:.2f}"
         print(f"| {pair.client} | {pair.backend} | {figures} |")
