@@ -273,6 +273,9 @@ class Metrics:
         """What is refused before it is a call: without a valid key or body, while shutting down, or no HTTP."""
         self.requests.inc(("", "", "", "refused", status))
 
+    def kept_response(self, outcome: str) -> None:
+        self.kept.inc((outcome,))
+
     def committed(self, seconds: float, size: int) -> None:
         self.commit_seconds.observe((), seconds)
         self.batch_size.observe((), size)

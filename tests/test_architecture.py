@@ -21,7 +21,7 @@ LAYERS = (
     ("server", "admin", "edge"),
     ("connection",),
     ("account",),
-    ("status", "once"),
+    ("status", "once", "keeping"),
     ("request",),
     ("reload",),
     ("changes",),

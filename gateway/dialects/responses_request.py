@@ -227,8 +227,10 @@ def _conversation(value: Any, beyond: list[str]) -> JSON:
 
 
 def _previous(value: Any, beyond: list[str]) -> JSON:
-    message = "This gateway keeps no responses: send the whole conversation in 'input'."
-    raise InvalidValue(message, param="previous_response_id")
+    """What it names has been put in front of the input."""
+    if not isinstance(value, str):
+        raise InvalidValue("'previous_response_id' must be the id of a response.", param="previous_response_id")
+    return {}
 
 
 _TRANSLATED: Final[dict[str, Callable[[Any, list[str]], JSON]]] = {

@@ -86,9 +86,7 @@ class KeptResponses:
             earlier = [item for turn in await self._chain(tenant, previous, max_bytes) for item in _said(turn)]
         if meant:
             own = await self._referred(tenant, own, meant, earlier, max_bytes)
-        whole = {name: value for name, value in original.items() if name != "previous_response_id"}
-        whole["input"] = earlier + own
-        return whole, own
+        return {**original, "input": earlier + own}, own
 
     async def find(self, tenant: str, response_id: str) -> JSON:
         """Raises NotFound."""

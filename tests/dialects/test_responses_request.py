@@ -361,7 +361,7 @@ INVALID: list[tuple[JSON, str]] = [
     ({"top_logprobs": 21}, "top_logprobs"),
     ({"background": True}, "background"),
     ({"conversation": "conv_1"}, "conversation"),
-    ({"previous_response_id": "resp_1"}, "previous_response_id"),
+    ({"previous_response_id": 1}, "previous_response_id"),
     ({"store": 1}, "store"),
     ({"metadata": {"a": 1}}, "metadata"),
     ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
