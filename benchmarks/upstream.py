@@ -51,7 +51,8 @@ def message_answer() -> bytes:
 
 def message_stream() -> bytes:
     """As many pieces, between the events that Anthropic puts around them."""
-    head: dict[str, object] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None}
+    head: dict[str, object] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"}
+    head |= {"content": [], "stop_reason": None}
     events: list[dict[str, object]] = [{"type": "message_start", "message": {**head, "usage": MESSAGE_USAGE}}]
     events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
     events += [
