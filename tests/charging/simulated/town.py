@@ -35,7 +35,7 @@ version: 1
 currency: CNY
 timezone: Asia/Shanghai
 server: {admin_key: env:MOMA_SIM_ADMIN_KEY}
-storage: {ledger: "sqlite:/nowhere/moma.db", responses: none}  # its file has a thread that no virtual clock drives
+storage: {ledger: "sqlite:/nowhere/moma.db"}
 defaults:
   timeout: {connect: 3s, first_token: 20s, idle: 20s, total: 90s}
   retry: {attempts: 3, backoff: 200ms..2s}
