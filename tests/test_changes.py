@@ -216,6 +216,7 @@ def test_an_edit_in_words(told: Told, what: str) -> None:
 
 
 KNOWN: dict[str, Any] = {  # names must be of something that there is
+    "kind": "azure",
     "pick": ("large",),
     "via": (Via("b", "x"),),
     "policy": "cheapest",
