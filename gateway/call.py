@@ -53,6 +53,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     once: str = ""  # digest of tenant and Idempotency-Key
+    at_s: int = 0  # of the wall clock
 
 
 @dataclass(slots=True)
@@ -79,6 +80,7 @@ class Call:
     dialect: str = ""  # what the client speaks, where that is not the form of OpenAI's endpoint
     original: JSON = field(default_factory=dict)  # the request in that dialect; `body` is it in the middle form
     beyond: tuple[str, ...] = ()  # its fields that only that dialect can say
+    created: int = 0  # when it came, in seconds of the wall clock
     own_headers: dict[str, str] = field(default_factory=dict)  # for backends of that dialect
 
 

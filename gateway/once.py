@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.call import Answer, Request, Sink
 from gateway.charging.image import ONCE_MS
 from gateway.clock import Clock
+from gateway.dialects.known import id_headers
 from gateway.errors import Conflict, InvalidValue, KeyReused, ShuttingDown
 from gateway.tenants import Caller
 
@@ -120,7 +121,7 @@ class Once:
         elif not known[1].over:
             raise Conflict("The call with this Idempotency-Key is under way.", retry_after_s=1.0)
         else:
-            again = {"x-request-id": request.request_id, "x-moma-replayed": "true"}
+            again = {**id_headers(request.request_id, request.endpoint), "x-moma-replayed": "true"}
             await known[1].play(sink, again)
 
     async def aclose(self) -> None:

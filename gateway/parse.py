@@ -99,6 +99,7 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
         dialect="" if to_middle is None else request.endpoint,
         original=original,
         beyond=beyond,
+        created=request.at_s,
         own_headers=_NO_HEADERS if to_middle is None else _own_headers(request.headers),
     )
 

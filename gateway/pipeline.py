@@ -23,6 +23,7 @@ from gateway.charging.records import Hold, Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
+from gateway.dialects.known import id_headers
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.failing import error_answer, error_event
 from gateway.goingon import GoingOn
@@ -245,7 +246,7 @@ class Pipeline:
         def headers(delivery: Delivery) -> dict[str, str]:
             assert delivery.target is not None
             out = {
-                "x-request-id": call.request_id,
+                **id_headers(call.request_id, call.dialect),
                 "x-moma-model": delivery.target.model.name,
                 "x-moma-backend": delivery.target.backend.name,
                 "x-moma-route": decision.route,

@@ -23,6 +23,8 @@ def quoted(
     dearest = rated.standard
     texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
     bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
+    if call.beyond:  # what a backend adds by itself, such as what it has searched for, nobody can tell before
+        bound = ceiling.context
     max_tokens = _max_tokens(caller, call, decision)
     return Quote(
         tenant=caller.tenant,

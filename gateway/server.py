@@ -21,6 +21,8 @@ from gateway.account.page import AccountPage
 from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request, Sink
+from gateway.dialects import messages_models
+from gateway.dialects.messages_models import VERSION_HEADER
 from gateway.errors import (
     UNFORESEEN,
     GatewayError,
@@ -226,7 +228,7 @@ class Gateway:
         except GatewayError as error:
             self._metrics.refused(error.status)
             raise
-        request = Request(request_id, _ENDPOINTS[http.path], http.headers, body)
+        request = Request(request_id, _ENDPOINTS[http.path], http.headers, body, at_s=int(time.time()))
         serve: Serve = functools.partial(generation.pipeline.handle, caller)
         if http.path == RESPONSES:
             most = generation.config.server.max_body
@@ -264,12 +266,18 @@ class Gateway:
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
         data = pipeline.models(pipeline.authenticate(http.headers))
-        await sink.send(_json({"object": "list", "data": data}, request_id))
+        if VERSION_HEADER in http.headers:
+            await sink.send(_json(messages_models.page([model["id"] for model in data]), request_id))
+        else:
+            await sink.send(_json({"object": "list", "data": data}, request_id))
 
     async def _model(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
         caller = pipeline.authenticate(http.headers)
-        await sink.send(_json(pipeline.model(caller, http.path.removeprefix("/v1/models/")), request_id))
+        model = pipeline.model(caller, http.path.removeprefix("/v1/models/"))
+        await sink.send(
+            _json(messages_models.one(model["id"]) if VERSION_HEADER in http.headers else model, request_id)
+        )
 
     async def _usage(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
@@ -323,7 +331,7 @@ class Gateway:
 
 def _dialect(path: str) -> str:
     """What errors at this path look like."""
-    return "messages" if path.startswith("/v1/messages") else _ENDPOINTS.get(path, "")
+    return "messages" if path.startswith("/v1/messages/") else _ENDPOINTS.get(path, "")
 
 
 def _json(value: object, request_id: str, status: int = 200) -> Answer:
