@@ -30,8 +30,7 @@ def test_its_figures_hold() -> None:
     models = [model for name in families() for model in family(name).models]
     assert "over 150 models" in PAGE
     assert len(models) > 150
-    assert "over 150 models of 15 providers" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert len(families()) == 15
+    assert [name for name in families() if f"`{name}`" not in PAGE] == []
 
 
 def test_all_keys_and_trials_are_told() -> None:
