@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Final, TypeAlias
 
 from gateway.probing.asker import Answer, Asker
@@ -20,7 +21,6 @@ SHORT: Final = 256  # ... where a whole small answer is wanted, perhaps after so
 TOO_LONG: Final = 1_000_000_000  # tokens: no model writes so many, and most say what they write at most
 ENOUGH_BYTES: Final = 1  # of the answer to a call that is cut as soon as it is answered
 LONG_ANSWER: Final = "Count from 1 to 100 in words."
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 _TOOL: Final = {
     "type": "function",
     "function": {
@@ -57,11 +57,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Talk:
-    """What is asked of which model; `limit_field` is how the model wants the output limited."""
+    """What is asked of which model; `limit_field` is how it wants the output limited, `least` a low limit it takes."""
 
     asker: Asker
     model: str
     limit_field: str = "max_tokens"
+    least: int = LIMIT
 
     async def ask(self, text: Any, limit: int = SHORT, until_bytes: int = 0, **options: Any) -> Answer:
         messages = [{"role": "user", "content": text}]
@@ -78,31 +79,36 @@ Trial: TypeAlias = Callable[[Talk], Coroutine[Any, Any, Finding]]
 
 async def chat(asker: Asker, model: str) -> tuple[Finding, Talk]:
     """The first call: whether the model answers, how its output is limited, and whether it says its usage."""
-    talk = Talk(asker, model)
-    answer = await talk.ask(LONG_ANSWER, LIMIT)
-    if answer.status in (400, 422) and any(name in answer.body.decode(errors="replace") for name in _LIMITS):
-        refusal, talk = asker.said(answer), Talk(asker, model, "max_completion_tokens")
-        answer = await talk.ask(LONG_ANSWER, LIMIT)
-        if not answer.ok:
-            return Finding(NO, refusal), talk
-    if not answer.ok or _message(answer) is None:
-        return (talk.refused(answer) if not answer.ok else Finding(NO, "what answers is no chat completion")), talk
+    for limit_field, least in product(("max_tokens", "max_completion_tokens"), (LIMIT, SHORT)):
+        talk = Talk(asker, model, limit_field, least)
+        answer = await talk.ask(LONG_ANSWER, least)
+        if not _about_the_limit(answer):
+            break
+    if not answer.ok:
+        return talk.refused(answer), talk
+    if _message(answer) is None:
+        return Finding(NO, "what answers is no chat completion"), talk
     return Finding(YES, f"answers, {_usage_seen(answer)}", _limit_facts(talk, answer)), talk
+
+
+def _about_the_limit(answer: Answer) -> bool:
+    """The name of its field is refused, or it is too low for a model that thinks before it answers."""
+    return answer.status in (400, 422) and b"max_" in answer.body
 
 
 def _limit_facts(talk: Talk, answer: Answer) -> dict[str, Any]:
     """`limit` is None where the answer does not show whether it was kept."""
     used = _usage(answer).get("completion_tokens")
-    kept = used <= LIMIT if isinstance(used, int) else True if _finish(answer) == "length" else None
+    kept = used <= talk.least if isinstance(used, int) else True if _finish(answer) == "length" else None
     return {"limit_field": talk.limit_field, "limit": kept, "usage": bool(_usage(answer))}
 
 
 async def stream(talk: Talk) -> Finding:
-    answer = await talk.ask(LONG_ANSWER, LIMIT, stream=True, stream_options={"include_usage": True})
+    answer = await talk.ask(LONG_ANSWER, talk.least, stream=True, stream_options={"include_usage": True})
     if answer.ok:
         return _streamed(answer, asked=True)
     refusal = talk.asker.said(answer)
-    plain = await talk.ask(LONG_ANSWER, LIMIT, stream=True)
+    plain = await talk.ask(LONG_ANSWER, talk.least, stream=True)
     if not plain.ok:
         return talk.refused(plain)
     found = _streamed(plain, asked=False)
@@ -170,7 +176,7 @@ async def json_object(talk: Talk) -> Finding:
 
 
 async def logprobs(talk: Talk) -> Finding:
-    answer = await talk.ask("Say ok.", LIMIT, logprobs=True, top_logprobs=1)
+    answer = await talk.ask("Say ok.", talk.least, logprobs=True, top_logprobs=1)
     if not answer.ok:
         return talk.refused(answer)
     said = _choice(answer).get("logprobs")

@@ -22,6 +22,7 @@ class Able:
     stream_usage: bool = True
     listed: Any = field(default_factory=lambda: {"object": "list", "data": [{"id": name} for name in MODELS]})
     too_long: str | None = None  # what it says of a limit beyond 10,000
+    least: int = 0  # a lower limit is refused, as by a model that thinks first
     key: str | None = None
 
     def __call__(self, seen: Seen) -> Reply:
@@ -42,6 +43,8 @@ class Able:
             if name in asked:
                 return refusal(400, f"Unsupported parameter: '{name}'", "unsupported_parameter")
         limit = body.get("max_tokens", body.get("max_completion_tokens", 0))
+        if limit < self.least:
+            return refusal(400, "Could not finish the message because max_tokens or model output limit was reached.")
         return refusal(400, self.too_long) if self.too_long and limit > 10_000 else None
 
     def _answer(self, body: dict[str, Any]) -> Reply:

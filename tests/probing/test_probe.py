@@ -101,6 +101,15 @@ async def test_quirks_are_found(moma: Moma, backend: ScriptedBackend) -> None:
     assert "max_completion_tokens" in last
 
 
+async def test_a_model_that_thinks_first_is_given_room(moma: Moma, backend: ScriptedBackend) -> None:
+    found = await probed(moma, backend, Able(refused=("max_tokens",), least=100))
+    assert verdicts(found) == {**dict.fromkeys(VERDICTS, "yes"), "context": "unclear"}
+    assert found["quirks"] == {"max_tokens_field": "max_completion_tokens"}
+    found = await probed(moma, backend, Able(least=100))
+    assert verdicts(found) == {**dict.fromkeys(VERDICTS, "yes"), "context": "unclear"}
+    assert found["quirks"] == {}
+
+
 async def test_a_backend_that_says_no_usage_is_seen(moma: Moma, backend: ScriptedBackend) -> None:
     found = await probed(moma, backend, Able(usage=False, stream_usage=False))
     assert found["findings"]["chat"]["usage"] is False
