@@ -101,10 +101,10 @@ class Asker:
         if answer.lost:
             return answer.lost
         failure = AttemptFailed("status", "", backend_status=answer.status, body=answer.body)
-        text = " ".join(passed_on(failure).message.split())
+        text = "".join(c if c.isprintable() else " " for c in passed_on(failure).message)
         if self._place.key:
             text = text.replace(self._place.key, "[removed]")
-        return f"{answer.status}: {text[:MAX_SAID]}"
+        return f"{answer.status}: {' '.join(text.split())[:MAX_SAID]}"
 
     async def _ask(self, path: str, body: bytes | None, until_bytes: int) -> Answer:
         self.asked += 1

@@ -100,7 +100,7 @@ def _limit_facts(talk: Talk, answer: Answer) -> dict[str, Any]:
     """`limit` is None where the answer does not show whether it was kept."""
     used = _usage(answer).get("completion_tokens")
     kept = used <= talk.least if isinstance(used, int) else True if _finish(answer) == "length" else None
-    return {"limit_field": talk.limit_field, "limit": kept, "usage": bool(_usage(answer))}
+    return {"limit_field": talk.limit_field, "limit": kept, "usage": isinstance(used, int)}
 
 
 async def stream(talk: Talk) -> Finding:
@@ -262,10 +262,10 @@ def _usage(answer: Answer) -> dict[str, Any]:
 
 
 def _usage_seen(answer: Answer) -> str:
-    used = _usage(answer)
-    if not used:
+    used = [_usage(answer).get(name) for name in ("prompt_tokens", "completion_tokens")]
+    if not all(isinstance(tokens, int) for tokens in used):
         return "but does not say its usage"
-    return f"says {used.get('prompt_tokens', 0)} tokens of input and {used.get('completion_tokens', 0)} of output"
+    return f"says {used[0]} tokens of input and {used[1]} of output"
 
 
 def _parsed(text: Any) -> Any:

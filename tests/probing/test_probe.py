@@ -252,6 +252,25 @@ async def test_a_refused_key_is_said_and_not_repeated(moma: Moma, backend: Scrip
     assert "sk-wrong" not in text + moma.err
 
 
+async def test_what_a_backend_says_reaches_no_terminal(moma: Moma, backend: ScriptedBackend) -> None:
+    """Whatever it is, its answer is printed: names, words on a refusal, numbers."""
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    able = Able(listed={"data": [{"id": f"m{evil}"}, {"id": "m"}]})
+
+    def answer(seen: Seen) -> Reply:
+        if seen.method == "GET":
+            return able(seen)
+        if "tools" in seen.body:
+            return refusal(400, f"no {evil} tools")
+        choice = {"index": 0, "message": {"role": "assistant", "content": evil}, "finish_reason": evil}
+        return Reply(body={"choices": [choice], "usage": {"prompt_tokens": evil, "completion_tokens": evil}})
+
+    backend.script(answer)
+    text = await moma("probe", backend.base_url) + await moma("models", "import", backend.base_url)
+    assert "400: no ]0;owned [2J tools" in text
+    assert not [c for c in text + moma.err if not c.isprintable() and c != "\n"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
