@@ -157,7 +157,7 @@ async def json_schema(talk: Talk) -> Finding:
     if not answer.ok:
         return talk.refused(answer)
     value = _parsed(_content(answer))
-    if isinstance(value, dict) and value.get("colour") in ("red", "blue") and len(value) == 1:
+    if isinstance(value, dict) and value.get("colour") in ("red", "blue"):
         return Finding(YES, "the answer is held to the schema")
     if _finish(answer) == "length":
         return Finding(UNCLEAR, f"accepted, but the answer was longer than {SHORT} tokens")
@@ -203,7 +203,7 @@ async def context(talk: Talk) -> Finding:
     answer = await talk.ask("Say ok.", TOO_LONG, ENOUGH_BYTES, stream=True)
     if answer.ok:
         return Finding(UNCLEAR, "any output limit is accepted; nothing is said of the context")
-    text = answer.body.decode(errors="replace").replace(str(TOO_LONG), "")
+    text = answer.body.decode(errors="replace")
     found = {"context": _number(_CONTEXT, text), "max_output": _number(_OUTPUT, text)}
     facts = {name: number for name, number in found.items() if number}
     if not facts:

@@ -81,9 +81,9 @@ async def test_lines_of_an_import_load_as_they_are(moma: Moma, backend: Scripted
 
 
 async def test_what_runs_elsewhere_is_known_but_not_what_it_costs(moma: Moma, backend: ScriptedBackend) -> None:
-    lists(backend, "Acme/Big-1", max_model_len=32_768)
+    lists(backend, "Acme/BIG-1", max_model_len=32_768)
     text = await moma("models", "import", backend.base_url)
-    wanted = "  # Acme/Big-1: {via: [backend-1], context: 32768, max_output: 16k, can: [tools], endpoints: [chat]}"
+    wanted = "  # Acme/BIG-1: {via: [backend-1], context: 32768, max_output: 16k, can: [tools], endpoints: [chat]}"
     assert text.splitlines()[-1] == f"{wanted}  # fill in: price"
 
 
