@@ -32,7 +32,7 @@ def test_there_are_a_hundred_models_with_a_price() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_says_when_and_where_its_facts_are_from(name: str) -> None:
     one = family(name)
-    assert date(2026, 1, 1) <= date.fromisoformat(one.date) <= date.today()
+    assert date.fromisoformat(one.date) >= date(2026, 1, 1)
     assert one.currency in ("USD", "CNY")
     assert len(set(one.sources)) == len(one.sources) >= 1
     assert all(source.startswith("https://") for source in one.sources)
