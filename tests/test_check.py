@@ -299,3 +299,8 @@ def test_all_of_a_catalogue_is_in_the_json(check: Checked) -> None:
     made = by_name(facts["catalogues"])["openai"]["models"]
     assert [model["name"] for model in facts["models"]] == ["own", *made]
     assert all(model["price"] == model["rates"] for model in facts["models"][1:])
+
+
+def test_a_catalogue_of_which_all_is_written_out_is_told(check: Checked) -> None:
+    text = check(CATALOGUED.replace('["gpt-*"]', "[gpt-4o]").replace("  own:", "  gpt-4o:").replace("own]", "gpt-4o]"))
+    assert "none, as all are written out" in " ".join(text.split())

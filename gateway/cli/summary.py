@@ -57,10 +57,7 @@ def _models(facts: dict[str, Any]) -> None:
 
 
 def _catalogues(facts: dict[str, Any]) -> None:
-    rows = [
-        (one["name"], one["of"], one["date"], one["backend"], f"{len(one['models'])}: {_first(one['models'])}")
-        for one in facts["catalogues"]
-    ]
+    rows = [(one["name"], one["of"], one["date"], one["backend"], _first(one["models"])) for one in facts["catalogues"]]
     title = "Catalogues (moma check --json has each of their models)"
     _table(title, ("catalogue", "of", "facts of", "backend", "models"), rows)
 
@@ -71,7 +68,9 @@ def _catalogue_of(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:TOLD]) + (", ..." if len(names) > TOLD else "")
+    if not names:
+        return "none, as all are written out"
+    return f"{len(names)}: {', '.join(names[:TOLD])}" + (", ..." if len(names) > TOLD else "")
 
 
 def _gathered(facts: dict[str, Any], said: Iterable[tuple[str, str]]) -> list[str]:

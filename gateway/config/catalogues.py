@@ -68,7 +68,7 @@ def _entries(source: Source, values: Values) -> Iterable[_Entry]:
             continue
         if of not in known:
             written = (*path, "of") if "of" in value else path
-            source.problem(written, f"there is no catalogue {of}", near(of, known, source))
+            source.problem(written, f"there is no family {of}", near(of, known, source))
             continue
         problems = len(source.problems)
         must_exist(source, (*path, "backend"), value["backend"], values.get("backends", {}), "backends")
@@ -140,8 +140,8 @@ def _check_known(entry: _Entry, matched: list[str], prices: Mapping[str, Values]
 
 
 def _check_currency(entry: _Entry, names: Iterable[str]) -> None:
-    theirs = entry.family.currency
-    if theirs != entry.currency and "price_factor" not in entry.value and any(names):
+    theirs, unsure = entry.family.currency, entry.source.doubts(("currency",))
+    if theirs != entry.currency and "price_factor" not in entry.value and any(names) and not unsure:
         advice = f"write price_factor: how many {entry.currency} are one {theirs}"
         entry.problem("", f"the prices of {entry.family.name} are in {theirs}, those here in {entry.currency}", advice)
 

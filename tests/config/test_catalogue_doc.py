@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import jsonschema
+import yaml
+
 from gateway.config.families import families, family
+from gateway.config.json_schema import document
 from gateway.config.load import load
 from gateway.config.schema import SCHEMA, Keys, Names
 from gateway.probing.trials import TRIALS
@@ -16,6 +21,10 @@ PAGE = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
 
 def test_the_example_loads_and_is_what_is_said(tmp_path: Path) -> None:
     [text] = re.findall(r"^```yaml\n(version: 1.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    validator = jsonschema.Draft202012Validator(json.loads(document()))
+    validator.validate(yaml.safe_load(text))
+    for bad in ("price_factor: -1", "prefixes: x", "quality: 7"):
+        assert not validator.is_valid(yaml.safe_load(text.replace("prefix: doubao/", bad)))
     path = tmp_path / "routes.yaml"
     path.write_text(text)
     models = load(path).models

@@ -164,11 +164,11 @@ def test_a_price_that_holds_for_short_inputs_only_is_warned_of(tmp_path: Path) -
         ),
         (
             "catalogues:\n  acmee: {backend: b1, models: [big]}",
-            "routes.yaml:7 catalogues.acmee: there is no catalogue acmee (did you mean acme?)",
+            "routes.yaml:7 catalogues.acmee: there is no family acmee (did you mean acme?)",
         ),
         (
             "catalogues:\n  x: {of: ../acme, backend: b1, models: [big]}",
-            "routes.yaml:7 catalogues.x.of: there is no catalogue ../acme (did you mean acme?)",
+            "routes.yaml:7 catalogues.x.of: there is no family ../acme (did you mean acme?)",
         ),
         (
             "catalogues:\n  acme: {backend: b3, models: ['*']}\nroutes: {auto: {pick: [big]}}",
@@ -223,6 +223,10 @@ def test_another_currency_wants_a_factor(tmp_path: Path) -> None:
     ]
     own = text.replace("]}", "], price: {big: {input: 1, output: 2}}}")
     assert loaded(tmp_path, own, head).models["big"].price["input"] == 1_000_000
+
+
+def test_a_currency_that_is_none_is_the_only_problem(tmp_path: Path) -> None:
+    assert problems(tmp_path, ONE, HEAD.replace("USD", "[USD]")) == ["routes.yaml:2 currency: is a text of one line"]
 
 
 def test_a_name_that_a_catalogue_makes_is_not_a_routes_too(tmp_path: Path) -> None:
