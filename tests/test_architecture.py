@@ -17,7 +17,7 @@ MAX_FILE_LINES = 400
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("app", "cases", "importing"),
+    ("app", "cases", "importing", "probing"),
     ("server", "admin", "edge"),
     ("connection",),
     ("account",),
