@@ -42,7 +42,7 @@ LAYERS = (
     ("charging",),
     ("backends",),
     ("adapters",),
-    ("waiting",),
+    ("waiting", "guesses"),
     ("tenants", "limits"),
     ("fair",),
     ("parse",),
