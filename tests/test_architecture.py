@@ -43,7 +43,7 @@ LAYERS = (
     ("charging",),
     ("backends",),
     ("adapters",),
-    ("waiting",),
+    ("waiting", "guesses"),
     ("tenants", "limits"),
     ("fair",),
     ("parse",),
