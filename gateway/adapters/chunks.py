@@ -39,6 +39,16 @@ def choices_of(chunk: JSON) -> list[JSON]:
     return choices
 
 
+def usage_in(chunk: JSON) -> JSON | None:
+    """Usage that a chunk tells of: of its own, or of a choice, as Moonshot puts it beside the reason for the end.
+
+    https://platform.kimi.ai/docs/api/chat
+    """
+    if isinstance(chunk.get("usage"), dict):
+        return dict(chunk["usage"])
+    return next((dict(one["usage"]) for one in choices_of(chunk) if isinstance(one.get("usage"), dict)), None)
+
+
 def has_content(choice: JSON) -> bool:
     if choice.get("text"):
         return True

@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.adapters import gemini_signatures as signatures
+from gateway.adapters.gemini_citations import cited
 from gateway.adapters.gemini_usage import usage
 from gateway.call import JSON
 from gateway.errors import AttemptFailed
@@ -140,6 +141,8 @@ def _choice(value: JSON, candidate: JSON) -> JSON:
             else:
                 message[name] = (message.get(name) or "") + added
                 thought += added if name == "reasoning_content" else ""
+    if sources := cited(candidate.get("citationMetadata"), message["content"] or ""):
+        message["annotations"] = sources
     return {
         "index": index_of(candidate),
         "message": message,

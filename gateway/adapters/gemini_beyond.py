@@ -63,7 +63,8 @@ def _messages(name: str, messages: Any) -> str | None:
         param = _message(message, called)
         if param is not None:
             return f"{name}[{place}].{param}"
-    return None
+    # An instruction alone is no conversation: contents must not be empty.
+    return name if all(message["role"] in SYSTEM_ROLES for message in messages) else None
 
 
 def _message(message: JSON, called: set[str]) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from gateway.adapters.gemini_answer import blocked, candidates, check, deltas, finish, head, index_of, logprobs
+from gateway.adapters.gemini_citations import cited
 from gateway.adapters.gemini_usage import usage
 from gateway.call import JSON
 from gateway.errors import AttemptFailed
@@ -16,10 +17,12 @@ from gateway.sse import event_data
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a candidate is."""
+    """How far a candidate is, what it has said, and the sources that were named for it last."""
 
     calls: int = 0
     ended: bool = False
+    said: list[str] = field(default_factory=list)
+    sources: Any = None
 
 
 class Decoder:
@@ -66,11 +69,15 @@ class Decoder:
         progress = self._seen[index]
         for delta in deltas(value, candidate, progress.calls):
             progress.calls += "tool_calls" in delta
+            progress.said.append(delta.get("content", ""))
             choices.append(_choice(index, delta))
+        progress.sources = candidate.get("citationMetadata") or progress.sources
         if (scores := logprobs(candidate)) is not None:
             choices.append({**_choice(index, {}), "logprobs": scores})
         if (reason := finish(candidate, progress.calls)) is not None:
             progress.ended = True
+            if progress.sources:
+                choices.append(_choice(index, {"annotations": cited(progress.sources, "".join(progress.said))}))
             choices.append(_choice(index, {}, reason=reason))
         return choices
 

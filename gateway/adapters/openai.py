@@ -18,6 +18,7 @@ from gateway.adapters.chunks import (
     parsed,
     said,
     text_of,
+    usage_in,
 )
 from gateway.adapters.fitting import fitted
 from gateway.adapters.quirks import provider, takes_usage
@@ -225,8 +226,8 @@ class StreamReader:
         if _ERROR_EVENT.search(event):
             raise AttemptFailed("broken", "the backend sent an error in its stream")
         choices = [] if chunk is None else choices_of(chunk)
-        if chunk is not None and isinstance(chunk.get("usage"), dict):
-            self._usage_json = chunk["usage"]
+        if chunk is not None and (used := usage_in(chunk)) is not None:
+            self._usage_json = used
             if not choices:
                 self._usage_event = event
                 return started

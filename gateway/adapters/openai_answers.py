@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.adapters.chunks import choices_of, head_of, parsed
+from gateway.adapters.chunks import choices_of, head_of, parsed, usage_in
 from gateway.adapters.usage import in_openai_places
 from gateway.call import JSON
 from gateway.errors import AttemptFailed
@@ -52,8 +52,8 @@ class Decoder:
         if choices:  # without, it is usage alone, or what a filter of Azure's found in the prompt
             rest = {name: item for name, item in chunk.items() if name != "usage"}
             out.append({**rest, "choices": [_choice(choice, "delta") for choice in choices]})
-        if isinstance(chunk.get("usage"), dict):
-            out.append({**head_of(chunk), "choices": [], "usage": in_openai_places(chunk["usage"])})
+        if (used := usage_in(chunk)) is not None:
+            out.append({**head_of(chunk), "choices": [], "usage": in_openai_places(used)})
         return out
 
 
@@ -63,7 +63,8 @@ def _choice(choice: JSON, held: str) -> JSON:
         said = _named(said)
     if reason is not None:
         reason = _reason(str(reason))
-    return {**choice, held: said, "finish_reason": reason}
+    rest = {name: item for name, item in choice.items() if name != "usage"}
+    return {**rest, held: said, "finish_reason": reason}
 
 
 def _reason(theirs: str) -> str:

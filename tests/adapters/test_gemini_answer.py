@@ -311,6 +311,30 @@ def test_log_probabilities_in_a_stream() -> None:
     ]  # fmt: skip
 
 
+def test_sources_are_annotations_in_characters() -> None:
+    metadata = {
+        "citationSources": [
+            {"startIndex": 3, "endIndex": 6, "uri": "https://a.org"},
+            {"endIndex": 2, "uri": "https://b.org", "license": "mit"},
+            {"startIndex": 1, "endIndex": 2},
+            "x",
+        ]
+    }
+    cited = [
+        {"type": "url_citation", "url_citation": {"start_index": start, "end_index": end, "url": url, "title": ""}}
+        for start, end, url in ((2, 4, "https://a.org"), (0, 1, "https://b.org"))
+    ]
+    assert choice({"text": "é!"}, {"text": "éa"}, citationMetadata=metadata)["message"]["annotations"] == cited
+    data = events(
+        response(said({"text": "é!"}, reason=None)),
+        response(said({"text": "éa"}, reason=None, citationMetadata=metadata)),
+        response(said({"text": ""})),
+    )
+    chunks, _ = decoded(data, 10_000)
+    assert choices_of(chunks)[-2:] == [({"annotations": cited}, None), ({}, "stop")]
+    assert "annotations" not in choice({"text": "x"}, citationMetadata="x")["message"]
+
+
 @pytest.mark.parametrize("bad", [b"data: <html>\n\n", b"data: 5\n\n", b'data: {"error": {"code": 503}}\n\n'])
 def test_a_stream_of_nonsense_is_broken(bad: bytes) -> None:
     with pytest.raises(AttemptFailed):

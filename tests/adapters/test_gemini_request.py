@@ -279,6 +279,7 @@ def test_a_newer_model_gets_a_stand_in_for_a_signature_that_was_lost() -> None:
         (chat(tools=[TIME], tool_choice={"type": "custom", "custom": {"name": "x"}}), "tool_choice"),
         (chat(tools=[TIME], tool_choice={"type": "allowed_tools", "allowed_tools": {"tools": []}}), "tool_choice"),
         (chat(functions=[{"name": "x"}]), "functions"),
+        (chat({"role": "system", "content": "x"}, {"role": "developer", "content": "y"}), "messages"),
         (chat({"role": "function", "name": "x", "content": "y"}), "messages[0].role"),
         (chat({"role": "user", "content": "x", "name": "Ann"}), "messages[0].name"),
         (chat({"role": "user", "content": 5}), "messages[0].content"),

@@ -43,6 +43,15 @@ def test_a_stream(step: int, wants: bool) -> None:
     assert reader.usage == Usage({"input": 9, "output": 2, "calls": 1})
 
 
+def test_usage_in_the_last_choice() -> None:
+    """https://platform.kimi.ai/docs/api/chat"""
+    used = {"prompt_tokens": 19, "completion_tokens": 13, "total_tokens": 32}
+    last = event([{"index": 0, "delta": {}, "finish_reason": "stop", "usage": used}])
+    reader = StreamReader(call(), MODEL)
+    assert reader.feed(ROLE + HI + last + DONE) == ROLE + HI + last
+    assert reader.usage == Usage({"input": 19, "output": 13, "calls": 1})
+
+
 def test_the_start_is_held_back() -> None:
     reader = StreamReader(call(), MODEL)
     assert (reader.feed(ROLE), reader.started) == (b"", False)

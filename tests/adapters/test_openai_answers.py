@@ -91,12 +91,14 @@ def decoded(data: bytes, step: int = 10_000) -> tuple[list[JSON], openai_answers
 
 SAID = {"prompt_tokens": 9, "completion_tokens": 2}
 HEAD = {"id": "x", "model": "M"}
-# Usage in a chunk of its own, beside the last choices, and in each chunk.
+# Usage in a chunk of its own, beside the last choices, in the last choice, and in each chunk.
 STREAMS = [
     events(chunk({"role": "assistant"}), chunk({"reasoning": "hm"}), chunk({"content": "a"}), chunk({}, "stop"),
            {**HEAD, "choices": [], "usage": SAID}),
     events(chunk({"role": "assistant"}), chunk({"reasoning": "hm"}), chunk({"content": "a"}),
            chunk({}, "stop", usage=SAID)),
+    events(chunk({"role": "assistant"}), chunk({"reasoning": "hm"}), chunk({"content": "a"}),
+           {**HEAD, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": SAID}]}),
     events(chunk({"role": "assistant"}, usage={"prompt_tokens": 9, "completion_tokens": 0}),
            chunk({"reasoning_content": "hm"}, usage={"prompt_tokens": 9, "completion_tokens": 1}),
            chunk({"content": "a"}, usage=SAID), chunk({}, "stop", usage=SAID)),

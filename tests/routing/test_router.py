@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.config.load import load
-from gateway.config.model import Config, Plan
+from gateway.config.model import Config, Plan, Quirks
 from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
 from gateway.routing.estimate import estimated_input, needed_context
 from gateway.routing.live import Live
@@ -307,3 +307,32 @@ def test_a_route_in_a_fallback_list_stands_for_its_models(tmp_path: Path) -> Non
 
 def test_a_route_in_a_fallback_list_keeps_its_own_require(tmp_path: Path) -> None:
     assert [target.backend.name for target in from_file(tmp_path).on_error] == ["south"]
+
+
+QUIRKED = config(
+    [backend("any"), backend("deep", quirks=Quirks(like="deepseek")), backend("chat", quirks=Quirks(like="zhipu"))],
+    [model("m", "any", "deep", "chat"), model("picky", "deep", "chat")],
+    [],
+)
+
+
+def sorted_backends(decision: Decision) -> list[str]:
+    return sorted(backends(decision))
+
+
+def test_what_a_provider_lacks_takes_its_targets_out() -> None:
+    assert sorted_backends(decide("m", world=QUIRKED)) == ["any", "chat", "deep"]
+    seeded = decide("m", world=QUIRKED, seed=0)
+    assert (sorted_backends(seeded), removed(seeded)) == (["any", "chat"], {"deep": "dialect"})
+    assert sorted_backends(decide("m", world=QUIRKED, seed=None, logprobs=True)) == ["any", "deep"]
+    assert sorted_backends(decide("m", world=QUIRKED)) == [
+        "any",
+        "chat",
+        "deep",
+    ]  # each kind of call has a list of its own
+
+
+def test_a_field_that_no_provider_knows_is_named() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        decide("picky", world=QUIRKED, logit_bias={"5": 1})
+    assert caught.value.param == "logit_bias"
