@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.call import JSON, Call, Request
+from gateway.call import JSON, Call, Request, Work
 from gateway.dialects.known import DIALECTS
+from gateway.endpoints.known import WORKS
 from gateway.errors import InvalidValue
 from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
@@ -63,6 +64,8 @@ def parse_call(request: Request) -> Call:
     if dialect is not None:
         endpoint, (body, beyond) = "chat", dialect.body(original)
     model = _model(body)
+    if endpoint in WORKS:
+        return _working(request, model, body, WORKS[endpoint](body, request.upload))
     stream = endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
     max_tokens = _integers(body)
@@ -89,6 +92,30 @@ def parse_call(request: Request) -> Call:
         original=original,
         beyond=beyond,
         own_headers=_NO_HEADERS if dialect is None else _own_headers(request.headers),
+    )
+
+
+def _working(request: Request, model: str, body: JSON, work: Work) -> Call:
+    """A call of one of the other endpoints."""
+    return Call(
+        request_id=request.request_id,
+        endpoint=request.endpoint,
+        model=model,
+        body=body,
+        stream=work.stream,
+        wants_usage=False,
+        max_tokens=None,
+        choices=work.prompts,
+        input_bound=work.bytes + TEMPLATE_TOKENS * work.prompts,
+        media_parts=0,
+        needs=_NO_NEEDS,
+        deadline_s=_deadline_s(request.headers),
+        session=request.headers.get("x-session-id", ""),
+        prefer=_prefer(request.headers),
+        cache_control=request.headers.get("cache-control", ""),
+        once=request.once,
+        debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
+        work=work,
     )
 
 

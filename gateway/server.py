@@ -37,7 +37,10 @@ from gateway.request import HttpRequest
 from gateway.status.page import StatusPage
 from gateway.tenants import Caller
 
-_ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
+_ENDPOINTS = {
+    "/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+}  # fmt: skip
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"

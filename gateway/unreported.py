@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.call import Call, Usage
 from gateway.dispatch import Delivery
-from gateway.tokens import Tokenizer, prompt_text
+from gateway.tokens import Tokenizer
 
 
 class Unreported:
@@ -15,14 +15,12 @@ class Unreported:
 
     async def counted(self, call: Call, delivery: Delivery) -> Usage:
         """Of a whole answer."""
-        text = delivery.passed_text()
-        counts = await self._tokenizer.count_long(prompt_text(call)), await self._tokenizer.count_long(text)
+        counts = await self._tokenizer.read(call), await self._tokenizer.count_long(delivery.passed_text())
         return _estimated(call, delivery, *counts)
 
     def counted_so_far(self, call: Call, delivery: Delivery) -> Usage:
         """Of a call that was cut off, without an await: of long texts an estimate."""
-        text = delivery.passed_text()
-        counts = self._tokenizer.count_now(prompt_text(call)), self._tokenizer.count_now(text)
+        counts = self._tokenizer.read_now(call), self._tokenizer.count_now(delivery.passed_text())
         return _estimated(call, delivery, *counts, "partial")
 
 

@@ -47,7 +47,7 @@ LAYERS = (
     ("fair",),
     ("parse",),
     ("failing",),
-    ("dialects",),
+    ("dialects", "endpoints"),
     ("tokens",),
     ("config",),
     ("metrics",),

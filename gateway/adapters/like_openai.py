@@ -11,6 +11,7 @@ from gateway.adapters.openai import PATHS, refusal_usage, request_body
 from gateway.adapters.openai import AnswerReader as OwnAnswer
 from gateway.adapters.openai import StreamReader as OwnStream
 from gateway.adapters.plain import plain
+from gateway.adapters.works import WAYS, work_answer, work_body, work_stream
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
@@ -20,29 +21,35 @@ _ERROR: Final = b"event: error"
 
 
 class LikeOpenAI:
-    endpoints = frozenset(PATHS)
+    endpoints = frozenset({*PATHS, *WAYS})
 
     def beyond(self, call: Call) -> str | None:
         return call.beyond[0] if call.beyond else None
 
     def url(self, base_url: str, call: Call, as_name: str) -> str:
-        return base_url + PATHS[call.endpoint]
+        return base_url + (PATHS[call.endpoint] if call.work is None else WAYS[call.endpoint].path)
 
     def headers(self, call: Call, key: str | None) -> dict[str, str]:
         return {} if key is None else {"authorization": f"Bearer {key}"}
 
     def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
+        if call.work is not None:
+            return work_body(call, as_name)
         body = plain(call.body) if call.dialect else call.body
         return request_body(call, body, as_name, max_tokens, quirks)
 
     def answer(self, call: Call, model: Model) -> AnswerReader:
+        if call.work is not None:
+            return work_answer(call, model)
         return translated_answer(call, model, _checked) if call.dialect else OwnAnswer(call, model)
 
     def stream(self, call: Call, model: Model) -> StreamReader:
+        if call.work is not None:
+            return work_stream(call, model)
         return translated_stream(call, model, Decoder()) if call.dialect else OwnStream(call, model)
 
     def refused(self, call: Call, model: Model, body: bytes) -> tuple[bytes, Usage | None]:
-        return body, refusal_usage(call, model, body)
+        return body, refusal_usage(call, model, body) if call.work is None else None
 
 
 class Decoder:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from gateway.call import BUCKETS
+from gateway.call import BUCKETS, ENDPOINTS
 from gateway.config import kinds
 from gateway.config.kinds import Kind, number, one_of
 
@@ -113,7 +113,7 @@ _MODEL: Final = Keys(
         "quality": kinds.SHARE,
         "can": Many(one_of("tools", "json", "vision", "audio", "reasoning")),
         "tags": TEXTS,
-        "endpoints": Many(one_of("chat", "completions", "embeddings"), least=1),
+        "endpoints": Many(one_of(*ENDPOINTS), least=1),
         "max_image_tokens": number(0),
         "tokenizer": kinds.TEXT,
     },

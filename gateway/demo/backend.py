@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.demo.answers import Choice, Invalid, Json, choices, completion_choices, embeddings, header, usage
+from gateway.demo.answers import Choice, Invalid, Json, choices, completion_choices, embeddings, header, ranked, usage
 
 HOST = "127.0.0.1"
 MAX_BODY_BYTES = 64_000_000
@@ -45,7 +45,12 @@ def answer(method: str, path: str, raw: bytes) -> Answer:
     """What an honest backend says to this request."""
     if (method, path) == ("GET", "/v1/models"):
         return Answer(200, {"object": "list", "data": [_model(name) for name in MODELS]})
-    operation = {"/v1/chat/completions": _chat, "/v1/completions": _complete, "/v1/embeddings": _embed}.get(path)
+    operation = {
+        "/v1/chat/completions": _chat,
+        "/v1/completions": _complete,
+        "/v1/embeddings": _embed,
+        "/v1/rerank": _rerank,
+    }.get(path)
     if method != "POST" or operation is None:
         return Answer(404, error(f"no {method} {path}", "not_found"))
     try:
@@ -141,6 +146,11 @@ def _embed(body: Json) -> Answer:
     data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
     counted = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Answer(200, {"object": "list", "model": body.get("model"), "data": data, "usage": counted})
+
+
+def _rerank(body: Json) -> Answer:
+    results, tokens = ranked(body)
+    return Answer(200, {"model": body.get("model"), "results": results, "usage": {"total_tokens": tokens}})
 
 
 def _model(name: str) -> Json:

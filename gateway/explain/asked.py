@@ -7,12 +7,11 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.call import Request
+from gateway.call import ENDPOINTS, Request
 from gateway.errors import InvalidValue
 from gateway.explain.explainer import ANYBODY
 from gateway.tenants import Caller
 
-ENDPOINTS: Final = ("chat", "completions", "embeddings")
 FIELDS: Final = ("body", "tenant", "endpoint", "headers")
 REQUEST_ID: Final = "explain"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.call import Call
+from gateway.call import LIMITED, Call
 from gateway.config.model import Model
 
 
@@ -13,6 +13,8 @@ def estimated_input(call: Call) -> int:
 
 def needed_context(call: Call) -> int:
     """The same of its longest prompt: each prompt of a batch, and each text to embed, has the context to itself."""
+    if call.work is not None:
+        return call.work.longest // 4
     prompts = call.body.get("input" if call.endpoint == "embeddings" else "prompt") if call.endpoint != "chat" else None
     if not isinstance(prompts, list):
         return estimated_input(call)
@@ -25,7 +27,7 @@ def needed_context(call: Call) -> int:
 
 def expected_output(call: Call, average: float) -> float:
     """Tokens of each choice: what answers of the route have on average, and never more than was asked for."""
-    if call.endpoint == "embeddings":
+    if call.endpoint not in LIMITED:
         return 0.0
     return average if call.max_tokens is None or average < call.max_tokens else call.max_tokens
 
