@@ -51,18 +51,25 @@ class Usage:
                 self.output_tokens += n
 
 
-class Upload(Protocol):
-    """The file of a form, kept until nobody needs it any more. `head` is its first bytes, `digest` that of all."""
+class Pieces(Protocol):
+    """Bytes that need not be in memory all at once."""
 
-    name: str  # of its field
-    filename: str
-    content_type: str
     size: int
-    head: bytes
-    digest: str
+    content_type: str
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """All of it, from the start each time."""
+        """All of them, from the start each time."""
+
+
+class Upload(Pieces, Protocol):
+    """The file of a form, kept until nobody needs it any more. `head` is its first bytes, `digest` that of all.
+
+    `lines` are the headers of its part, written by us.
+    """
+
+    lines: bytes
+    head: bytes
+    digest: str
 
 
 @dataclass(slots=True)
@@ -85,21 +92,25 @@ class Work:
     """What a call asks for that is not chat, completions or embeddings.
 
     `texts` are what a model reads, and how often; `longest` the bytes of what has its context to itself, of `prompts`
-    in all. `counts` is the most that it may take of what is counted, `outputs` how many texts it may write whose length
-    nothing limits.
+    in all; `sound` the most tokens that audio beside them may be. `counts` is the most that the call may take of what
+    is counted, `taken` what it takes of it as soon as it is asked, where nobody says so. `outputs` is how many answers
+    it may write whose length nothing limits.
     """
 
     texts: tuple[tuple[str, int], ...]
     longest: int
     prompts: int = 1
+    sound: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+    taken: Mapping[str, int] = field(default_factory=dict)
     outputs: int = 0
     stream: bool = False
     upload: Upload | None = None
 
     @property
-    def bytes(self) -> int:
-        return sum(len(text.encode()) * times for text, times in self.texts)
+    def bound(self) -> int:
+        """Never less than what is counted as read, templates apart."""
+        return self.sound + sum(len(text.encode()) * times for text, times in self.texts)
 
 
 @dataclass(slots=True)

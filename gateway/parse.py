@@ -106,7 +106,7 @@ def _working(request: Request, model: str, body: JSON, work: Work) -> Call:
         wants_usage=False,
         max_tokens=None,
         choices=work.prompts,
-        input_bound=work.bytes + TEMPLATE_TOKENS * work.prompts,
+        input_bound=work.bound + TEMPLATE_TOKENS * work.prompts,
         media_parts=0,
         needs=_NO_NEEDS,
         deadline_s=_deadline_s(request.headers),

@@ -242,6 +242,8 @@ class Pipeline:
                 "x-moma-cache": "miss" if life.flight is not None and life.flight.cache else "bypass",
                 **life.limits(),
             }
+            if delivery.kind:
+                out["content-type"] = delivery.kind
             if life.lowered_to is not None:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out

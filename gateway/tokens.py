@@ -98,8 +98,8 @@ class Tokenizer:
         if not self.ready:
             return call.input_bound
         messages = len(call.body["messages"]) if call.endpoint == "chat" else 0
-        templates = 1 if call.work is None else call.work.prompts
-        count = await self.read(call)
+        templates, sound = (1, 0) if call.work is None else (call.work.prompts, call.work.sound)
+        count = await self.read(call) + sound
         return min(call.input_bound, count + TEMPLATE_TOKENS * templates + MESSAGE_TOKENS * messages)
 
 

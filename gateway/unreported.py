@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.adapters.works import passed_counts
 from gateway.call import Call, Usage
 from gateway.dispatch import Delivery
 from gateway.tokens import Tokenizer
@@ -29,4 +30,6 @@ def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: 
     if call.media_parts and delivery.target is not None:
         read += call.media_parts * delivery.target.model.max_image_tokens
     quantities = {"input": read, "output": written, "calls": 1}
+    if call.work is not None:
+        quantities |= {**call.work.taken, **passed_counts(delivery.reader)}
     return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))

@@ -21,7 +21,7 @@ LAYERS = (
     ("server", "admin", "edge"),
     ("connection",),
     ("account",),
-    ("status", "once"),
+    ("status", "once", "form"),
     ("request",),
     ("reload",),
     ("changes",),
@@ -54,7 +54,7 @@ LAYERS = (
     ("deadline", "chores"),
     ("clock",),
     ("sse",),
-    ("call", "errors", "hours"),
+    ("call", "errors", "hours", "sound"),
     ("demo",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.adapters import works
 from gateway.adapters.adapter import AnswerReader, StreamReader
 from gateway.adapters.chunks import choices_of, parsed
 from gateway.adapters.encoding import translated_answer, translated_stream
@@ -11,8 +12,7 @@ from gateway.adapters.openai import PATHS, refusal_usage, request_body
 from gateway.adapters.openai import AnswerReader as OwnAnswer
 from gateway.adapters.openai import StreamReader as OwnStream
 from gateway.adapters.plain import plain
-from gateway.adapters.works import WAYS, work_answer, work_body, work_stream
-from gateway.call import JSON, Call, Usage
+from gateway.call import JSON, Call, Pieces, Usage
 from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
 from gateway.sse import event_data
@@ -21,31 +21,31 @@ _ERROR: Final = b"event: error"
 
 
 class LikeOpenAI:
-    endpoints = frozenset({*PATHS, *WAYS})
+    endpoints = frozenset({*PATHS, *works.PATHS})
 
     def beyond(self, call: Call) -> str | None:
         return call.beyond[0] if call.beyond else None
 
     def url(self, base_url: str, call: Call, as_name: str) -> str:
-        return base_url + (PATHS[call.endpoint] if call.work is None else WAYS[call.endpoint].path)
+        return base_url + (PATHS if call.work is None else works.PATHS)[call.endpoint]
 
     def headers(self, call: Call, key: str | None) -> dict[str, str]:
         return {} if key is None else {"authorization": f"Bearer {key}"}
 
-    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
+    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes | Pieces:
         if call.work is not None:
-            return work_body(call, as_name)
+            return works.body(call, as_name)
         body = plain(call.body) if call.dialect else call.body
         return request_body(call, body, as_name, max_tokens, quirks)
 
     def answer(self, call: Call, model: Model) -> AnswerReader:
         if call.work is not None:
-            return work_answer(call, model)
+            return works.answer(call, model)
         return translated_answer(call, model, _checked) if call.dialect else OwnAnswer(call, model)
 
     def stream(self, call: Call, model: Model) -> StreamReader:
         if call.work is not None:
-            return work_stream(call, model)
+            return works.stream(call, model)
         return translated_stream(call, model, Decoder()) if call.dialect else OwnStream(call, model)
 
     def refused(self, call: Call, model: Model, body: bytes) -> tuple[bytes, Usage | None]:

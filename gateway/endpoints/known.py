@@ -6,6 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.call import JSON, Upload, Work
-from gateway.endpoints import rerank
+from gateway.endpoints import images, rerank, speech, transcripts
 
-WORKS: Final[Mapping[str, Callable[[JSON, Upload | None], Work]]] = {"rerank": rerank.work}
+WORKS: Final[Mapping[str, Callable[[JSON, Upload | None], Work]]] = {
+    "rerank": rerank.work,
+    "images": images.work,
+    "speech": speech.work,
+    "transcriptions": transcripts.work,
+    "translations": transcripts.work,
+}
