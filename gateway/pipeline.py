@@ -167,6 +167,10 @@ class Pipeline:
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
         return self._tenants.authenticate(headers, self._clock.wall_ms())
 
+    def why_not(self, endpoint: str) -> errors.NotConfigured | None:
+        """Why nothing that is asked of this endpoint can be answered."""
+        return self._router.why_not(endpoint)
+
     def models(self, caller: Caller) -> list[dict[str, Any]]:
         return [_listed(name) for name in self._router.names(caller.plan)]
 

@@ -227,22 +227,22 @@ class Gateway:
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation  # until the end of the call, whatever comes meanwhile
         try:
-            caller, body = await self._admitted(http, generation)
+            caller, endpoint = self._asked(http, generation)
+            body = await http.body(generation.config.server.max_body)
         except GatewayError as error:
             self._metrics.refused(error.status)
             raise
-        await self._serve(caller, Request(request_id, _ENDPOINTS[http.path], http.headers, body), generation, sink)
+        await self._serve(caller, Request(request_id, endpoint, http.headers, body), generation, sink)
 
     async def _call_by_form(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation
         try:
-            caller = self._known(http, generation)
+            caller, endpoint = self._asked(http, generation)
             fields, file = await read_form(http, generation.config.server.max_body)
         except GatewayError as error:
             self._metrics.refused(error.status)
             raise
-        request = Request(request_id, _ENDPOINTS[http.path], http.headers, fields, upload=file)
-        await self._serve(caller, request, generation, sink)
+        await self._serve(caller, Request(request_id, endpoint, http.headers, fields, upload=file), generation, sink)
 
     async def _serve(self, caller: Caller, request: Request, generation: Generation, sink: HttpSink) -> None:
         if HEADER in request.headers:
@@ -250,10 +250,12 @@ class Gateway:
         else:
             await generation.pipeline.handle(caller, request, sink)
 
-    async def _admitted(self, http: HttpRequest, generation: Generation) -> tuple[Caller, bytes]:
-        """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
-        caller = self._known(http, generation)
-        return caller, await http.body(generation.config.server.max_body)
+    def _asked(self, http: HttpRequest, generation: Generation) -> tuple[Caller, str]:
+        """Who calls, and what for: asked before the body is read, as a stranger does not get to send 20 MB."""
+        caller, endpoint = self._known(http, generation), _ENDPOINTS[http.path]
+        if (why := generation.pipeline.why_not(endpoint)) is not None:
+            raise why
+        return caller, endpoint
 
     def _known(self, http: HttpRequest, generation: Generation) -> Caller:
         if self.draining:
@@ -275,7 +277,8 @@ class Gateway:
         await sink.send(_json(pipeline.usage(pipeline.authenticate(http.headers)), request_id))
 
     async def _redeem(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        caller, body = await self._admitted(http, self.generation)
+        generation = self.generation
+        caller, body = self._known(http, generation), await http.body(generation.config.server.max_body)
         status, value = await self._admin.redeem(caller.tenant, body, request_id)
         await sink.send(_json(value, request_id, status))
 
