@@ -36,9 +36,8 @@ def images(n: int) -> Call:
 SPEECH = call("speech", b'{"model":"m","input":"hi","voice":"v","stream_format":"sse"}')
 TRANSCRIPT = call("transcriptions", b'{"model":"m","stream":"true"}')
 PARTLY = event({"type": "image_generation.partial_image", "b64_json": "AA"})
-IMAGE = event(
-    {"type": "image_generation.completed", "b64_json": "AA", "usage": {"input_tokens": 2, "output_tokens": 5}}
-)
+READ = {"input_tokens": 2, "output_tokens": 5}
+IMAGE = event({"type": "image_generation.completed", "b64_json": "AA", "usage": READ})
 SAID = event({"type": "speech.audio.delta", "audio": "AA"})
 SPOKEN = event({"type": "speech.audio.done", "usage": READ})
 HEARD = event({"type": "transcript.text.delta", "delta": "one "}) + event(
