@@ -95,9 +95,8 @@ _BODY: Final = _chat()
 
 def main() -> int:
     print(f"{UPLOADS} bodies of {FILE_BYTES / 1e6:.0f} MB at once\n")
-    print(
-        "| what | before, MB | at the most, MB | afterwards, MB | took, s | CPU of the gateway, s |\n|---|---|---|---|---|---|"
-    )
+    print("| what | before, MB | at the most, MB | afterwards, MB | took, s | CPU of the gateway, s |")
+    print("|---|---|---|---|---|---|")
     more_mb = {}
     for what in (FILES, BODIES):
         found = measure(what)

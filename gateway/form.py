@@ -1,7 +1,7 @@
 """Forms with a file: read part by part as they come. Large files wait on disk, so that many at once need little memory.
 
-The parser is aiohttp's. What it finds is written anew for a backend: the fields are what was checked here, however
-differently a backend would have read what the client sent.
+What is found is written anew for a backend: its fields are what was checked here, however differently the backend would
+have read what the client sent.
 """
 
 from __future__ import annotations
@@ -11,22 +11,15 @@ import hashlib
 import os
 import re
 import tempfile
-import warnings
 import weakref
 from collections.abc import AsyncIterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import aiohttp
 import orjson
-from aiohttp.multipart import (
-    BadContentDispositionHeader,
-    BadContentDispositionParam,
-    BodyPartReader,
-    MultipartReader,
-)
 
 from gateway.call import Upload
 from gateway.errors import InvalidValue
+from gateway.multipart import Head, Malformed, Parts, boundary_of
 from gateway.request import HttpRequest, too_large
 from gateway.sound import HEAD_BYTES
 
@@ -35,19 +28,11 @@ MAX_FIELDS: Final = 64
 MAX_FIELD_BYTES: Final = 1_000_000  # a sample of a speaker's voice comes as a field
 IN_MEMORY_BYTES: Final = 1_000_000  # what is longer is on disk
 PIECE_BYTES: Final = 256 * 1024
-READ_BYTES: Final = 64 * 1024
-MAX_LINE_BYTES: Final = 8 * 1024
+MAX_NAME_CHARS: Final = 255
 _NAME: Final = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 _TYPE: Final = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}", re.ASCII)
 _UNSAFE: Final = {ord(sign): f"%{ord(sign):02X}" for sign in '"\\'} | {code: "_" for code in (*range(32), 127)}
-_AS_IT_IS: Final = frozenset({"binary", "8bit", "7bit"})
-_BROKEN: Final = (
-    ValueError, LookupError, AssertionError, RuntimeWarning, aiohttp.ClientError, aiohttp.http.HttpProcessingError,
-)  # fmt: skip
-
-# The parser warns of a header that it cannot read, with the header: what a client sent has no place in a log.
-for _kind in (BadContentDispositionHeader, BadContentDispositionParam):
-    warnings.simplefilter("error", _kind)
+_AS_IT_IS: Final = frozenset({"", "binary", "8bit", "7bit"})
 
 
 async def read_form(http: HttpRequest, limit: int) -> tuple[bytes, Upload]:
@@ -55,69 +40,87 @@ async def read_form(http: HttpRequest, limit: int) -> tuple[bytes, Upload]:
 
     Raises InvalidValue or RequestTooLarge.
     """
-    kind = http.headers.get("content-type", "")
-    if not kind.lower().startswith("multipart/form-data"):
+    boundary = boundary_of(http.headers.get("content-type", ""))
+    if boundary is None:
         raise InvalidValue("This path takes a form: multipart/form-data with a model and a file.")
     http.expect(limit)
-    fields: dict[str, Any] = {}
-    file: Spool | None = None
-    try:
-        reader = MultipartReader({"Content-Type": kind}, cast(aiohttp.StreamReader, _Source(http, limit)))
-        while (part := await reader.next()) is not None:
-            if not isinstance(part, BodyPartReader):
-                raise InvalidValue("A form within a form is not read.")
-            name = _name_of(part)
-            if part.filename is None:
-                _add(fields, name, await _text(part, name))
-            elif name == FILE and file is None:
-                file = await _spooled(part)
-            else:
-                raise InvalidValue("A form has one file, in the field 'file'.", param=name)
-    except _BROKEN as error:
-        raise InvalidValue("The form cannot be read: it is not multipart/form-data, or breaks off.") from error
-    if file is None:
-        raise InvalidValue("The form has no file: put one into the field 'file'.", param=FILE)
-    return orjson.dumps(fields), file
+    parts, form, came = Parts(boundary), Filled(), 0
+    while data := await http.content.some():
+        came += len(data)
+        if came > limit:
+            raise too_large(limit)
+        try:
+            pieces = parts.feed(data)
+        except Malformed as error:
+            raise InvalidValue(f"The form cannot be read: {error}.") from None
+        for piece in pieces:
+            await form.take(piece)
+    if not parts.done:
+        raise InvalidValue("The form cannot be read: it breaks off.")
+    return await form.end()
 
 
-def _name_of(part: BodyPartReader) -> str:
-    name, coding = part.name or "", part.headers.get("Content-Transfer-Encoding", "binary").lower()
-    if not _NAME.fullmatch(name):
-        raise InvalidValue("A field of the form has no name, or one that is not made of letters, digits and -_.[].")
-    if coding not in _AS_IT_IS:
-        raise InvalidValue("A part of a form is sent as it is, without an encoding for its transfer.", param=name)
-    return name
+class Filled:
+    """What came of a form. State: `_fields`, `_file`, the `_name` of the part that comes, and its `_text`."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, list[str]] = {}
+        self._file: Spool | None = None
+        self._name = ""
+        self._text: bytearray | None = None
+
+    async def take(self, piece: Head | bytes) -> None:
+        """Raises InvalidValue."""
+        if isinstance(piece, Head):
+            self._keep()
+            self._begin(piece)
+        elif self._text is None:
+            assert self._file is not None
+            await self._file.write(piece)
+        else:
+            self._text += piece
+            if len(self._text) > MAX_FIELD_BYTES:
+                raise InvalidValue(f"A field of a form has at most {MAX_FIELD_BYTES} bytes.", param=self._name)
+
+    async def end(self) -> tuple[bytes, Upload]:
+        self._keep()
+        if self._file is None:
+            raise InvalidValue("The form has no file: put one into the field 'file'.", param=FILE)
+        await self._file.finish()
+        fields: dict[str, Any] = {name: values if values[1:] else values[0] for name, values in self._fields.items()}
+        return orjson.dumps(fields), self._file
+
+    def _begin(self, head: Head) -> None:
+        name = self._name = head.name
+        if not _NAME.fullmatch(name):
+            raise InvalidValue("A field of the form has no name, or one that is not made of letters, digits and -_.[].")
+        if head.coding not in _AS_IT_IS:
+            raise InvalidValue("A part of a form is sent as it is, without an encoding for its transfer.", param=name)
+        if head.filename is None:
+            self._text = bytearray()
+        elif name == FILE and self._file is None:
+            self._text, self._file = None, _spool(head)
+        else:
+            raise InvalidValue("A form has one file, in the field 'file'.", param=name)
+
+    def _keep(self) -> None:
+        """The field that has ended."""
+        if self._text is None:
+            return
+        try:
+            self._fields.setdefault(self._name, []).append(self._text.decode())
+        except UnicodeDecodeError:
+            raise InvalidValue("A field of a form is text in UTF-8.", param=self._name) from None
+        self._text = None
+        if sum(map(len, self._fields.values())) > MAX_FIELDS:
+            raise InvalidValue(f"A form has at most {MAX_FIELDS} fields.", param=self._name)
 
 
-async def _text(part: BodyPartReader, name: str) -> str:
-    data = bytearray()
-    while piece := await part.read_chunk(READ_BYTES):
-        data += piece
-        if len(data) > MAX_FIELD_BYTES:
-            raise InvalidValue(f"A field of a form has at most {MAX_FIELD_BYTES} bytes.", param=name)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise InvalidValue("A field of a form is text in UTF-8.", param=name) from None
-
-
-def _add(fields: dict[str, Any], name: str, value: str) -> None:
-    known = fields.get(name)
-    fields[name] = value if known is None else [*(known if isinstance(known, list) else [known]), value]
-    if sum(len(one) if isinstance(one, list) else 1 for one in fields.values()) > MAX_FIELDS:
-        raise InvalidValue(f"A form has at most {MAX_FIELDS} fields.", param=name)
-
-
-async def _spooled(part: BodyPartReader) -> Spool:
-    kind = part.headers.get("Content-Type", "")
-    kind = kind if _TYPE.fullmatch(kind) else "application/octet-stream"
-    name = (part.filename or FILE).translate(_UNSAFE)[:255]
-    head = f'Content-Disposition: form-data; name="{FILE}"; filename="{name}"\r\nContent-Type: {kind}\r\n'
-    spool = Spool(head.encode("utf-8", "surrogateescape"), kind)
-    while piece := await part.read_chunk(READ_BYTES):
-        await spool.write(piece)
-    await spool.finish()
-    return spool
+def _spool(head: Head) -> Spool:
+    kind = head.content_type if _TYPE.fullmatch(head.content_type) else "application/octet-stream"
+    name = (head.filename or FILE).translate(_UNSAFE)[:MAX_NAME_CHARS]
+    lines = f'Content-Disposition: form-data; name="{FILE}"; filename="{name}"\r\nContent-Type: {kind}\r\n'
+    return Spool(lines.encode("utf-8", "replace"), kind)
 
 
 class Spool:
@@ -177,50 +180,3 @@ class Spool:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
-
-
-class _Source:
-    """What aiohttp's parser reads of a stream: as much as it asks for, at most `limit` in all.
-
-    State: `_buffer`, and how much has come.
-    """
-
-    def __init__(self, http: HttpRequest, limit: int) -> None:
-        self._content = http.content
-        self._limit = limit
-        self._came = 0
-        self._buffer = bytearray()
-
-    async def read(self, size: int) -> bytes:
-        if not self._buffer:
-            await self._more()
-        return self._taken(size)
-
-    async def readline(self, *, max_line_length: int = MAX_LINE_BYTES) -> bytes:
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer)
-            if searched > max_line_length:
-                raise ValueError("a line of the form is too long")
-            if not await self._more():
-                return self._taken(searched)
-        return self._taken(end + 1)
-
-    def at_eof(self) -> bool:
-        return self._content.over and not self._buffer
-
-    def unread_data(self, data: bytes) -> None:
-        self._buffer[:0] = data
-
-    async def _more(self) -> bool:
-        data = await self._content.some()
-        self._came += len(data)
-        if self._came > self._limit:
-            raise too_large(self._limit)
-        self._buffer += data
-        return bool(data)
-
-    def _taken(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken

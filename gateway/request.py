@@ -72,11 +72,6 @@ class Body:
         self._size = 0
         return data
 
-    @property
-    def over(self) -> bool:
-        """All of it has been taken."""
-        return self.ended and not self._parts
-
     async def discard(self, within_s: float) -> bool:
         """Reads it off, for a moment; whether that was all."""
         try:

@@ -29,7 +29,7 @@ PAINTER = offered("painter", "a", "", frozenset(), RATES)
 CALLER = Caller("t", Plan("p"), ("t",))
 WORLD = config([backend("a")], [model("m", "a", rates=RATES, endpoints=frozenset(ENDPOINTS), max_output=100)])
 RATED = unkept(tariffs(WORLD), ZoneInfo("UTC")).at(0)
-BODIES = {
+BODIES: dict[str, dict[str, object]] = {
     "rerank": {"query": "abc", "documents": ["de", "f"]},
     "images": {"prompt": "abcde", "n": 3},
     "speech": {"input": "abcde", "voice": "v", "speed": 0.5},
