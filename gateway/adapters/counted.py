@@ -19,11 +19,11 @@ Part = tuple[str, Any, int]  # a bucket, what was said of it, and the most that 
 
 
 def rerank_usage(call: Call, model: Model, usage: Any) -> Usage | None:
-    """Jina and vLLM: `usage.total_tokens`, others `prompt_tokens`; each document has the context to itself."""
+    """`total_tokens`, as some say 0 for the prompt beside it; each document has the context to itself."""
     if not isinstance(usage, dict):
         return None
-    said = usage.get("prompt_tokens")
-    said = usage.get("total_tokens") if said is None else said
+    said = usage.get("total_tokens")
+    said = usage.get("prompt_tokens") if said is None else said
     return _usage([("input", said, _most_read(model, call.choices))]) if is_number(said) else None
 
 

@@ -50,6 +50,18 @@ async def test_usage_that_is_not_reported_counts_the_query_with_each_document(wo
     assert record["usage_source"] == "estimated"
 
 
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": 0, "total_tokens": 815}, {"prompt_tokens": 815, "completion_tokens": 0}]
+)
+async def test_usage_in_the_words_of_others(world: World, post: Post, usage: dict[str, int]) -> None:
+    for backend in (world.a, world.b):
+        backend.script([Reply(body={"results": [], "usage": usage})])
+    async with post("rerank", **ASKED) as answer:
+        assert answer.status == 200
+    [record] = await world.charges()
+    assert record["usage"] == {"input": 815, "calls": 1}
+
+
 async def test_a_lie_about_usage_is_cut(world: World, post: Post) -> None:
     lie = Reply(body={"results": [], "usage": {"total_tokens": 10**9}})
     world.a.script([lie])
