@@ -91,6 +91,11 @@ class Recording:
         self._changed.set()
 
 
+def _digest(request: Request) -> bytes:
+    sent = "" if request.upload is None else request.upload.digest
+    return hashlib.sha256(f"{request.endpoint}{sent}\n".encode() + request.body).digest()
+
+
 class Once:
     """Lives as long as the process. State: recordings by tenant and key, the oldest first, and the tasks of those open.
 
@@ -110,7 +115,7 @@ class Once:
             message = f"Idempotency-Key is 1 to {MAX_KEY_CHARS} printable ASCII characters."
             raise InvalidValue(message, param=HEADER)
         name = hashlib.sha256(f"{caller.tenant}\n{key}".encode()).hexdigest()
-        body = hashlib.sha256(request.endpoint.encode() + b"\n" + request.body).digest()
+        body = _digest(request)
         self._forget()
         known = self._known.get(name)
         if known is None:

@@ -23,7 +23,7 @@ from gateway.charging.records import Hold, Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
-from gateway.dialects.known import id_headers
+from gateway.dialects.known import DIALECTS, id_headers
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.failing import error_answer, error_event
 from gateway.goingon import GoingOn
@@ -168,6 +168,10 @@ class Pipeline:
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
         return self._tenants.authenticate(headers, self._clock.wall_ms())
 
+    def why_not(self, endpoint: str) -> errors.NotConfigured | None:
+        """Why nothing that is asked of this endpoint can be answered."""
+        return self._router.why_not("chat" if endpoint in DIALECTS else endpoint)
+
     def models(self, caller: Caller) -> list[dict[str, Any]]:
         return [_listed(name) for name in self._router.names(caller.plan)]
 
@@ -255,6 +259,8 @@ class Pipeline:
                 "x-moma-cache": "miss" if life.flight is not None and life.flight.cache else "bypass",
                 **life.limits(),
             }
+            if delivery.kind:
+                out["content-type"] = delivery.kind
             if life.lowered_to is not None:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from gateway.call import BUCKETS
+from gateway.call import BUCKETS, ENDPOINTS
 from gateway.config import kinds
 from gateway.config.kinds import Kind, number, one_of
 from gateway.config.model import PROVIDERS
@@ -116,7 +116,7 @@ _BACKEND: Final = Keys(
     later=("hours",),
 )
 _CAN: Final = Many(one_of("tools", "json", "vision", "audio", "reasoning"))
-_ENDPOINTS: Final = Many(one_of("chat", "completions", "embeddings"), least=1)
+_ENDPOINTS: Final = Many(one_of(*ENDPOINTS), least=1)
 _VIA: Final = Keys({"backend": kinds.TEXT, "as": kinds.TEXT, "weight": _WEIGHT}, required=("backend",))
 _MODEL: Final = Keys(
     {
