@@ -13,22 +13,36 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.demo.answers import PIECE, count, header, minimal, usage
+from gateway.demo.answers import count, header, minimal, usage
 from gateway.demo.backend import DONE, error, event
 from gateway.demo.scripted import HANG, Fault, Reply, Seen, refusal
 
 Json = dict[str, Any]
 ToolCall = tuple[str, Json]
 
+# What a coding assistant is asked, and the block it understands.
+EDIT = "Change the greeting to a farewell"
+BLOCK = """The greeting becomes a farewell:
+
+greet.py
+```python
+<<<<<<< SEARCH
+    return "Hello"
+=======
+    return "Goodbye"
+>>>>>>> REPLACE
+```
+"""
 CHAT = "/v1/chat/completions"
 STEP = re.compile(r"(?:^|.*\n|.*\s)call (?=\w+ \{)", re.DOTALL)
 NAME = re.compile(r"\s*(?P<link>and|then)?\s*(?P<name>\w+)\s+(?=\{)")
 QUOTED = re.compile(r"[\"'“]([^\"'”]+)[\"'”]")
+WORD = re.compile(r"\s*\S+\s*$|\s*\S+")
 NUMBER = re.compile(r"-?\d+")
 ANSWER = re.compile(r"answer (?=\{)")
 BROKEN = Reply(stream=(event({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [
     {"index": 0, "delta": {"role": "assistant", "content": "word "}, "finish_reason": None}]}), Fault.EOF))  # fmt: skip
-TROUBLE = {"fail": refusal(500), "busy": refusal(429, retry_after="60"), "slow": HANG, "break": BROKEN}
+TROUBLE = {"fail": refusal(500), "busy": refusal(429, retry_after="1"), "slow": HANG, "break": BROKEN}
 
 
 def answers(seen: Seen) -> Reply | None:
@@ -49,6 +63,8 @@ def answers(seen: Seen) -> Reply | None:
 
 def next_message(body: Json, prompt: str) -> Json | None:
     """What the assistant says now; None leaves it to the demo."""
+    if prompt.startswith(EDIT):
+        return {"content": BLOCK}
     results = results_since_the_prompt(body["messages"])
     steps = written_steps(prompt)
     done = sum(bool(message.get("tool_calls")) for message in since_the_prompt(body["messages"]))
@@ -175,7 +191,7 @@ def events(body: Json, message: Json, reason: str, counted: Json) -> Iterator[by
 
 def deltas(message: Json) -> Iterator[Json]:
     yield {"role": "assistant", "content": message["content"] and ""}
-    for piece in PIECE.findall(message["content"] or ""):
+    for piece in WORD.findall(message["content"] or ""):
         yield {"content": piece}
     for index, call in enumerate(message.get("tool_calls") or ()):
         arguments = call["function"]["arguments"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import anthropic
 import openai
 import pytest
-from checks import BASE_URL, KEY, REAL, URL, raises, run
+from checks import BASE_URL, KEY, REAL, URL, Outcome, raises, run
 from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
@@ -50,14 +50,14 @@ class Counting:
             self.skipped[report.nodeid.rpartition("::")[2]] = reason.removeprefix("Skipped: ")
 
 
-def standard(name: str, least: int) -> None:
+def standard(name: str, least: int) -> Outcome:
     """The class of standard tests with this name: all that are not skipped pass, and that is most of them."""
     counting = Counting()
     with contextlib.redirect_stdout(sys.stderr):  # stdout is the report's
         code = pytest.main([*OPTIONS, f"{STANDARD}::{name}"], plugins=[counting])
-    print(name, counting.passed, counting.skipped, file=sys.stderr)
     assert code == 0, f"{name}: pytest ended with {code}"
     assert counting.passed >= least, counting.passed
+    return Outcome(f"{counting.passed} tests", counting.skipped)
 
 
 def tools_over_three_turns(model: ChatOpenAI | ChatAnthropic) -> None:
@@ -105,19 +105,19 @@ run(
     importlib.metadata.version("langchain-openai"),
     chat={
         "langchain-tests of ChatOpenAI": lambda: standard("TestOpenAI", 40),
-        "of OpenAIEmbeddings": lambda: standard("TestEmbeddings", 4),
+        "langchain-tests of OpenAIEmbeddings": lambda: standard("TestEmbeddings", 4),
         "tools over three turns": lambda: tools_over_three_turns(chat()),
         "errors as classes": errors,
         "timeout": timeout,
     },
     responses={
-        "langchain-tests of ChatOpenAI over responses": lambda: standard("TestOpenAIResponses", 40),
-        "responses: tools over three turns": lambda: tools_over_three_turns(chat(use_responses_api=True)),
+        "langchain-tests of ChatOpenAI": lambda: standard("TestOpenAIResponses", 40),
+        "tools over three turns": lambda: tools_over_three_turns(chat(use_responses_api=True)),
     },
     messages={
         "langchain-tests of ChatAnthropic": lambda: standard("TestAnthropic", 40),
-        "messages: tools over three turns": lambda: tools_over_three_turns(claude()),
-        "messages: errors as classes": claude_errors,
+        "tools over three turns": lambda: tools_over_three_turns(claude()),
+        "errors as classes": claude_errors,
     },
-    real={"a real model": real_model},
+    real={"whole and streamed": real_model},
 )

@@ -214,8 +214,8 @@ await run(version, {
     embeddings, models, "errors as classes": errors, "no credits": quota, "broken stream": brokenStream, timeout,
   },
   responses: {
-    responses, "responses: stream": responsesStream, "responses: tools over three turns": responsesTools,
-    "responses: json_schema": responsesSchema, "responses: errors": responsesErrors,
+    responses, "stream": responsesStream, "tools over three turns": responsesTools,
+    "json_schema": responsesSchema, "errors": responsesErrors,
   },
-  real: { "a real model": realModel },
+  real: { "whole and streamed": realModel },
 });
