@@ -34,8 +34,8 @@ greet.py
 ```
 """
 CHAT = "/v1/chat/completions"
-STEP = re.compile(r"(?:^|.*\n|.*\s)call (?=\w+ \{)", re.DOTALL)
-NAME = re.compile(r"\s*(?P<link>and|then)?\s*(?P<name>\w+)\s+(?=\{)")
+STEP = re.compile(r'(?:^|.*\n|.*\s)call (?=\w+ \{["}])', re.DOTALL)
+NAME = re.compile(r'\s*(?P<link>and|then)?\s*(?P<name>\w+)\s+(?=\{["}])')
 QUOTED = re.compile(r"[\"'“]([^\"'”]+)[\"'”]")
 WORD = re.compile(r"\s*\S+\s*$|\s*\S+")
 NUMBER = re.compile(r"-?\d+")
