@@ -15,7 +15,7 @@ from typing import Final, cast
 
 import uvloop
 
-from gateway.adapters.openai import StreamReader
+from gateway.adapters.adapter import StreamReader
 from gateway.call import BUCKETS, Usage
 from gateway.charging import directory
 from gateway.charging.grants import PACK_PRIORITY

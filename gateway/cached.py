@@ -222,7 +222,7 @@ class CachedCalls:
                 raise flight.error
             await sink.begin(200, flight.headers)
             await self._relay(reader, deadline, sink)
-            await sink.finish(end() if flight.error is None else flight.last)
+            await sink.finish(end() if flight.error is None else flight.last, whole=flight.error is None)
         finally:
             flight.leave(reader)
 

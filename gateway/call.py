@@ -49,7 +49,7 @@ class Request:
     """What the edge knows of an HTTP request: header names are lower case; `body` is complete."""
 
     request_id: str
-    endpoint: str  # chat | completions | embeddings
+    endpoint: str  # chat | completions | embeddings | a dialect of chat: messages | responses
     headers: dict[str, str]
     body: bytes
     once: str = ""  # digest of tenant and Idempotency-Key
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(slots=True)
 class Call:
-    """A parsed and bounded client request. `body` is the client's own object and is never changed in place."""
+    """A parsed and bounded client request. `body` is OpenAI's form of it, and is never changed in place."""
 
     request_id: str
     endpoint: str
@@ -76,6 +76,10 @@ class Call:
     cache_control: str = ""
     once: str = ""
     debug: bool = False
+    dialect: str = ""  # what the client speaks, where that is not the form of OpenAI's endpoint
+    original: JSON = field(default_factory=dict)  # the request in that dialect; `body` is it in the middle form
+    beyond: tuple[str, ...] = ()  # its fields that only that dialect can say
+    own_headers: dict[str, str] = field(default_factory=dict)  # for backends of that dialect
 
 
 @dataclass(slots=True)
@@ -88,7 +92,10 @@ class Answer:
 
 
 class Sink(Protocol):
-    """Where a call's answer goes. `begin` then `write`* then `finish` for a stream, `send` for all else."""
+    """Where a call's answer goes. `begin` then `write`* then `finish` for a stream, `send` for all else.
+
+    `whole` is false for a stream that breaks: its last bytes say why.
+    """
 
     @property
     def begun(self) -> bool:
@@ -98,6 +105,6 @@ class Sink(Protocol):
 
     async def write(self, chunk: bytes) -> None: ...
 
-    async def finish(self, last: bytes = b"") -> None: ...
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None: ...
 
     async def send(self, answer: Answer) -> None: ...

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.adapters.openai import PATHS, AnswerReader, StreamReader, refusal_usage, request_body
+from gateway.adapters.adapter import AnswerReader, StreamReader
 from gateway.backends.client import Client, Exchange
 from gateway.backends.failures import OVERLOADED, PASSED_ON, hopeless, passed_on, public, refused, too_long
 from gateway.backends.keys import ROTATE_ON, Keys
@@ -36,6 +36,7 @@ class Delivery:
     target: Target | None = None
     attempts: int = 0
     reader: StreamReader | None = None
+    whole: AnswerReader | None = None
     failed: bool = False  # the last try that reached a backend came to nothing: none is at work
     usage: Usage | None = None
     answer: Answer | None = None
@@ -46,6 +47,11 @@ class Delivery:
     attempt_at: float = 0.0
     reader_s: float = 0.0  # of the last attempt: spent on waiting for the client to read
     first_token_s: float | None = None
+
+    def passed_text(self) -> str:
+        """All output that came, for counting it here."""
+        reader = self.reader or self.whole
+        return "" if reader is None else reader.passed_text()
 
     async def hand(self, answer: Answer, sink: Sink, clock: Clock) -> None:
         """A whole answer to its client, which may read it as slowly as it likes: that is no time of ours."""
@@ -263,9 +269,10 @@ class Dispatcher:
     async def _attempt(self, job: Job, target: Target, patience_s: float, sink: Sink, delivery: Delivery) -> None:
         """One try, with another key as long as the backend refuses the one in use."""
         keys = self._keys[target.backend.name]
-        body = request_body(job.call, target.as_name, _output_limit(job, target), target.backend.quirks)
+        limit, quirks = _output_limit(job, target), target.backend.quirks
+        body = target.adapter.body(job.call, target.as_name, limit, quirks)
         delivery.target = target
-        delivery.usage = delivery.reader = None
+        delivery.usage = delivery.reader = delivery.whole = None
         tried = 0
         while True:
             key = keys.current()
@@ -291,21 +298,19 @@ class Dispatcher:
         sink: Sink,
         delivery: Delivery,
     ) -> None:
-        headers = {"content-type": "application/json", **target.backend.headers}
-        if key is not None:
-            headers["authorization"] = f"Bearer {key}"
+        call, adapter = job.call, target.adapter
+        headers = {"content-type": "application/json", **target.backend.headers, **adapter.headers(call, key)}
         exchange: Exchange | None = None
         whole = False
         try:
             with job.deadline as deadline:
                 deadline.expect(patience_s)
-                url = target.backend.base_url + PATHS[job.call.endpoint]
+                url = adapter.url(target.backend.base_url, call, target.as_name)
                 exchange = await self._client.send(url, headers, body, job.sending)
                 if exchange.status != 200:
-                    refusal = await exchange.read()
-                    delivery.usage = refusal_usage(job.call, target.model, refusal)
+                    refusal, delivery.usage = adapter.refused(call, target.model, await exchange.read())
                     raise refused(exchange, refusal, self._clock.wall_ms())
-                if job.call.stream:
+                if call.stream:
                     await self._relay(job, target, exchange, sink, delivery)
                 else:
                     await self._collect(job, target, exchange, delivery)
@@ -319,12 +324,13 @@ class Dispatcher:
 
     async def _collect(self, job: Job, target: Target, exchange: Exchange, delivery: Delivery) -> None:
         data = await exchange.read()
-        body, delivery.usage = AnswerReader(job.call, target.model).read(exchange.status, data)
+        reader = delivery.whole = target.adapter.answer(job.call, target.model)
+        body, delivery.usage = reader.read(exchange.status, data)
         delivery.answer = Answer(200, {"content-type": "application/json"}, body)
 
     async def _relay(self, job: Job, target: Target, exchange: Exchange, sink: Sink, delivery: Delivery) -> None:
         """Chunks as they come; `[DONE]` stays behind in `delivery.tail` until the call is settled."""
-        reader = delivery.reader = StreamReader(job.call, target.model)
+        reader = delivery.reader = target.adapter.stream(job.call, target.model)
         measures = self._live.of(target.key)
         while True:
             data = await exchange.chunk()

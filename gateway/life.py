@@ -16,12 +16,13 @@ class Life:
     again where the package's end asks for another."""
 
     __slots__ = (
-        "charge_id", "decision", "delivery", "dispatched", "entry", "flags", "flight", "lowered_to", "rates", "receipt",
-        "record",
+        "charge_id", "decision", "delivery", "dispatched", "endpoint", "entry", "flags", "flight", "lowered_to",
+        "rates", "receipt", "record",
     )  # fmt: skip
 
-    def __init__(self, record: Finished) -> None:
+    def __init__(self, record: Finished, endpoint: str) -> None:
         self.record = record
+        self.endpoint = endpoint  # as it was called: it says how errors look
         self.delivery = Delivery()
         self.charge_id = ""
         self.dispatched = False

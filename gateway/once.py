@@ -29,12 +29,13 @@ Serve = Callable[[Request, Sink], Coroutine[Any, Any, None]]
 class Recording:
     """The sink of the call, written once, read by its client as it comes, and again by each retry.
 
-    State: how it began (`status`, `headers`), what came (`answer`, or `chunks` and `last`), whether it is `over`.
+    State: how it began (`status`, `headers`), what came (`answer`, or `chunks` and `last`), whether it is
+    `over`, and `ended_well`.
     """
 
     def __init__(self, body: bytes) -> None:
         self.body = body  # digest of what was asked
-        self.begun = self.over = False
+        self.begun = self.over = self.ended_well = False
         self.answer: Answer | None = None
         self.headers: dict[str, str] = {}
         self.chunks: list[bytes] = []
@@ -47,7 +48,7 @@ class Recording:
         """A complete answer of bearable length, which a retry shall get."""
         if self.size > MAX_ANSWER_BYTES:
             return False
-        return self.answer.status == 200 if self.answer is not None else b"[DONE]" in self.last
+        return self.answer.status == 200 if self.answer is not None else self.ended_well
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
         self.begun, self.headers = True, headers
@@ -58,8 +59,8 @@ class Recording:
         self.size += len(chunk)
         self._wake()
 
-    async def finish(self, last: bytes = b"") -> None:
-        self.last, self.over = last, True
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
+        self.last, self.over, self.ended_well = last, True, whole
         self.size += len(last)
         self._wake()
 
@@ -80,7 +81,7 @@ class Recording:
                 place += 1
                 await sink.write(self.chunks[place - 1])
             if self.over:
-                await sink.finish(self.last)
+                await sink.finish(self.last, whole=self.ended_well)
                 return
             self._changed.clear()
             await self._changed.wait()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from gateway.call import JSON, Call, Request
+from gateway.dialects.known import DIALECTS
+from gateway.dialects.messages_request import body_to_count
 from gateway.errors import InvalidValue
 from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
@@ -27,6 +29,7 @@ MAX_TOKEN_ID: Final = 2**31
 # under another name would cost more than was held.
 OUTPUT_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
 CHOICES: Final = ("n", "n_cmpl")
+OWN_HEADERS: Final = ("anthropic-version", "anthropic-beta")  # what a dialect says beside its body
 PREFER: Final = ("cost", "latency", "quality", "balanced")
 
 _MEDIA: Final = frozenset(
@@ -46,6 +49,8 @@ _INTEGERS: Final = {
 }  # fmt: skip
 _NEEDING: Final = ("tools", "functions", "response_format")
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
+_NOTHING: Final[tuple[str, ...]] = ()
+_NO_HEADERS: Final[dict[str, str]] = {}
 
 # Possessive, and closed by the end too: a text that is never closed must not be searched again from each quote.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -53,15 +58,29 @@ _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 def parse_call(request: Request) -> Call:
     """Raises InvalidValue; `param` names the field."""
-    body = _object(request.body)
+    dialect = DIALECTS.get(request.endpoint)
+    return _call(request, None if dialect is None else dialect.body)
+
+
+def parse_count(request: Request) -> Call:
+    """Of a call whose input is to be counted, and nothing else. Raises InvalidValue."""
+    return _call(request, body_to_count)
+
+
+def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, ...]]] | None) -> Call:
+    """`to_middle` makes the middle form of a body in another dialect than that of OpenAI's endpoint."""
+    body = original = _object(request.body)
+    endpoint, beyond = request.endpoint, _NOTHING
+    if to_middle is not None:
+        endpoint, (body, beyond) = "chat", to_middle(original)
     model = _model(body)
-    stream = request.endpoint != "embeddings" and _boolean(body, "stream")
+    stream = endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
     max_tokens = _integers(body)
-    prompts, bound, media, images = _input(request.endpoint, body)
+    prompts, bound, media, images = _input(endpoint, body)
     return Call(
         request_id=request.request_id,
-        endpoint=request.endpoint,
+        endpoint=endpoint,
         model=model,
         body=body,
         stream=stream,
@@ -77,7 +96,15 @@ def parse_call(request: Request) -> Call:
         cache_control=request.headers.get("cache-control", ""),
         once=request.once,
         debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
+        dialect="" if to_middle is None else request.endpoint,
+        original=original,
+        beyond=beyond,
+        own_headers=_NO_HEADERS if to_middle is None else _own_headers(request.headers),
     )
+
+
+def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in OWN_HEADERS if name in headers}
 
 
 def _object(data: bytes) -> JSON:

@@ -24,11 +24,12 @@ from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
 from gateway.dispatch import Delivery, Dispatcher, Job
+from gateway.failing import error_answer, error_event
 from gateway.goingon import GoingOn
 from gateway.life import Life
 from gateway.limits import Gates
 from gateway.long_streams import cut_short, progress_of, sliced
-from gateway.parse import parse_call
+from gateway.parse import parse_call, parse_count
 from gateway.quote import quoted
 from gateway.recorder import Finished, Recorder
 from gateway.routing.estimate import estimated_input, needed_context
@@ -81,7 +82,8 @@ class Pipeline:
 
     async def handle(self, caller: Caller, request: Request, sink: Sink) -> None:
         """One call, answered through `sink`: its answer, its error, or nothing when the client has gone."""
-        life = Life(Finished(request.request_id, tenant=caller.tenant, started=self._clock.now()))
+        record = Finished(request.request_id, tenant=caller.tenant, started=self._clock.now())
+        life = Life(record, request.endpoint)
         call: Call | None = None
         try:
             call = parse_call(request)
@@ -175,6 +177,18 @@ class Pipeline:
 
     def usage(self, caller: Caller) -> dict[str, Any]:
         return self._ledger.usage(caller.tenant)
+
+    async def count_tokens(self, caller: Caller, request: Request) -> dict[str, Any]:
+        """What the input comes to, by the one vocabulary there is. A call for the limits, and for nothing charged."""
+        call = parse_count(request)
+        entry = self._admission.entry(caller)
+        try:
+            await self._admission.admit(entry, caller, 0, self._deadline(call))
+            self._router.check(call.model, caller.plan)
+            images = call.media_parts * self._router.image_tokens(call)
+            return {"input_tokens": images + await self._tokenizer.input_tokens(call)}
+        finally:
+            entry.release(0)
 
     async def _reserve(self, life: Life, caller: Caller, call: Call, decision: Decision) -> tuple[Decision, Hold]:
         """Holds the ceiling of the dearest target; counts exactly, then lowers max_tokens, then does what the package
@@ -291,11 +305,10 @@ class Pipeline:
         if isinstance(error, errors.BackendRefusal):
             record.usage = life.delivery.usage  # a filter may have used something all the same
         record.refusal = error.refusal
-        answer = error_answer(error, record.request_id, life.limits())
         if sink.begun:
-            await sink.finish(error_event(answer))
+            await sink.finish(error_event(error, record.request_id, life.endpoint), whole=False)
         else:
-            await sink.send(answer)
+            await sink.send(error_answer(error, record.request_id, life.limits(), life.endpoint))
 
     def _outcome(self, life: Life, call: Call | None, error: errors.GatewayError) -> str:
         """No failure of ours is a call whose client gave it too little time, or took most of that to read."""
@@ -353,16 +366,6 @@ class Pipeline:
         if left and not delivery.failed:
             return delivery.target.backend.on_disconnect != "free"
         return started
-
-
-def error_answer(error: errors.GatewayError, request_id: str, limits: Mapping[str, str] | None = None) -> Answer:
-    headers = {"content-type": "application/json", "x-request-id": request_id, **(limits or {}), **error.headers()}
-    return Answer(error.status, headers, errors.encoded(error))
-
-
-def error_event(answer: Answer) -> bytes:
-    """How a stream ends that breaks after the first byte."""
-    return b"data: " + answer.body + b"\n\n"
 
 
 def _charged(record: Finished, receipt: Receipt) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.adapters.openai import expected_choices
+from gateway.adapters.chunks import expected_choices
 from gateway.call import Call
 from gateway.charging.in_force import InForce
 from gateway.charging.offers import STANDARD

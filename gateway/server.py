@@ -29,15 +29,18 @@ from gateway.errors import (
     NotFound,
     ShuttingDown,
 )
+from gateway.failing import error_answer, error_event
 from gateway.generation import Generation
 from gateway.metrics import Metrics
 from gateway.once import HEADER, Once
-from gateway.pipeline import error_answer, error_event
 from gateway.request import HttpRequest
 from gateway.status.page import StatusPage
 from gateway.tenants import Caller
 
-_ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings"}
+_ENDPOINTS = {
+    "/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings",
+    "/v1/messages": "messages", "/v1/responses": "responses",
+}  # fmt: skip
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -73,7 +76,7 @@ class HttpSink:
         if chunk:
             await self._request.write(self._led(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk))
 
-    async def finish(self, last: bytes = b"") -> None:
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
         self.streaming = False
         self._request.keep_alive = self._promised  # though a shutdown may have begun: the client does not know
         if self._chunked:
@@ -154,6 +157,7 @@ class Gateway:
         self.draining = False
         self._table: dict[str, tuple[str, Handler]] = {
             **{path: ("POST", self._call) for path in _ENDPOINTS},
+            "/v1/messages/count_tokens": ("POST", self._count_tokens),
             "/v1/models": ("GET", self._models),
             "/v1/usage": ("GET", self._usage),
             "/v1/redeem": ("POST", self._redeem),
@@ -170,17 +174,17 @@ class Gateway:
         try:
             await self._handler(http)(http, sink, request_id)
         except GatewayError as error:
-            await sink.send(error_answer(error, request_id))
+            await sink.send(error_answer(error, request_id, endpoint=_dialect(http.path)))
         except ConnectionError:
             raise
         except Exception:  # nobody foresaw it: its text does not go out
             _log.exception("a call failed unexpectedly (%s)", request_id)
-            failed = error_answer(GatewayError(UNFORESEEN), request_id)
+            failed, endpoint = GatewayError(UNFORESEEN), _dialect(http.path)
             if sink.streaming:
-                await sink.finish(error_event(failed))
+                await sink.finish(error_event(failed, request_id, endpoint), whole=False)
             http.keep_alive = False
             if not sink.begun:
-                await sink.send(failed)
+                await sink.send(error_answer(failed, request_id, endpoint=endpoint))
 
     def refuse(self, error: GatewayError) -> Answer:
         """The answer to what is no request, or finds no room; it may have been a call."""
@@ -227,6 +231,11 @@ class Gateway:
             raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
         caller = generation.pipeline.authenticate(http.headers)
         return caller, await http.body(generation.config.server.max_body)
+
+    async def _count_tokens(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        caller, body = await self._admitted(http, self.generation)
+        request = Request(request_id, "messages", http.headers, body)
+        await sink.send(_json(await self.generation.pipeline.count_tokens(caller, request), request_id))
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
@@ -286,6 +295,11 @@ class Gateway:
             pieces.append(piece)
             await asyncio.sleep(0)  # calls go on in between
         await sink.send(Answer(200, headers, b"".join(pieces)))
+
+
+def _dialect(path: str) -> str:
+    """What errors at this path look like."""
+    return "messages" if path.startswith("/v1/messages") else _ENDPOINTS.get(path, "")
 
 
 def _json(value: object, request_id: str, status: int = 200) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.adapters.openai import StreamReader
+from gateway.adapters.adapter import StreamReader
 
 SLICE_TOKENS: Final = 2_048  # of each choice
 LEAST_LEFT: Final = 64  # tokens: what is not worth another count of all the text

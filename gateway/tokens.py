@@ -19,7 +19,8 @@ BYTES_PER_TOKEN: Final = 3.5  # English is above 4, Chinese about 3
 LONG_TEXT_CHARS: Final = 100_000  # some 20 ms of counting, seconds for random text: too long for the event loop
 PIECE_CHARS: Final = 50_000  # tiktoken's pattern overflows its stack on a megabyte of spaces
 TEMPLATE_TOKENS: Final = 32  # a chat template alone can add 30
-MESSAGE_TOKENS: Final = 8
+MESSAGE_TOKENS: Final = 8  # the most
+AROUND_MESSAGE: Final = 4  # as a rule: where it begins, its role, where it ends
 
 _RANKS_SHA256: Final = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 _SPECIAL: Final = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
@@ -83,6 +84,10 @@ class Tokenizer:
         if batch or not self.ready:
             return estimate
         return await self.count_long(prompt_text(call))
+
+    async def input_tokens(self, call: Call) -> int:
+        """Of a chat, with what a template puts around each message; media apart."""
+        return await self.count_long(prompt_text(call)) + AROUND_MESSAGE * len(call.body["messages"])
 
     async def bound(self, call: Call) -> int:
         """As `call.input_bound`, but tight: the count with the margin of a chat template, never above the bytes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.adapters.openai import StreamReader, answer_text
 from gateway.call import Call, Usage
 from gateway.dispatch import Delivery
 from gateway.tokens import Tokenizer, prompt_text
@@ -16,22 +15,15 @@ class Unreported:
 
     async def counted(self, call: Call, delivery: Delivery) -> Usage:
         """Of a whole answer."""
-        text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
+        text = delivery.passed_text()
         counts = await self._tokenizer.count_long(prompt_text(call)), await self._tokenizer.count_long(text)
         return _estimated(call, delivery, *counts)
 
     def counted_so_far(self, call: Call, delivery: Delivery) -> Usage:
         """Of a call that was cut off, without an await: of long texts an estimate."""
-        text = "" if call.endpoint == "embeddings" else _answer_text(delivery)
+        text = delivery.passed_text()
         counts = self._tokenizer.count_now(prompt_text(call)), self._tokenizer.count_now(text)
         return _estimated(call, delivery, *counts, "partial")
-
-
-def _answer_text(delivery: Delivery) -> str:
-    reader: StreamReader | None = delivery.reader
-    if reader is not None:
-        return reader.passed_text()
-    return answer_text(delivery.answer.body) if delivery.answer is not None else ""
 
 
 def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: str) -> Usage:

@@ -46,6 +46,7 @@ LAYERS = (
     ("tenants", "limits"),
     ("fair",),
     ("parse",),
+    ("failing",),
     ("dialects",),
     ("tokens",),
     ("config",),

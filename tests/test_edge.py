@@ -14,7 +14,7 @@ from gateway.call import Answer
 from gateway.connection import STEP_BYTES
 from gateway.demo.scripted import Reply
 from gateway.edge import Edge
-from gateway.pipeline import error_answer
+from gateway.failing import error_answer
 from gateway.request import READ_AHEAD_BYTES, HttpRequest
 from gateway.server import HttpSink
 from tests.conftest import KEY, ROUTES, World

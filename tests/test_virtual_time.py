@@ -79,7 +79,7 @@ async def test_the_last_bytes_wait_for_the_commit(opened: Open) -> None:
     seen: list[int] = []
 
     class Watching(ListSink):
-        async def finish(self, last: bytes = b"") -> None:
+        async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
             seen.append(len(stage.ledger.charges("t", 0, 10)["data"]))
             await super().finish(last)
 

@@ -226,7 +226,7 @@ class ListSink:
         assert not self.finished
         self.chunks.append(chunk)
 
-    async def finish(self, last: bytes = b"") -> None:
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
         assert self.begun
         assert not self.finished
         self.chunks.append(last)

@@ -7,9 +7,22 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.adapters.chunks import (
+    LEAST_BYTES_PER_TOKEN,
+    answer_text,
+    choices_of,
+    cut_chunk,
+    expected_choices,
+    has_content,
+    head_of,
+    parsed,
+    said,
+    text_of,
+)
 from gateway.adapters.usage import usage_of
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
+from gateway.dialects.chat import DONE, as_event
 from gateway.errors import AttemptFailed
 from gateway.parse import OUTPUT_LIMITS
 from gateway.sse import (
@@ -22,20 +35,17 @@ from gateway.sse import (
 )
 
 PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
-DONE: Final = b"data: [DONE]\n\n"
 COMPLETIONS_DEFAULT_MAX_TOKENS: Final = 16  # the API's own default, put in because not every backend has it
 KEPT_BYTES: Final = 256 * 1024
 HELD_COMMENT_BYTES: Final = 64 * 1024
-LEAST_BYTES_PER_TOKEN: Final = 2  # of a piece of several tokens, on average
 
-_CHUNK_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")
 _NULL: Final = re.compile(rb"\s*:\s*null\b")
 _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
 
-def request_body(call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
-    """The client's body with the backend's name for the model, the output limit and the wish for usage."""
-    body = {**call.body, "model": as_name}
+def request_body(call: Call, body: JSON, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
+    """The call's body with the backend's name for the model, the output limit and the wish for usage."""
+    body = {**body, "model": as_name}
     if call.endpoint == "embeddings":
         return orjson.dumps(body)
     _limit_output(call, body, max_tokens, quirks)
@@ -61,18 +71,22 @@ def _limit_output(call: Call, body: JSON, max_tokens: int | None, quirks: Quirks
 
 
 class AnswerReader:
-    """A whole answer: checked, its usage read, its bytes left as they are."""
+    """A whole answer: checked, its usage read, its bytes left as they are. State: `_answer`, once it is read."""
 
     def __init__(self, call: Call, model: Model) -> None:
         self._call = call
         self._model = model
+        self._answer: JSON = {}
 
     def read(self, status: int, body: bytes) -> tuple[bytes, Usage | None]:
-        """(the body for the client, usage or None when there is none). Raises AttemptFailed("broken")."""
-        answer = _parsed(body, status)
+        answer = parsed(body, status)
         if not isinstance(answer.get("data" if self._call.endpoint == "embeddings" else "choices"), list):
             raise AttemptFailed("broken", "the backend's answer holds nothing", backend_status=status)
+        self._answer = answer
         return body, usage_of(self._call, self._model, answer.get("usage"))
+
+    def passed_text(self) -> str:
+        return answer_text(self._answer)
 
 
 def refusal_usage(call: Call, model: Model, body: bytes) -> Usage | None:
@@ -82,12 +96,6 @@ def refusal_usage(call: Call, model: Model, body: bytes) -> Usage | None:
     except orjson.JSONDecodeError:
         return None
     return usage_of(call, model, answer.get("usage")) if isinstance(answer, dict) else None
-
-
-def answer_text(body: bytes) -> str:
-    """The output of a whole answer, for counting it here."""
-    choices = _choices(_parsed(body))
-    return "".join(_text_of(choice.get("message")) + _text_of(choice) for choice in choices)
 
 
 class StreamReader:
@@ -191,17 +199,12 @@ class StreamReader:
         """A proper end of what its backend has not ended: each choice has reached its length. `usage` is what `tail`
         and `said_usage` tell from now on."""
         self._fold()
-        head: JSON = {name: self._last[name] for name in _CHUNK_HEAD if name in self._last}
-        said = {
-            "prompt_tokens": usage.input_tokens,
-            "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.input_tokens + usage.output_tokens,
-        }
-        self._usage_json, self._usage_event = said, _event({**head, "choices": [], "usage": said})
+        told = said(usage)
+        self._usage_json = told
+        self._usage_event = as_event({**head_of(self._last), "choices": [], "usage": told})
         empty: JSON = {"text": ""} if self._call.endpoint == "completions" else {"delta": {}}
-        going_on = (index for index in range(expected_choices(self._call)) if index not in self._ends)
-        choices = [{"index": index, **empty, "finish_reason": "length"} for index in going_on]
-        return _event({**head, "choices": choices, "x_moma": {"reason": reason}}) if choices else b""
+        going_on = [index for index in range(expected_choices(self._call)) if index not in self._ends]
+        return as_event(cut_chunk(self._last, going_on, empty, reason)) if going_on else b""
 
     def _take(self, event: bytes, started: bool, ready: list[bytes]) -> bool:
         """Adds to `ready` what may go out; true once the stream has started."""
@@ -213,17 +216,17 @@ class StreamReader:
                 raise AttemptFailed("broken", "the backend sent an empty stream")
             self.done = True
             return started
-        chunk = None if data is None or not data.strip() else _parsed(data)
+        chunk = None if data is None or not data.strip() else parsed(data)
         if _ERROR_EVENT.search(event):
             raise AttemptFailed("broken", "the backend sent an error in its stream")
-        choices = [] if chunk is None else _choices(chunk)
+        choices = [] if chunk is None else choices_of(chunk)
         if chunk is not None and isinstance(chunk.get("usage"), dict):
             self._usage_json = chunk["usage"]
             if not choices:
                 self._usage_event = event
                 return started
         self._note_ends(choices)
-        if not started and not self._ends and not any(_has_content(choice) for choice in choices):
+        if not started and not self._ends and not any(has_content(choice) for choice in choices):
             self._hold(event, is_comment=chunk is None)
             return False
         ready += self._held
@@ -257,30 +260,19 @@ class StreamReader:
         """Chunks are ten times their text: long streams are kept as text."""
         for event in split_events(b"".join(self._kept)):
             try:
-                chunk = _parsed(event_data(event) or b"")
-                choices = _choices(chunk)
+                chunk = parsed(event_data(event) or b"")
+                choices = choices_of(chunk)
             except AttemptFailed:
                 continue  # passed on unread, so it was never promised to be JSON
             self._note_ends(choices)
             self._last = chunk
             for choice in choices:
-                text = _text_of(choice.get("delta")) + _text_of(choice)
+                text = text_of(choice.get("delta")) + text_of(choice)
                 self._text.append(text)
                 self._pieces += 1
                 self._bound += max(1, -(-len(text.encode("utf-8", "surrogatepass")) // LEAST_BYTES_PER_TOKEN))
         self._kept.clear()
         self._kept_bytes = 0
-
-
-def expected_choices(call: Call) -> int:
-    """Choices the client gets: best_of makes more than it returns."""
-    n = call.body.get("n") or 1
-    best_of = call.body.get("best_of") or 1
-    return max(1, call.choices // max(n, best_of) * int(n))
-
-
-def _event(chunk: JSON) -> bytes:
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
 
 
 def _unmarked_until(block: bytes, start: int) -> int:
@@ -304,44 +296,3 @@ def _valued(block: bytes, name: bytes, start: int) -> int:
             return start
         start += len(name)
     return -1
-
-
-def _parsed(data: bytes, status: int = 200) -> JSON:
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise AttemptFailed("broken", "the backend's answer is not JSON", backend_status=status) from None
-    if not isinstance(value, dict):
-        raise AttemptFailed("broken", "the backend's answer is not an object", backend_status=status)
-    if value.get("error") is not None:
-        raise AttemptFailed("broken", "the backend answered with an error", backend_status=status)
-    return value
-
-
-def _choices(chunk: JSON) -> list[JSON]:
-    choices = chunk.get("choices")
-    if choices is None:
-        return []
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise AttemptFailed("broken", "the backend's choices are not a list of objects")
-    return choices
-
-
-def _has_content(choice: JSON) -> bool:
-    if choice.get("text"):
-        return True
-    delta = choice.get("delta")
-    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
-
-
-def _text_of(holder: Any) -> str:
-    """Everything a model wrote into a delta, a message, or a choice of the completions endpoint."""
-    if not isinstance(holder, dict):
-        return ""
-    parts = [holder.get(name) for name in ("text", "reasoning_content", "reasoning", "content", "refusal")]
-    calls = holder.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    for function in [*functions, holder.get("function_call")]:
-        if isinstance(function, dict):
-            parts += [function.get("name"), function.get("arguments")]
-    return "".join(part for part in parts if isinstance(part, str))

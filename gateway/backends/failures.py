@@ -42,8 +42,11 @@ _PRIVATE: Final = re.compile(
     | \b(?:req|chatcmpl|cmpl|embd|resp|org|proj)[-_](?=[\w-]*\d)[\w-]+""",
     re.IGNORECASE | re.VERBOSE,
 )
-# OpenAI, vLLM, llama.cpp: each says in its own words that the input is too long.
-_TOO_LONG: Final = re.compile(rb"context_length|maximum context length|context size|exceed_context", re.IGNORECASE)
+# OpenAI, vLLM, llama.cpp, Anthropic (the last two): each says in its own words that the input is too long.
+_TOO_LONG: Final = re.compile(
+    rb"context_length|maximum context length|context size|exceed_context|prompt is too long|exceed context limit",
+    re.IGNORECASE,
+)
 
 
 def refused(exchange: Exchange, body: bytes, wall_ms: int) -> AttemptFailed:

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.adapters.openai import DONE
 from gateway.call import JSON
+from gateway.dialects.chat import DONE
 from gateway.sse import event_data, split_events
 
 _OBJECTS: Final = {"chat": ("chat.completion", "chat.completion.chunk"), "completions": ("text_completion",) * 2}
@@ -96,6 +96,8 @@ def _add_delta(message: JSON, delta: JSON) -> None:
         elif name == "function_call":
             if value is not None:
                 _add_function(message.setdefault(name, {}), _object(value))
+        elif name == "thinking_blocks":
+            _add_thoughts(message, value)
         elif name == "role":
             message[name] = message.get(name) or value
         elif value is not None:
@@ -117,6 +119,15 @@ def _add_tool_calls(message: JSON, calls: Any) -> None:
                 _add_function(slot.setdefault(name, {}), value)
             elif name != "index":
                 _same(slot, name, value)
+
+
+def _add_thoughts(message: JSON, blocks: Any) -> None:
+    """A signature closes what was thought since the last one."""
+    whole = message.setdefault("thinking_blocks", [])
+    for block in blocks if isinstance(blocks, list) else ():
+        known = sum(len(one.get("thinking", "")) for one in whole)
+        text = {"thinking": "".join(message.get("reasoning_content") or ())[known:]}
+        whole.append({**_object(block), **(text if "signature" in block else {})})
 
 
 def _add_function(function: JSON, part: JSON) -> None:
@@ -226,14 +237,23 @@ def _parts(choice: JSON, endpoint: str) -> list[JSON]:
     if isinstance(message.get("tool_calls"), list):
         message["tool_calls"] = [{"index": place, **call} for place, call in enumerate(message["tool_calls"])]
     thoughts = {name: message.pop(name) for name in _THOUGHTS if name in message}
-    parts = []
-    if any(thoughts.values()):
+    parts, blocks = [], message.pop("thinking_blocks", None) or ()
+    if blocks or any(thoughts.values()):
         role = {"role": message["role"]} if "role" in message else {}
-        parts.append({"index": index, "delta": {**role, **thoughts}, "logprobs": None, "finish_reason": None})
+        deltas = [delta for block in blocks for delta in _signed(block)] or [thoughts]
+        deltas[0] = {**role, **deltas[0]}
+        parts += [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas]
     else:
         message |= thoughts
     parts.append({"index": index, "delta": message, **rest, "finish_reason": None})
     return [*parts, {"index": index, "delta": {}, "logprobs": None, **last}]
+
+
+def _signed(block: JSON) -> list[JSON]:
+    """As in a stream: the text, then what signs it."""
+    text = block.get("thinking")
+    rest = {name: value for name, value in block.items() if name != "thinking"}
+    return [*([{"reasoning_content": text}] if text else []), {"thinking_blocks": [rest]}]
 
 
 # -- what may be kept ---------------------------------------------------------------------------------------------

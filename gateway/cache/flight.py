@@ -147,7 +147,7 @@ class Flight:
         furthest = max([reader.read_bytes for reader in self._readers], default=self.written)
         return self.written - furthest > AHEAD_BYTES
 
-    async def finish(self, last: bytes = b"") -> None:
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
         self.last, self.over = last, True
         self._wake()
 

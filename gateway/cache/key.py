@@ -38,9 +38,9 @@ def key_of(call: Call, *, scope: str, version: bytes, max_output: int | None) ->
     templates print those as they are, and structured output is written in the order of its schema.
     """
     digest = hashlib.blake2b(digest_size=_KEY_BYTES)
-    about = (scope, version.hex(), call.endpoint, call.prefer, max_output)
+    about = (scope, version.hex(), call.dialect or call.endpoint, call.prefer, max_output)
     digest.update(orjson.dumps(about))
-    body: Mapping[str, Any] = call.body
+    body: Mapping[str, Any] = call.original if call.dialect else call.body
     digest.update(orjson.dumps({name: _ordered(name, body[name]) for name in sorted(body) if name not in LEFT_OUT}))
     return digest.digest()
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import Request
+from gateway.dialects.known import DIALECTS
 from gateway.errors import InvalidValue
 from gateway.explain.explainer import ANYBODY
 from gateway.tenants import Caller
 
-ENDPOINTS: Final = ("chat", "completions", "embeddings")
+ENDPOINTS: Final = ("chat", "completions", "embeddings", *DIALECTS)
 FIELDS: Final = ("body", "tenant", "endpoint", "headers")
 REQUEST_ID: Final = "explain"
 

@@ -14,6 +14,8 @@ from functools import cached_property
 from math import log
 from typing import Final, Protocol
 
+from gateway.adapters.adapter import Adapter
+from gateway.adapters.kinds import ADAPTERS
 from gateway.call import Call
 from gateway.charging.in_force import InForce
 from gateway.charging.offers import Offer
@@ -47,6 +49,10 @@ class Target:
         """What the ledger sees of it."""
         backend, model = self.backend, self.model
         return rates.offer(model.name, backend.name, backend.region or "", frozenset(model.tags))
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        return ADAPTERS[self.backend.kind]
 
     @cached_property
     def concurrency(self) -> int:

@@ -6,7 +6,9 @@ import copy
 import random
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from gateway.adapters.kinds import ADAPTERS
 from gateway.call import Call
 from gateway.config.model import Config, Model, Plan, Route
 from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
@@ -15,6 +17,9 @@ from gateway.routing.estimate import needed_context
 from gateway.routing.live import Live
 from gateway.routing.policies import Policy, Target, policy_of
 from gateway.routing.shortlist import ANYTHING, Ceiling, Removed, Shortlist, shortlist, within
+
+OPENAI: Final = "openai"
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -60,8 +65,8 @@ class Decision:
 class Router:
     """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend.
 
-    State: the shortlists that were asked for so far, by route (and the one in whose place it comes), endpoint and
-    needs: there are few of each.
+    State: the shortlists that were asked for so far, by route (and the one in whose place it comes), endpoint,
+    needs and the kinds of backends that cannot express the call: there are few of each.
     """
 
     def __init__(self, config: Config, rng: random.Random, live: Live) -> None:
@@ -74,7 +79,8 @@ class Router:
         self._policies = {name: policy_of(route, live, rng) for name, route in self._routes.items()}
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
         self._drained = {name for name, route in self._routes.items() if _drains(config, route)}
-        self._shortlists: dict[tuple[str, str, str, frozenset[str]], Shortlist] = {}
+        self._foreign = {backend.kind for backend in config.backends.values()} - {OPENAI}
+        self._shortlists: dict[tuple[str, str, str, frozenset[str], frozenset[str]], Shortlist] = {}
 
     def names(self, plan: Plan) -> list[str]:
         """What a tenant may put in `model`, in file order."""
@@ -157,16 +163,27 @@ class Router:
     def shortlist(self, route: Route, call: Call, needed: int, *, instead: bool = False) -> Shortlist:
         """What of a route can serve the call, and what cannot; `instead` of the one that it asked for."""
         asked = self.route_of(call.model) if instead else None
-        key = (route.name, "" if asked is None else asked.name, call.endpoint, call.needs)
+        key = (route.name, "" if asked is None else asked.name, call.endpoint, call.needs, self._dumb(call))
         short = self._shortlists.get(key)
         if short is None:
             also = ANYTHING if asked is None else asked.require
             short = self._shortlists[key] = shortlist(route, self._targets, call, also)
         return within(short, needed) if needed > short.shortest else short
 
+    def _dumb(self, call: Call) -> frozenset[str]:
+        """The kinds of backends whose dialect cannot express the call."""
+        if not self._foreign and not call.beyond:
+            return _NONE
+        return frozenset(kind for kind in {OPENAI, *self._foreign} if ADAPTERS[kind].beyond(call) is not None)
+
     def route_of(self, model: str) -> Route | None:
         """What a name in `model` stands for."""
         return self._routes.get(self._config.aliases.get(model, model))
+
+    def image_tokens(self, call: Call) -> int:
+        """The most that an image of it may count as."""
+        route = self.route_of(call.model)
+        return 0 if route is None else self.shortlist(route, call, 0).ceiling.image_tokens
 
     def aside(self, route: Route, live: Live, rng: random.Random, policy: Policy) -> Router:
         """This one route over another state: what is decided there changes nothing here."""
@@ -240,6 +257,10 @@ def _why_none(short: Shortlist, call: Call, needed: int) -> GatewayError:
         )
     if "endpoint" in reasons:
         return InvalidValue(f"The model '{_short(call.model)}' does not serve {call.endpoint}.", param="model")
+    if "dialect" in reasons:
+        param = next(target.adapter.beyond(call) for target, why in short.removed if why == "dialect")
+        message = f"The model '{_short(call.model)}' cannot be asked for '{param}': no backend of it knows that field."
+        return InvalidValue(message, param=param)
     if "capability" in reasons:
         needs = ", ".join(sorted(call.needs))
         return InvalidValue(f"The model '{_short(call.model)}' cannot do what the call needs ({needs}).", param="model")

@@ -66,9 +66,9 @@ class Shortlist:
 def shortlist(
     route: Route, targets: Mapping[str, tuple[Target, ...]], call: Call, also: Require = ANYTHING
 ) -> Shortlist:
-    """Of all that a call of this endpoint and these needs may use, whatever its length. `targets` are by model.
+    """Of all that a call of this endpoint, these needs and this form may use, whatever its length.
 
-    `also` is required of all, beside what the route requires.
+    `targets` are by model. `also` is required of all, beside what the route requires.
     """
     kept: list[Target] = []
     removed: list[Removed] = []
@@ -124,8 +124,10 @@ def _fallbacks(
 def _broken(target: Target, required: tuple[Require, ...], call: Call) -> str | None:
     """The constraint that a target breaks, or None."""
     backend, model = target.backend, target.model
-    if call.endpoint not in model.endpoints:
+    if call.endpoint not in model.endpoints or call.endpoint not in target.adapter.endpoints:
         return "endpoint"
+    if target.adapter.beyond(call) is not None:
+        return "dialect"
     if model.can is not None and not call.needs <= model.can:
         return "capability"
     return next((why for require in required if (why := require.broken_by(backend))), None)

@@ -5,10 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.adapters.openai import DONE, AnswerReader, StreamReader, request_body
+from gateway.adapters.openai import AnswerReader, StreamReader, request_body
 from gateway.adapters.usage import normalise
 from gateway.call import Call, Usage
 from gateway.config.model import Model, Quirks
+from gateway.dialects.chat import DONE
 from gateway.errors import AttemptFailed
 
 MODEL = Model("m", (), context=1000, max_output=100, price={}, rates={})
@@ -113,9 +114,9 @@ def test_a_broken_answer(body: bytes) -> None:
 
 def test_request_body() -> None:
     asked = call(x=1, max_completion_tokens=9)
-    sent = orjson.loads(request_body(asked, "M", 5, Quirks()))
+    sent = orjson.loads(request_body(asked, asked.body, "M", 5, Quirks()))
     assert sent == {"model": "M", "x": 1, "max_completion_tokens": 5, "stream_options": {"include_usage": True}}
     assert asked.body == {"model": "m", "x": 1, "max_completion_tokens": 9}
-    assert orjson.loads(request_body(call(), "M", 5, Quirks(False, "f"))) == {"model": "M", "f": 5}
+    assert orjson.loads(request_body(call(), call().body, "M", 5, Quirks(False, "f"))) == {"model": "M", "f": 5}
     plain = call("completions", stream=False)
-    assert orjson.loads(request_body(plain, "M", 500, Quirks()))["max_tokens"] == 16
+    assert orjson.loads(request_body(plain, plain.body, "M", 500, Quirks()))["max_tokens"] == 16

@@ -69,6 +69,8 @@ def test_a_field_is_named(param: str) -> None:
         {"object": "error", "message": "This model's maximum context length is 4096 tokens."},
         {"error": {"code": 400, "message": "the request exceeds the available context size", "type": "x"}},
         {"error": {"type": "exceed_context_size_error"}},
+        {"type": "error", "error": {"message": "prompt is too long: 200251 tokens > 200000 maximum"}},
+        {"error": {"message": "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000"}},
     ],
 )
 def test_too_long_in_the_words_of_each_backend(body: Any) -> None:

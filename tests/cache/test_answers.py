@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.adapters.openai import DONE
 from gateway.cache.answers import assembled, finished, replayed
+from gateway.dialects.chat import DONE
 from tests.virtual import STREAM, WORD, event
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

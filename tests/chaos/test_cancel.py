@@ -73,7 +73,7 @@ class ListSink:
         await asyncio.sleep(0)
         self.body += chunk
 
-    async def finish(self, last: bytes = b"") -> None:
+    async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
         await asyncio.sleep(0)
         self.body += last
         self.complete = True

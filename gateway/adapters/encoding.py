@@ -1,0 +1,39 @@
+"""A client's dialect over what a backend says: how answers and streams are written for a call.
+
+In another dialect an answer has an id of ours: those of two backends may be the same, and clients name answers by them.
+"""
+
+from __future__ import annotations
+
+from gateway.adapters.adapter import Decoder
+from gateway.adapters.translated import Read, TranslatedAnswer, TranslatedStream
+from gateway.adapters.writers import Translating, Untouched
+from gateway.call import JSON, Call
+from gateway.config.model import Model
+from gateway.dialects.chat import Encoder
+from gateway.dialects.dialect import Closing
+from gateway.dialects.known import DIALECTS
+
+
+def translated_answer(call: Call, model: Model, read: Read) -> TranslatedAnswer:
+    def written(answer: JSON) -> JSON:
+        if not call.dialect:
+            return answer
+        return DIALECTS[call.dialect].answer({**answer, "id": call.request_id}, call.original)
+
+    return TranslatedAnswer(call, model, read, written)
+
+
+def translated_stream(call: Call, model: Model, decoder: Decoder) -> TranslatedStream:
+    if not call.dialect:
+        return TranslatedStream(call, model, decoder, Translating(Encoder(wants_usage=call.wants_usage)))
+    encoder = DIALECTS[call.dialect].Encoder(call.original)
+    return TranslatedStream(call, model, decoder, Translating(encoder, {"id": call.request_id}))
+
+
+def untouched_answer(call: Call, model: Model, read: Read) -> TranslatedAnswer:
+    return TranslatedAnswer(call, model, read, None)
+
+
+def untouched_stream(call: Call, model: Model, decoder: Decoder, closing: Closing) -> TranslatedStream:
+    return TranslatedStream(call, model, decoder, Untouched(closing))

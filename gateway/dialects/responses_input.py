@@ -1,0 +1,214 @@
+"""The items of a Responses request as chat messages.
+
+What the model said in one turn is several items there (reasoning, a message, function calls) and one message here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.call import JSON
+from gateway.dialects.responses_reasoning import reasoning_message
+from gateway.errors import InvalidValue
+
+# `developer` is what newer models call `system`; all providers know the older name.
+_ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+def messages(value: Any, beyond: list[str]) -> list[JSON]:
+    """Adds to `beyond` what chat messages cannot express. Raises InvalidValue."""
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        raise InvalidValue("'input' must be a text or a list of items.", param="input")
+    found = []
+    for place, item in enumerate(value):
+        message = _message(an_object(item, f"input[{place}]"), f"input[{place}]", beyond)
+        if message is not None:
+            found.append(message)
+    return _joined(found)
+
+
+def an_object(value: Any, where: str) -> JSON:
+    if not isinstance(value, dict):
+        raise InvalidValue(f"'{where}' must be an object.", param=where)
+    return value
+
+
+def a_list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidValue(f"'{where}' must be a list.", param=where)
+    return value
+
+
+def a_text(holder: JSON, name: str, where: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str):
+        raise InvalidValue(f"'{where}.{name}' must be a text.", param=f"{where}.{name}")
+    return value
+
+
+def kind_of(item: JSON) -> Any:
+    """Messages and references may leave their type out."""
+    kind = item.get("type")
+    if kind is None:
+        return "message" if "role" in item else "item_reference" if "id" in item else None
+    return kind
+
+
+def _message(item: JSON, where: str, beyond: list[str]) -> JSON | None:
+    """A message, or the part of one of the assistant's; None for what goes to `beyond`."""
+    kind = kind_of(item)
+    make = _ITEMS.get(kind) if isinstance(kind, str) else None
+    if make is None:
+        beyond.append(where)
+        return None
+    return make(item, where, beyond)
+
+
+def _said(item: JSON, where: str, beyond: list[str]) -> JSON:
+    role = _ROLES.get(a_text(item, "role", where))
+    if role is None:
+        raise InvalidValue(f"'{where}.role' must be one of {', '.join(_ROLES)}.", param=f"{where}.role")
+    content = item.get("content")
+    if isinstance(content, str):
+        return {"role": role, "content": content}
+    parts = a_list(content, f"{where}.content")
+    if role == "assistant":
+        return _said_before(parts, f"{where}.content")
+    return {"role": role, "content": _content(parts, f"{where}.content", _PARTS, beyond)}
+
+
+def _said_before(parts: list[Any], where: str) -> JSON:
+    texts, refusals = [], []
+    for place, part in enumerate(parts):
+        inner = f"{where}[{place}]"
+        kind = an_object(part, inner).get("type")
+        if kind in ("output_text", "input_text", "text"):
+            texts.append(a_text(part, "text", inner))
+        elif kind == "refusal":
+            refusals.append(a_text(part, "refusal", inner))
+        else:
+            raise InvalidValue("The assistant says output_text and refusal only.", param=f"{inner}.type")
+    said: JSON = {"role": "assistant", "content": "".join(texts)}
+    if refusals:
+        said["refusal"] = "".join(refusals)
+    return said
+
+
+def _content(parts: list[Any], where: str, known: _Parts, beyond: list[str]) -> str | list[JSON]:
+    """One text is a text: not every provider reads parts."""
+    found = []
+    for place, part in enumerate(parts):
+        inner = f"{where}[{place}]"
+        kind = an_object(part, inner).get("type")
+        make = known.get(kind) if isinstance(kind, str) else None
+        made = make(part, inner) if make is not None else None
+        if made is None:
+            beyond.append(inner)
+        else:
+            found.append(made)
+    if not found:
+        return ""
+    return str(found[0]["text"]) if len(found) == 1 and found[0]["type"] == "text" else found
+
+
+def _text_part(part: JSON, where: str) -> JSON:
+    return {"type": "text", "text": a_text(part, "text", where)}
+
+
+def _image_part(part: JSON, where: str) -> JSON | None:
+    if part.get("file_id") is not None:
+        return None  # a file of the provider's store
+    image: JSON = {"url": a_text(part, "image_url", where)}
+    if part.get("detail") not in (None, "auto"):
+        image["detail"] = part["detail"]
+    return {"type": "image_url", "image_url": image}
+
+
+def _file_part(part: JSON, where: str) -> JSON | None:
+    if part.get("file_id") is not None or part.get("file_url") is not None or part.get("detail") not in (None, "auto"):
+        return None
+    file: JSON = {"file_data": a_text(part, "file_data", where)}
+    if part.get("filename") is not None:
+        file["filename"] = a_text(part, "filename", where)
+    return {"type": "file", "file": file}
+
+
+def _audio_part(part: JSON, where: str) -> JSON:
+    return {"type": "input_audio", "input_audio": an_object(part.get("input_audio"), f"{where}.input_audio")}
+
+
+def _called(item: JSON, where: str, beyond: list[str]) -> JSON:
+    function = {"name": a_text(item, "name", where), "arguments": a_text(item, "arguments", where)}
+    call = {"id": a_text(item, "call_id", where), "type": "function", "function": function}
+    return {"role": "assistant", "tool_calls": [call]}
+
+
+def _call_output(item: JSON, where: str, beyond: list[str]) -> JSON:
+    output = item.get("output")
+    if not isinstance(output, str):
+        output = _content(a_list(output, f"{where}.output"), f"{where}.output", _OUTPUT_PARTS, beyond)
+    return {"role": "tool", "tool_call_id": a_text(item, "call_id", where), "content": output}
+
+
+def _thought(item: JSON, where: str, beyond: list[str]) -> JSON:
+    return {"role": "assistant", **reasoning_message(item, where)}
+
+
+def _reference(item: JSON, where: str, beyond: list[str]) -> JSON:
+    raise InvalidValue("There is no kept response with this item. Send the item itself.", param=where)
+
+
+_Parts = dict[str, Callable[[JSON, str], JSON | None]]
+_OUTPUT_PARTS: Final[_Parts] = {"input_text": _text_part, "output_text": _text_part, "input_image": _image_part}
+_PARTS: Final[_Parts] = {**_OUTPUT_PARTS, "input_file": _file_part, "input_audio": _audio_part}
+_ITEMS: Final[dict[str, Callable[[JSON, str, list[str]], JSON]]] = {
+    "message": _said,
+    "function_call": _called,
+    "function_call_output": _call_output,
+    "reasoning": _thought,
+    "item_reference": _reference,
+}
+
+
+def _joined(parts: list[JSON]) -> list[JSON]:
+    found: list[JSON] = []
+    for part in parts:
+        if found and _same_turn(found[-1], part):
+            found[-1] = _merged(found[-1], part)
+        else:
+            found.append(part)
+    return [message for message in found if not _only_thought(message)]
+
+
+def _same_turn(last: JSON, part: JSON) -> bool:
+    """Calls are of one message however they are mixed with what was said: their outputs must follow at once."""
+    if last["role"] != "assistant" or part["role"] != "assistant":
+        return False
+    return "tool_calls" in part or "tool_calls" in last or "content" not in last
+
+
+def _merged(last: JSON, part: JSON) -> JSON:
+    merged = dict(last)
+    for name, value in part.items():
+        if name == "role":
+            continue
+        known = merged.get(name)
+        if not known:
+            merged[name] = value
+        elif isinstance(known, list):
+            merged[name] = known + value
+        else:
+            merged[name] = f"{known}\n{value}" if value else known
+    return merged
+
+
+def _only_thought(message: JSON) -> bool:
+    """Reasoning that led to nothing, such as that of an answer which was cut: there is no message to carry it."""
+    if message["role"] == "assistant" and "content" not in message:
+        if "tool_calls" not in message:
+            return True
+        message["content"] = None
+    return False

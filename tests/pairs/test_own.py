@@ -1,0 +1,99 @@
+"""What is particular to streams that are cut short, and to clients that speak a backend's own dialect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from tests.pairs.conftest import POOR_KEY, Pairs
+from tests.pairs.events import event
+from tests.pairs.meaning import JSON, Backend, Client, Said
+from tests.pairs.speaks_anthropic import AnthropicBackend, MessagesClient
+from tests.pairs.test_pairs import HELLO, each_pair
+
+LONG = Said("word " * 4000, written=4000)
+
+
+@each_pair
+async def test_a_stream_that_a_package_ends_in_the_middle_has_a_proper_end(
+    pairs: Pairs, client: Client, backend: Backend
+) -> None:
+    pairs.said = LONG
+    body = client.asks(replace(HELLO, max_tokens=4000), f"m-{backend.kind}", stream=True)
+    status, data = await pairs.send(client, body, POOR_KEY)
+    assert status == 200
+    heard = client.hears_stream(data)
+    assert (heard.complete, heard.stop, heard.error) == (True, "length", "")
+    assert LONG.text.startswith(heard.text)
+    assert 100 < len(heard.text) < len(LONG.text)
+    [charge] = await pairs.charges("poor")
+    assert "quota_exhausted" in charge["flags"]
+    assert charge["overage"] == "0"
+    assert float(charge["charged"]) <= 5000
+    assert heard.written == charge["usage"]["output"]
+
+
+@pytest.fixture
+def own() -> tuple[MessagesClient, AnthropicBackend]:
+    return MessagesClient(), AnthropicBackend()
+
+
+async def test_a_message_reaches_its_own_backend_as_it_was_and_its_answer_comes_as_it_is(
+    pairs: Pairs, own: tuple[MessagesClient, AnthropicBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, backend = own
+    answer = {**backend.says(Said("found")), "container": {"id": "c1"}}
+    answer["content"].insert(
+        0, {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"q": 1}}
+    )
+    monkeypatch.setattr(AnthropicBackend, "understands", lambda *_: HELLO)
+    monkeypatch.setattr(AnthropicBackend, "says", lambda *_: answer)
+    body = client.asks(HELLO, "m-anthropic", stream=False)
+    body["tools"] = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]
+    body["messages"][0]["content"][0]["cache_control"] = {"type": "ephemeral", "ttl": "1h"}
+    status, data = await pairs.send(client, body)
+    assert (status, orjson.loads(data)) == (200, answer)
+    assert pairs.bodies == [body | {"model": "backend-model"}]
+    [charge] = await pairs.charges()
+    assert charge["usage"] == {"input": 20, "output": 10, "calls": 1}
+
+
+async def test_events_that_nobody_knows_pass_as_they_came(
+    pairs: Pairs, own: tuple[MessagesClient, AnthropicBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, backend = own
+    events = backend.events(Said("found"))
+    news: JSON = {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "container_upload", "file_id": "f"},
+    }
+    events[-2:-2] = [
+        event(news, "content_block_start"),
+        event({"type": "content_block_stop", "index": 1}, "content_block_stop"),
+        event({"type": "something_new", "x": [1]}, "something_new"),
+    ]
+    monkeypatch.setattr(AnthropicBackend, "events", lambda *_: events)
+    status, data = await pairs.call(client, backend, HELLO, stream=True)
+    assert (status, data) == (200, b"".join(events))
+
+
+async def test_headers_of_the_dialect_reach_its_own_backend_only(
+    pairs: Pairs, own: tuple[MessagesClient, AnthropicBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, backend = own
+    seen = []
+    understands = AnthropicBackend.understands
+
+    def understood(self: AnthropicBackend, path: str, headers: dict[str, str], body: JSON) -> object:
+        seen.append(headers.get("anthropic-beta"))
+        return understands(self, path, headers, body)
+
+    monkeypatch.setattr(AnthropicBackend, "understands", understood)
+    monkeypatch.setattr(
+        client, "headers", lambda key: {"x-api-key": key, "anthropic-version": "2023-06-01", "anthropic-beta": "b-1"}
+    )
+    status, _ = await pairs.call(client, backend, HELLO, stream=False)
+    assert (status, seen) == (200, ["b-1"])
