@@ -23,6 +23,7 @@ from gateway.charging import rate_cards
 from gateway.charging.admins import By
 from gateway.charging.cutting import Statements
 from gateway.charging.daily import Daily
+from gateway.charging.directory import CLOSED
 from gateway.charging.ledger import Ledger, open_ledger
 from gateway.charging.reconcile import reconciled
 from gateway.charging.store import real_path
@@ -38,6 +39,8 @@ from gateway.edge import SWEEP_S, Edge
 from gateway.errors import InvalidKey, StoreUnavailable
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, left_over, made, taken_over
+from gateway.keeping import Keeping
+from gateway.kept.responses import SWEEP_EVERY_S, KeptResponses
 from gateway.limits import Gates
 from gateway.metrics import CacheGauges, LiveGauges, Metrics, TargetState
 from gateway.once import Once
@@ -95,6 +98,8 @@ class App:
             stack.push_async_callback(self.ledger.aclose)
             parts = self._parts = self._made(clock)
             stack.push_async_callback(parts.caches.aclose)  # what a connection's end has not ended, before the ledger's
+            kept = self._opened_responses(stack, clock)
+            self._keeping = Keeping(kept)
             once = self._once = Once(clock)
             stack.push_async_callback(once.aclose)
             stack.push_async_callback(parts.client.aclose)
@@ -122,7 +127,23 @@ class App:
         chores.keep(RECONCILE_EVERY_S, "reconciling the ledger", self.reconcile)
         chores.keep(DAILY_EVERY_S, "adding up usage by day", self._daily.catch_up)
         chores.keep(CUT_EVERY_S, "cutting statements", self._statements.cut_ended)
+        if kept is not None:
+            chores.keep(SWEEP_EVERY_S, "letting go of old responses", lambda: kept.sweep(self._closed))
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
+
+    def _closed(self, tenant: str) -> bool:
+        """Tenants are closed for good, and never taken out."""
+        return self.ledger.tenant(tenant).status == CLOSED
+
+    def _opened_responses(self, stack: contextlib.AsyncExitStack, clock: Clock) -> KeptResponses | None:
+        """What is kept of `/v1/responses`, beside the ledger; None when nothing shall be."""
+        settings = self._config.responses
+        if settings is None:
+            return None
+        kept = KeptResponses(f"{ledger_path(self._config)}.responses", settings, clock, self.metrics.kept_response)
+        stack.push_async_callback(kept.aclose)
+        self.metrics.kept_bytes.set_function(lambda: kept.on_disk)
+        return kept
 
     async def aclose(self) -> None:
         """Idempotent. Until calls have ended, readiness and metrics are still served, and new calls refused.
@@ -264,6 +285,7 @@ class App:
             reloads=lambda: reloader.status,
             next_id=ids("req"),
             once=self._once,
+            keeping=self._keeping,
         )
 
     def _swap(self, generation: Generation) -> None:

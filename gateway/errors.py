@@ -4,6 +4,7 @@ GatewayError
   CallRejected                 the client's: never retried, never reaches a backend
     InvalidKey 401, PasswordNeeded 401 (an InvalidKey that makes a browser ask)
     NotFound 404               ModelNotFound 404       MethodNotAllowed 405
+    PreviousNotFound 400
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
     AccountNotActive 403       NotAllowed 403           VersionMismatch 412     KeyReused 422
     RateLimited 429            QuotaExhausted 429      BackendRefusal (the backend's 4xx, passed on)
@@ -90,6 +91,12 @@ class PasswordNeeded(InvalidKey):
 class NotFound(CallRejected):
     status = 404
     code = "not_found"
+
+
+class PreviousNotFound(CallRejected):
+    """The response that a call goes on from is not kept, or not for this tenant."""
+
+    code = "previous_response_not_found"
 
 
 class AccountNotActive(CallRejected):

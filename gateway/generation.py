@@ -236,4 +236,5 @@ def _reached_anew(old: Generation, new: Generation) -> set[Target]:
 
 
 def _way(backend: Backend, secrets: Secrets) -> tuple[object, ...]:
-    return backend.kind, backend.base_url, backend.headers, backend.quirks, secrets.keys_of(backend)
+    keys = secrets.keys_of(backend)
+    return backend.kind, backend.base_url, backend.api_version, backend.headers, backend.quirks, keys

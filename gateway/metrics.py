@@ -242,6 +242,8 @@ class Metrics:
         self.limit_refusals = Counts(r, "moma_limit_refusals", "Calls refused by a limit", ("kind",))
         self.queued = Gauge("moma_queued_calls", "Calls that wait for room at a limit", ("limit",), registry=r)
         self.openings = Counts(r, "moma_breaker_openings", "Breakers opened", ("backend", "model", "cause"))
+        self.kept = Counts(r, "moma_responses_kept", "Responses to keep, and what became of them", ("outcome",))
+        self.kept_bytes = Gauge("moma_responses_bytes", "What kept responses take on disk", registry=r)
         self.commit_seconds = Distributions(r, "moma_ledger_commit_seconds", "A group commit with fsync", (), _COMMIT_S)
         self.batch_size = Distributions(r, "moma_ledger_batch_size", "Rows in a group commit", (), _BATCH)
         self.open_holds = Gauge("moma_ledger_open_holds", "Holds not closed yet", registry=r)
@@ -270,6 +272,9 @@ class Metrics:
     def refused(self, status: int) -> None:
         """What is refused before it is a call: without a valid key or body, while shutting down, or no HTTP."""
         self.requests.inc(("", "", "", "refused", status))
+
+    def kept_response(self, outcome: str) -> None:
+        self.kept.inc((outcome,))
 
     def committed(self, seconds: float, size: int) -> None:
         self.commit_seconds.observe((), seconds)

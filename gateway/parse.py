@@ -69,7 +69,7 @@ def parse_count(request: Request) -> Call:
 
 def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, ...]]] | None) -> Call:
     """`to_middle` makes the middle form of a body in another dialect than that of OpenAI's endpoint."""
-    body = original = _object(request.body)
+    body = original = parse_object(request.body)
     endpoint, beyond = request.endpoint, _NOTHING
     if to_middle is not None:
         endpoint, (body, beyond) = "chat", to_middle(original)
@@ -107,7 +107,8 @@ def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in OWN_HEADERS if name in headers}
 
 
-def _object(data: bytes) -> JSON:
+def parse_object(data: bytes) -> JSON:
+    """JSON that is an object, and neither deep nor wide beyond reason. Raises InvalidValue."""
     containers = data.count(b"[") + data.count(b"{")
     if containers > MAX_CONTAINERS and _containers_outside_texts(data) > MAX_CONTAINERS:
         raise InvalidValue(f"The body has more than {MAX_CONTAINERS} lists and objects.")

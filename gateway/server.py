@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import logging
 import time
@@ -19,7 +20,7 @@ from gateway.account.page import PATH as ACCOUNT
 from gateway.account.page import AccountPage
 from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
-from gateway.call import Answer, Request
+from gateway.call import Answer, Request, Sink
 from gateway.errors import (
     UNFORESEEN,
     GatewayError,
@@ -31,8 +32,10 @@ from gateway.errors import (
 )
 from gateway.failing import error_answer, error_event
 from gateway.generation import Generation
+from gateway.keeping import PATH as RESPONSES
+from gateway.keeping import Keeping
 from gateway.metrics import Metrics
-from gateway.once import HEADER, Once
+from gateway.once import HEADER, Once, Serve
 from gateway.request import HttpRequest
 from gateway.status.page import StatusPage
 from gateway.tenants import Caller
@@ -144,9 +147,11 @@ class Gateway:
         reloads: Callable[[], dict[str, Any]],
         next_id: Callable[[], str],
         once: Once,
+        keeping: Keeping,
     ) -> None:
         self.generation = generation
         self._once = once
+        self._keeping = keeping
         self._admin = admin
         self._metrics = metrics
         self._status = status
@@ -203,6 +208,8 @@ class Gateway:
                 return self._administer
             if path == ACCOUNT or path.startswith(f"{ACCOUNT}/"):
                 return self._show_account
+            if path.startswith(f"{RESPONSES}/"):
+                return self._response
             if path.startswith("/v1/models/"):
                 entry = ("GET", self._model)
         if entry is None or http.method == "CONNECT":  # which names a host, no path of ours
@@ -220,10 +227,21 @@ class Gateway:
             self._metrics.refused(error.status)
             raise
         request = Request(request_id, _ENDPOINTS[http.path], http.headers, body)
+        serve: Serve = functools.partial(generation.pipeline.handle, caller)
+        if http.path == RESPONSES:
+            most = generation.config.server.max_body
+            serve = functools.partial(self._keep, caller.tenant, serve, most)
         if HEADER in http.headers:
-            await self._once.handle(caller, request, sink, lambda *asked: generation.pipeline.handle(caller, *asked))
+            await self._once.handle(caller, request, sink, serve)
         else:
-            await generation.pipeline.handle(caller, request, sink)
+            await serve(request, sink)
+
+    async def _keep(self, tenant: str, serve: Serve, most: int, request: Request, sink: Sink) -> None:
+        try:
+            await self._keeping.handle(tenant, request, sink, most, serve)
+        except GatewayError as error:  # the pipeline answers its own
+            self._metrics.refused(error.status)
+            raise
 
     async def _admitted(self, http: HttpRequest, generation: Generation) -> tuple[Caller, bytes]:
         """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
@@ -231,6 +249,12 @@ class Gateway:
             raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
         caller = generation.pipeline.authenticate(http.headers)
         return caller, await http.body(generation.config.server.max_body)
+
+    async def _response(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        generation = self.generation
+        tenant, most = generation.pipeline.authenticate(http.headers).tenant, generation.config.server.max_body
+        value = await self._keeping.asked(tenant, http.method, http.path, http.query, most)
+        await sink.send(_json(value, request_id))
 
     async def _count_tokens(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         caller, body = await self._admitted(http, self.generation)

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ import pytest
 
 from gateway.demo import llama
 from gateway.demo.processes import free_port
+from tests.pairs.meaning import Ask, Client, Text, User
+from tests.pairs.speaks_anthropic import MessagesClient
+from tests.pairs.speaks_chat import ChatClient
+from tests.pairs.speaks_responses import ResponsesClient
 
 ROOT = Path(__file__).parent.parent
 HELLO: list[Any] = [{"role": "user", "content": "Say hello in one short sentence."}]
@@ -111,6 +116,25 @@ def test_a_real_model_answers_and_the_statement_is_what_it_reported(demo: Demo) 
     assert [now - then for now, then in zip(after, before, strict=True)] == [
         2, sum(usage.prompt_tokens for usage in reported), sum(usage.completion_tokens for usage in reported),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("client", [ChatClient(), MessagesClient(), ResponsesClient()], ids=lambda client: client.name)
+def test_a_real_model_answers_clients_of_each_dialect_the_same(demo: Demo, client: Client) -> None:
+    before = spent(demo)
+    ask = Ask((User((Text("Say hello in one short sentence."),)),), max_tokens=24, temperature=0)
+    url = demo.url.removesuffix("/v1") + client.path
+    headers = {"content-type": "application/json", **client.headers(demo.key)}
+    answers = []
+    for stream in (False, True):
+        body = json.dumps(client.asks(ask, "smollm2-135m", stream=stream)).encode()
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
+            answers.append(answer.read())
+    said, heard = client.hears(json.loads(answers[0])), client.hears_stream(answers[1])
+    assert heard.complete
+    assert heard.said() == replace(said, cached=heard.cached)
+    assert len(said.text) > 5
+    after = spent(demo)
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 2 * said.read, 2 * said.written]
 
 
 def test_a_client_that_leaves_a_real_stream_pays_for_what_it_got(demo: Demo) -> None:

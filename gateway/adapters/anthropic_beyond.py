@@ -206,7 +206,7 @@ def _is_image(part: JSON) -> bool:
         return False
     url = image["url"]
     found = DATA_URL.match(url)
-    fits = url.startswith(("https://", "http://")) if found is None else found[1].lower() != "application/pdf"
+    fits = url.startswith("https://") if found is None else found[1].lower() != "application/pdf"
     known = _has_only(part, "type", "image_url", "cache_control") and _has_only(image, "url", "detail")
     return fits and known and image.get("detail") in _SEEN_WHOLE
 

@@ -79,6 +79,7 @@ class Decoder:
             "model": message.get("model"),
         }
         self._note_usage(message)
+        self._usage.pop("output_tokens", None)  # so far; only the end knows the whole
         return [self._chunk({"role": "assistant", "content": ""})]
 
     def _start_block(self, value: JSON) -> list[JSON]:

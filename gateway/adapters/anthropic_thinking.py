@@ -7,6 +7,7 @@ from typing import Any, Final
 from gateway.adapters.anthropic_models import thinks_by_budget
 from gateway.adapters.anthropic_neutral import is_neutral
 from gateway.call import JSON
+from gateway.dialects.messages_own import is_signature
 from gateway.parse import OUTPUT_LIMITS
 
 MIN_BUDGET: Final = 1024  # the API's own
@@ -67,16 +68,11 @@ def thoughts(message: JSON) -> list[JSON]:
 
 def _thought(block: JSON) -> JSON | None:
     kind = block.get("type")
-    if kind == "thinking" and isinstance(block["thinking"], str) and _is_signature(block.get("signature")):
+    if kind == "thinking" and isinstance(block["thinking"], str) and is_signature(block.get("signature")):
         return {"type": "thinking", "thinking": block["thinking"], "signature": block["signature"]}
-    if kind == "redacted_thinking" and _is_signature(block.get("data")):
+    if kind == "redacted_thinking" and is_signature(block.get("data")):
         return {"type": "redacted_thinking", "data": block["data"]}
     return None
-
-
-def _is_signature(value: Any) -> bool:
-    """Base64. Those of others have a name and a colon before it."""
-    return isinstance(value, str) and value != "" and ":" not in value
 
 
 def beyond_thinking(body: JSON) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.adapters.openai_errors import in_ok
 from gateway.call import JSON, Call, Usage
 from gateway.errors import AttemptFailed
 
@@ -15,7 +16,7 @@ _CHUNK_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")
 
 
 def parsed(data: bytes, status: int = 200) -> JSON:
-    """Raises AttemptFailed("broken") for what is no object, or tells of an error."""
+    """Raises AttemptFailed for what is no object, or tells of an error."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -24,6 +25,8 @@ def parsed(data: bytes, status: int = 200) -> JSON:
         raise AttemptFailed("broken", "the backend's answer is not an object", backend_status=status)
     if value.get("error") is not None:
         raise AttemptFailed("broken", "the backend answered with an error", backend_status=status)
+    if "base_resp" in value and (failure := in_ok(value)) is not None:
+        raise failure
     return value
 
 

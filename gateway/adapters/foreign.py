@@ -18,13 +18,21 @@ _CHAT: Final = frozenset({"chat"})
 
 
 class Foreign:
-    """`own` is the dialect of clients whose bytes it takes and gives as they are; `closing` ends streams of it."""
+    """`own` is the dialect of clients whose requests and answers it takes and gives as they are, but for `sent`, what
+    it takes of a request, and `closing`, which ends streams of it."""
 
     endpoints = _CHAT
 
-    def __init__(self, provider: Provider, own: str = NOBODYS, closing: Callable[[], Closing] | None = None) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        own: str = NOBODYS,
+        sent: Callable[[JSON], JSON] | None = None,
+        closing: Callable[[], Closing] | None = None,
+    ) -> None:
         self._provider = provider
         self._own = own
+        self._sent = sent
         self._closing = closing
 
     def beyond(self, call: Call) -> str | None:
@@ -42,7 +50,8 @@ class Foreign:
     def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
         assert max_tokens is not None, "chat has an output limit"
         if call.dialect == self._own:
-            body: JSON = {**call.original, "model": as_name, "max_tokens": max_tokens}
+            assert self._sent is not None
+            body: JSON = {**self._sent(call.original), "model": as_name, "max_tokens": max_tokens}
         else:
             body = self._provider.request(call.body, as_name, max_tokens, stream=call.stream)
         return orjson.dumps(body)

@@ -10,9 +10,10 @@ from gateway.adapters.adapter import Adapter
 from gateway.adapters.foreign import Foreign
 from gateway.adapters.like_openai import LikeOpenAI
 from gateway.dialects.messages_closing import Closing
+from gateway.dialects.messages_own import own
 
 ADAPTERS: Final[Mapping[str, Adapter]] = {
     "openai": LikeOpenAI(),
-    "anthropic": Foreign(anthropic, "messages", Closing),
+    "anthropic": Foreign(anthropic, "messages", own, Closing),
     "gemini": Foreign(gemini),
 }

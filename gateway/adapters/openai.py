@@ -19,6 +19,8 @@ from gateway.adapters.chunks import (
     said,
     text_of,
 )
+from gateway.adapters.fitting import fitted
+from gateway.adapters.quirks import provider, takes_usage
 from gateway.adapters.usage import usage_of
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
@@ -44,15 +46,18 @@ _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
 
 def request_body(call: Call, body: JSON, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
-    """The call's body with the backend's name for the model, the output limit and the wish for usage."""
+    """The call's body with the backend's name for the model, the output limit and the wish for usage; made fit for a
+    provider that is known to differ."""
     body = {**body, "model": as_name}
     if call.endpoint == "embeddings":
         return orjson.dumps(body)
     _limit_output(call, body, max_tokens, quirks)
+    if quirks.like is not None:
+        body = fitted(body, provider(quirks), quirks.max_tokens_field)
     if call.stream:
         options = dict(body.get("stream_options") or {})
         options.pop("include_usage", None)
-        if quirks.include_usage:
+        if takes_usage(quirks):
             options["include_usage"] = True
         body.pop("stream_options", None)
         if options:

@@ -9,6 +9,12 @@ from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model
 
 INPUT_SLACK: Final = 1.25  # tokenizers and templates differ; a lie is larger
+_BESIDE: Final = frozenset({"prompt_cache_hit_tokens", "cached_tokens"})  # told beside OpenAI's details
+_PLACES: Final = {
+    "input_cached": "cached_tokens", "input_cache_write": "cache_write_tokens",
+    "input_cache_write_1h": "cache_write_1h_tokens", "input_audio": "audio_tokens", "input_image": "image_tokens",
+    "output_reasoning": "reasoning_tokens", "output_audio": "audio_tokens",
+}  # fmt: skip
 
 
 def usage_of(call: Call, model: Model, usage: Any) -> Usage | None:
@@ -20,7 +26,7 @@ def usage_of(call: Call, model: Model, usage: Any) -> Usage | None:
 def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoint: str) -> Usage | None:
     """The provider's usage as disjoint buckets that sum to prompt_tokens + completion_tokens; None when missing.
 
-    `prompt_tokens` includes cached and audio tokens, `completion_tokens` reasoning and audio.
+    `prompt_tokens` includes cached, cache-written and audio tokens, `completion_tokens` reasoning and audio.
     A lie is cut to [0, limit] and flagged bad_usage.
     """
     if not isinstance(usage, dict) or usage.get("prompt_tokens") is None:
@@ -42,14 +48,21 @@ def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoi
 
 
 def _prompt_details(usage: JSON) -> Sequence[tuple[str, Any]]:
+    """What the prompt holds. Providers say it in other places than OpenAI does, each with the page that shows it."""
     details = _object(usage.get("prompt_tokens_details"))
-    cached = details.get("cached_tokens")
-    if not details and "prompt_cache_hit_tokens" not in usage:
+    if not details and usage.keys().isdisjoint(_BESIDE):
         return ()
-    if cached is None:
-        cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
+    cached, written = details.get("cached_tokens"), details.get("cache_write_tokens")
+    if cached is None:  # https://api-docs.deepseek.com/guides/kv_cache
+        cached = usage.get("prompt_cache_hit_tokens")
+    if cached is None:  # https://platform.moonshot.ai/docs/api/chat
+        cached = usage.get("cached_tokens")
+    if written is None:  # https://www.alibabacloud.com/help/en/model-studio/user-guide/context-cache
+        written = details.get("cache_creation_input_tokens")
     return [
         ("input_cached", cached),
+        ("input_cache_write", written),
+        ("input_cache_write_1h", details.get("cache_write_1h_tokens")),
         ("input_audio", details.get("audio_tokens")),
         ("input_image", details.get("image_tokens")),
     ]
@@ -57,9 +70,24 @@ def _prompt_details(usage: JSON) -> Sequence[tuple[str, Any]]:
 
 def _output_details(usage: JSON) -> Sequence[tuple[str, Any]]:
     details = _object(usage.get("completion_tokens_details"))
-    if not details:
+    reasoning = details.get("reasoning_tokens")
+    if reasoning is None:  # https://docs.sglang.io/advanced_features/separate_reasoning.html
+        reasoning = usage.get("reasoning_tokens")
+    if not details and reasoning is None:
         return ()
-    return [("output_reasoning", details.get("reasoning_tokens")), ("output_audio", details.get("audio_tokens"))]
+    return [("output_reasoning", reasoning), ("output_audio", details.get("audio_tokens"))]
+
+
+def in_openai_places(usage: Any) -> JSON | None:
+    """A provider's usage where the middle form has it; what is not said stays unsaid."""
+    if not isinstance(usage, dict):
+        return None
+    out = {name: value for name, value in usage.items() if name not in _BESIDE and name != "reasoning_tokens"}
+    for details, parts in (("prompt", _prompt_details(usage)), ("completion", _output_details(usage))):
+        said = {_PLACES[bucket]: value for bucket, value in parts if value is not None}
+        if said:
+            out[f"{details}_tokens_details"] = {**_object(usage.get(f"{details}_tokens_details")), **said}
+    return out
 
 
 def _object(value: Any) -> JSON:

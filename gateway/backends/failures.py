@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import orjson
-
+from gateway.adapters.openai_errors import error
 from gateway.backends.client import Exchange
 from gateway.errors import (
     AttemptFailed,
@@ -42,10 +41,14 @@ _PRIVATE: Final = re.compile(
     | \b(?:req|chatcmpl|cmpl|embd|resp|org|proj)[-_](?=[\w-]*\d)[\w-]+""",
     re.IGNORECASE | re.VERBOSE,
 )
-# OpenAI, vLLM, llama.cpp, Anthropic (the last two): each says in its own words that the input is too long.
+# Each says in its own words that the input is too long: OpenAI, vLLM, Mistral, llama.cpp; Moonshot, MiniMax, Volcano,
+# Qwen, Zhipu, Gemini, Anthropic.
 _TOO_LONG: Final = re.compile(
-    rb"context_length|maximum context length|context size|exceed_context|prompt is too long|exceed context limit",
-    re.IGNORECASE,
+    rb"""context_length|maximum[ ]context[ ]length|context[ ]size|exceed_context
+    | exceeded[ ]model[ ]token[ ]limit | context[ ]window[ ]exceeds | exceed[ ]max[ ]message[ ]tokens
+    | range[ ]of[ ]input[ ]length | \"1261\" | input[ ]token[ ]count | prompt[ ]is[ ]too[ ]long
+    | exceed[ ]context[ ]limit""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -86,7 +89,7 @@ def public(failure: AttemptFailed) -> GatewayError:
 
 def passed_on(failure: AttemptFailed) -> GatewayError:
     """The backend's own words to the client, without its hosts and ids."""
-    said = _said(failure.answer_body)
+    said = error(failure.answer_body)
     message = said.get("message")
     text = _PRIVATE.sub("[removed]", message) if isinstance(message, str) else "The backend refused the call."
     return BackendRefusal(
@@ -96,18 +99,6 @@ def passed_on(failure: AttemptFailed) -> GatewayError:
         code=_field(said.get("code")) or "invalid_value",
         param=_field(said.get("param")),
     )
-
-
-def _said(body: bytes) -> dict[str, Any]:
-    """The error object; some backends send it bare, or only its message."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    error = answer.get("error", answer) if isinstance(answer, dict) else {}
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
 
 
 def _field(value: Any) -> str | None:

@@ -82,8 +82,9 @@ def _asked(config: Config, model: Model) -> list[Any]:
         model.max_output,
         [
             [
-                backend.kind, backend.base_url, as_name, sorted(backend.headers.items()), backend.quirks.include_usage,
-                backend.quirks.max_tokens_field, backend.region, backend.chip, sorted(backend.tags),
+                backend.kind, backend.base_url, backend.api_version, as_name, sorted(backend.headers.items()),
+                backend.quirks.like, backend.quirks.include_usage, backend.quirks.max_tokens_field, backend.region,
+                backend.chip, sorted(backend.tags),
             ]
             for backend, as_name in backends
         ],

@@ -26,6 +26,7 @@ _EXACT_SHARE: Final = r"\d{1,2}(\.\d{1,4})?%|100(\.0+)?%|0(\.\d{1,6})?|1(\.0+)?"
 _HASH: Final = r"sha256:([0-9a-f]{64})"
 _REFERENCE: Final = r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+"
 _CLOCK: Final = r"([01]\d|2[0-3]):[0-5]\d|24:00"
+_API_VERSION: Final = r"\d{4}-\d{2}-\d{2}(-preview)?|preview|v1"
 _PATH: Final = r"/[!-\"$-~]*"
 _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 # What the hop to a backend writes itself, or cannot do: a second one would break the framing or the answer.
@@ -156,6 +157,12 @@ def _path(value: Any) -> str:
     return str(value)
 
 
+def _api_version(value: Any) -> str:
+    if not re.fullmatch(_API_VERSION, str(value)):
+        raise ValueError("is a version of Azure's API such as 2024-10-21, in quotes, or preview")
+    return str(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("is a text of one line")
@@ -242,6 +249,12 @@ def _block(value: Any) -> str:
     return "block"
 
 
+def _kept(value: Any) -> None:
+    """The short form of `storage.responses`."""
+    if value != "none":
+        raise ValueError("is none, or a mapping with some of keep, max_bytes", "write none to keep no responses")
+
+
 def one_of(*names: str) -> Kind:
     def read(value: Any) -> str:
         if value not in names:
@@ -265,6 +278,7 @@ SECRET: Final = Kind(_secret, _pattern(_REFERENCE))
 KEY_HASH: Final = Kind(_key_hash, _pattern(_HASH))
 URL: Final = Kind(_url, _pattern(r"https?://[^\s?#@]+"))
 PATH: Final = Kind(_path, _pattern(_PATH))
+API_VERSION: Final = Kind(_api_version, _pattern(_API_VERSION))
 TEXT: Final = Kind(_text, {"type": "string", "minLength": 1})
 HEADER: Final = Kind(_header, _pattern(r"[ -~]+"))
 HEADER_NAME: Final = Kind(
@@ -279,5 +293,6 @@ FACTOR: Final = Kind(
     _factor, {"type": ["number", "string"], "minimum": 0, "maximum": 1000, "pattern": f"^(?:{_DECIMAL})$"}
 )
 CLOCK: Final = Kind(_clock, _pattern(_CLOCK))
+KEPT: Final = Kind(_kept, {"enum": ["none"]})
 BLOCK: Final = Kind(_block, {"enum": ["block"]})
 ANYTHING: Final = Kind(lambda value: value, {})

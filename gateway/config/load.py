@@ -28,6 +28,7 @@ from gateway.config.model import (
     Queue,
     Quirks,
     Require,
+    Responses,
     Retry,
     Route,
     Secret,
@@ -106,8 +107,15 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
         tenant_label_top=values.get("observability", {}).get("tenant_label", 50),
         warnings=warnings,
         sources=sources,
-        outage=_made(Outage, {key: storage[key] for key in storage if key != "ledger"}, exposure="exposure_uc"),
+        outage=_made(
+            Outage, {key: storage[key] for key in ("when_down", "exposure") if key in storage}, exposure="exposure_uc"
+        ),
+        responses=_responses(storage.get("responses", {})),
     )
+
+
+def _responses(value: Values | None) -> Responses | None:
+    return None if value is None else _made(Responses, value, keep="keep_s")
 
 
 def _made(cls: Callable[..., T], values: Values, **renamed: str) -> T:
@@ -124,10 +132,15 @@ def _backend(name: str, value: Values) -> Backend:
     return Backend(
         name=name,
         limits=Limits(**value.get("limits", {})),
-        quirks=Quirks(**value.get("quirks", {})),
+        quirks=_quirks(value.get("quirks", {})),
         check=_made(Check, value["check"], every="every_s", timeout="timeout_s") if "check" in value else None,
         **rest,
     )
+
+
+def _quirks(value: Any) -> Quirks:
+    """A name alone is a backend like that provider's."""
+    return Quirks(like=value) if isinstance(value, str) else Quirks(**value)
 
 
 def _model(name: str, value: Values) -> Model:

@@ -38,6 +38,14 @@ class Outage:
 
 
 @dataclass(frozen=True)
+class Responses:
+    """How long responses of `/v1/responses` are kept since their conversation was last used, and how much of them."""
+
+    keep_s: float = 30 * 86_400.0
+    max_bytes: int = 1_000_000_000
+
+
+@dataclass(frozen=True)
 class Timeout:
     connect_s: float = 3.0
     first_token_s: float = 30.0
@@ -91,10 +99,20 @@ class Limits:
         return {kind: limit for kind, limit in limits.items() if limit is not None}
 
 
+# Providers whose OpenAI-like API is known to differ, and how (gateway/adapters/quirks.py).
+PROVIDERS: Final = (
+    "deepseek", "llamacpp", "minimax", "mistral", "moonshot", "ollama", "openai", "qwen", "sglang", "vllm", "volcano",
+    "zhipu",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Quirks:
-    include_usage: bool = True
-    max_tokens_field: str | None = None  # None: max_tokens, or what the client used
+    """In what a backend differs from OpenAI: like one of PROVIDERS, and what is said beside that. None: nothing is."""
+
+    include_usage: bool | None = None
+    max_tokens_field: str | None = None
+    like: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,7 @@ class Backend:
     headers: Mapping[str, str] = field(default_factory=dict)
     quirks: Quirks = Quirks()
     check: Check | None = None
+    api_version: str | None = None  # of Azure's paths with a deployment
 
 
 @dataclass(frozen=True)
@@ -326,5 +345,6 @@ class Config:
     )  # by name; in the order of their dates
     tenant_label_top: int = 50
     outage: Outage = Outage()
+    responses: Responses | None = Responses()  # None: none are kept
     warnings: tuple[str, ...] = ()
     sources: Sources | None = field(default=None, compare=False, repr=False)

@@ -25,6 +25,9 @@ def check(source: Source, values: Values) -> None:
     """
     if _picks_too_much(source, values) or card_names.too_much(source, values):
         return
+    for name, backend in values.get("backends", {}).items():
+        if "api_version" in backend and backend.get("kind", "azure") != "azure":
+            source.problem(("backends", name, "api_version"), "is for backends of the kind azure", "take it out")
     for name, model in values.get("models", {}).items():
         _model(source, values, name, model)
     for name, route in values.get("routes", {}).items():

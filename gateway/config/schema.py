@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from gateway.call import BUCKETS
 from gateway.config import kinds
 from gateway.config.kinds import Kind, number, one_of
+from gateway.config.model import PROVIDERS
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ _SERVER: Final = Keys(
     },
     later=("admin_listen",),
 )
+_STORAGE: Final = Keys(
+    {
+        "ledger": kinds.LEDGER,
+        "when_down": one_of("refuse", "serve"),
+        "exposure": kinds.CREDITS,
+        "responses": Either(Keys({"keep": kinds.DURATION, "max_bytes": kinds.SIZE}), kinds.KEPT),
+    }
+)
 _DEFAULTS: Final = Keys(
     {
         "timeout": Keys(dict.fromkeys(("connect", "first_token", "idle", "total"), kinds.DURATION)),
@@ -93,7 +102,11 @@ _BACKEND: Final = Keys(
         "on_disconnect": one_of("estimate", "drain", "free"),
         "tags": TEXTS,
         "headers": Names(kinds.HEADER, "header", kinds.HEADER_NAME),
-        "quirks": Keys({"include_usage": kinds.FLAG, "max_tokens_field": kinds.TEXT}),
+        "quirks": Either(
+            Keys({"like": one_of(*PROVIDERS), "include_usage": kinds.FLAG, "max_tokens_field": kinds.TEXT}),
+            one_of(*PROVIDERS),
+        ),
+        "api_version": kinds.API_VERSION,
         "hours": Many(
             Keys({"from": kinds.CLOCK, "to": kinds.CLOCK, "price_factor": kinds.MICRO}, required=("from", "to"))
         ),
@@ -220,7 +233,7 @@ SCHEMA: Final = Keys(
         "currency": kinds.TEXT,
         "timezone": kinds.TIMEZONE,
         "server": _SERVER,
-        "storage": Keys({"ledger": kinds.LEDGER, "when_down": one_of("refuse", "serve"), "exposure": kinds.CREDITS}),
+        "storage": _STORAGE,
         "defaults": _DEFAULTS,
         "backends": Names(_BACKEND, "backend"),
         "models": Names(_MODEL, "model"),

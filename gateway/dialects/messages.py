@@ -3,6 +3,7 @@
 messages_request   a request to the chat form      messages_stream   chunks of the chat form to events
 messages_answer    an answer of the chat form back  messages_kept    what a cache keeps
 messages_closing   the end of a stream of its own that is cut short
+messages_own       a request of its own, as Anthropic takes it
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _FIRST_SERVER_ERROR: Final = 500
 def error(value: JSON, status: int) -> JSON:
     """Anthropic's error object; of the gateway's, which may name the `request_id`, code and all else are kept."""
     kept = {name: inner for name, inner in value.items() if name not in ("type", "message", "request_id")}
-    inner = {"type": _error_type(value, status), "message": value.get("message") or "", **kept}
+    inner = {"type": _error_type(value, status), "message": value.get("message") or "", **_details(value), **kept}
     return {"type": "error", "error": inner, "request_id": value.get("request_id")}
 
 
@@ -45,3 +46,11 @@ def error_event(value: JSON, status: int) -> bytes:
 def _error_type(value: JSON, status: int) -> str:
     otherwise = "api_error" if status >= _FIRST_SERVER_ERROR else "invalid_request_error"
     return _TYPES_BY_CODE.get(as_text(value.get("code")), _TYPES.get(status, otherwise))
+
+
+def _details(value: JSON) -> JSON:
+    """Where SDKs look for a code. By this one their tool runner knows to send whole conversations instead."""
+    if value.get("param") == "thread":
+        return {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+    code = as_text(value.get("code"))
+    return {"details": {"error_code": code}} if code else {}

@@ -29,7 +29,7 @@ def answer(value: JSON, original: JSON) -> JSON:
 
 def head(value: JSON) -> JSON:
     """Of an answer or of a chunk of it."""
-    return {"id": f"msg_{_own_id(value)}", "type": "message", "role": "assistant", "model": value.get("model") or ""}
+    return {"id": f"msg_{_own_id(value)}", "type": "message", "role": "assistant", "model": as_text(value.get("model"))}
 
 
 def tool_id(value: JSON, place: int) -> str:
@@ -57,18 +57,20 @@ def thinking_of(message: JSON) -> str:
 
 
 def _thoughts(message: JSON, hidden: bool) -> list[JSON]:
-    blocks = []
+    """The blocks that were signed, and as one more what they do not hold of the text."""
+    blocks, text = [], thinking_of(message)
     for thought in as_list(message.get("thinking_blocks")):
         if as_object(thought).get("type") == "redacted_thinking":
             blocks.append({"type": "redacted_thinking", "data": as_text(thought.get("data"))})
         elif as_object(thought).get("type") == "thinking":
-            text, signature = "" if hidden else as_text(thought.get("thinking")), as_text(thought.get("signature"))
-            if text or signature:
-                blocks.append({"type": "thinking", "thinking": text, "signature": signature})
-    text = thinking_of(message)
-    if not blocks and text and not hidden:
-        blocks.append({"type": "thinking", "thinking": text, "signature": ""})
-    return blocks
+            blocks.append(_thinking(as_text(thought.get("thinking")), as_text(thought.get("signature")), hidden))
+            text = text.removeprefix(as_text(thought.get("thinking")))
+    blocks.append(_thinking(text, "", hidden))
+    return [block for block in blocks if any(value for name, value in block.items() if name != "type")]
+
+
+def _thinking(text: str, signature: str, hidden: bool) -> JSON:
+    return {"type": "thinking", "thinking": "" if hidden else text, "signature": signature}
 
 
 def _texts(message: JSON) -> list[JSON]:
@@ -103,7 +105,7 @@ def _citation(page: JSON, text: str) -> JSON:
 def _tool_use(call: JSON, own_id: str) -> JSON:
     function = as_object(call.get("function"))
     name, arguments = as_text(function.get("name")), as_text(function.get("arguments"))
-    return {"type": "tool_use", "id": call.get("id") or own_id, "name": name, "input": tool_input(arguments)}
+    return {"type": "tool_use", "id": as_text(call.get("id")) or own_id, "name": name, "input": tool_input(arguments)}
 
 
 def tool_input(arguments: str) -> JSON:
@@ -118,14 +120,14 @@ def tool_input(arguments: str) -> JSON:
 
 def stopped(choice: JSON, original: JSON, *, calls: bool, refused: bool) -> JSON:
     """`stop_reason` and `stop_sequence`. A reason that nobody here knows is passed on: a guess could look complete."""
-    reason, matched = choice.get("finish_reason"), choice.get("stop_reason")
+    reason, matched = as_text(choice.get("finish_reason")) or None, choice.get("stop_reason")
     if refused:
         return {"stop_reason": "refusal", "stop_sequence": None}
     if calls and reason in ("stop", None):
         return {"stop_reason": "tool_use", "stop_sequence": None}  # so ends a call of a tool that was demanded by name
     if reason == "stop" and isinstance(matched, str) and matched in as_list(original.get("stop_sequences")):
         return {"stop_reason": "stop_sequence", "stop_sequence": matched}
-    return {"stop_reason": _STOPS.get(as_text(reason), reason), "stop_sequence": None}
+    return {"stop_reason": _STOPS.get(reason or "", reason), "stop_sequence": None}
 
 
 def usage(said: Any) -> JSON:

@@ -14,7 +14,7 @@ from gateway.call import JSON
 from gateway.dialects.messages_stream import event
 from gateway.sse import event_data, split_events
 
-_ENDS: Final = frozenset({"end_turn", "tool_use", "stop_sequence"})
+_ENDS: Final = ("end_turn", "tool_use", "stop_sequence")
 _UNSAID: Final[JSON] = {"content": [], "stop_reason": None, "stop_sequence": None}
 
 
@@ -34,7 +34,7 @@ def whole(stream: bytes) -> JSON | None:
     """The message that a complete stream stands for; None if it is not complete, or unclear."""
     try:
         return _message(_values(stream))
-    except (_Unclear, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (_Unclear, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -76,7 +76,7 @@ def _message(values: Iterator[JSON]) -> JSON:
 
 def _change(message: JSON, value: JSON) -> None:
     """Usage is cumulative; what it does not say again stays as it was."""
-    message.update(value["delta"])
+    message.update({**value["delta"]})
     message["usage"] = {**message["usage"], **{n: v for n, v in value["usage"].items() if v is not None}}
     message.update({n: v for n, v in value.items() if n not in ("type", "delta", "usage")})
 
@@ -127,7 +127,7 @@ def replay(answer: JSON) -> bytes | None:
         for index, block in enumerate(answer["content"]):
             events += _block_events(index, block)
         stop = {"stop_reason": answer["stop_reason"], "stop_sequence": answer.get("stop_sequence")}
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError):
         return None
     events += [{"type": "message_delta", "delta": stop, "usage": usage}, {"type": "message_stop"}]
     return b"".join([event(value) for value in events])

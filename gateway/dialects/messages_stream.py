@@ -18,6 +18,7 @@ from gateway.dialects.messages_answer import (
     as_object,
     as_text,
     citations_of,
+    count,
     first_choice,
     head,
     hides_thinking,
@@ -58,7 +59,7 @@ class Encoder:
         self._blocks: deque[_Block] = deque()
         self._grown = False
         self._index = 0
-        self._calls: dict[Any, _Block] = {}
+        self._calls: dict[int | None, _Block] = {}
         self._called = 0
         self._text: list[str] = []
         self._head: JSON | None = None
@@ -116,18 +117,18 @@ class Encoder:
     def _take_thought(self, thought: JSON) -> None:
         if thought.get("type") == "redacted_thinking":
             self._join(_Block({"type": "redacted_thinking", "data": as_text(thought.get("data"))}))
-        elif thought.get("signature"):
+        elif as_text(thought.get("signature")):
             block = self._going_on("thinking")
             block.waiting.append({"type": "signature_delta", "signature": thought["signature"]})
             block.signed = True
 
     def _take_call(self, call: JSON) -> None:
-        function, own_id = as_object(call.get("function")), as_text(call.get("id"))
-        block = self._calls.get(call.get("index"))
+        function, own_id, index = as_object(call.get("function")), as_text(call.get("id")), count(call.get("index"))
+        block = self._calls.get(index)
         if block is None or (own_id and block.start["id"] not in ("", own_id)):
             # Another id is another call: there are backends that give all of them one index.
             block = self._join(_Block({"type": "tool_use", "id": "", "name": "", "input": {}}))
-            self._calls[call.get("index")] = block
+            self._calls[index] = block
             self._called += 1
         block.start["id"] = block.start["id"] or own_id
         block.start["name"] = block.start["name"] or as_text(function.get("name"))

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.call import JSON
+from gateway.dialects.responses_errors import error, error_event
 from gateway.dialects.responses_output import Output
 from gateway.dialects.responses_request import body
-from gateway.dialects.responses_stream import Encoder, error_event, replay, whole
+from gateway.dialects.responses_stream import Encoder, replay, whole
 from gateway.errors import AttemptFailed
 
 __all__ = ["Encoder", "answer", "body", "error", "error_event", "finished", "replay", "whole"]
@@ -25,10 +26,6 @@ def answer(value: JSON, original: JSON) -> JSON:
     except (LookupError, TypeError, AttributeError) as error:
         raise AttemptFailed("broken", "the backend's answer holds nothing") from error
     return output.end(value.get("usage"))
-
-
-def error(value: JSON, status: int) -> JSON:
-    return {"error": value}
 
 
 def finished(answer: JSON) -> bool:

@@ -12,7 +12,8 @@ Say: TypeAlias = Callable[[str, JSON], None]  # the event's type, and its other 
 
 
 class Reasoning:
-    """State: the parts that have ended, the pieces of the open one (None: there is none), the signed blocks."""
+    """State: the parts that have ended, the pieces of the open one (None: there is none) and what its events have in
+    common, the signed blocks."""
 
     def __init__(self, say: Say, place: int, item_id: str) -> None:
         self._say = say
@@ -21,15 +22,17 @@ class Reasoning:
         self._where: JSON = {"item_id": item_id, "output_index": place}
         self._texts: list[str] = []
         self._pieces: list[str] | None = None
+        self._at: JSON = {}
         self._blocks: list[JSON] = []
         say("response.output_item.added", {"output_index": place, "item": self._item("in_progress")})
 
     def add(self, text: str) -> None:
         if self._pieces is None:
             self._pieces = []
-            self._say("response.reasoning_summary_part.added", {**self._part_at, "part": _summary("")})
+            self._at = {**self._where, "summary_index": len(self._texts)}
+            self._say("response.reasoning_summary_part.added", {**self._at, "part": _summary("")})
         self._pieces.append(text)
-        self._say("response.reasoning_summary_text.delta", {**self._part_at, "delta": text})
+        self._say("response.reasoning_summary_text.delta", {**self._at, "delta": text})
 
     def seal(self, block: JSON) -> None:
         """A signature of the text since the last block, or a block that only its provider can read."""
@@ -44,14 +47,10 @@ class Reasoning:
         self._say("response.output_item.done", {"output_index": self.place, "item": item})
         return item
 
-    @property
-    def _part_at(self) -> JSON:
-        return {**self._where, "summary_index": len(self._texts)}
-
     def _end_part(self) -> str:
         if self._pieces is None:
             return ""
-        text, at = "".join(self._pieces), self._part_at
+        text, at = "".join(self._pieces), self._at
         self._say("response.reasoning_summary_text.done", {**at, "text": text})
         self._say("response.reasoning_summary_part.done", {**at, "part": _summary(text)})
         self._texts.append(text)
@@ -67,8 +66,8 @@ def _summary(text: str) -> JSON:
 
 
 class Message:
-    """State: the parts that have ended, and of the open one its kind ("": there is none), pieces, probabilities and
-    annotations."""
+    """State: the parts that have ended, and of the open one its kind ("": there is none), pieces, probabilities,
+    annotations, and what its events have in common."""
 
     def __init__(self, say: Say, place: int, item_id: str) -> None:
         self._say = say
@@ -80,6 +79,7 @@ class Message:
         self._pieces: list[str] = []
         self._logprobs: list[JSON] = []
         self._annotations: list[JSON] = []
+        self._at: JSON = {}
         say("response.output_item.added", {"output_index": place, "item": self._item("in_progress")})
 
     def add(self, text: str, logprobs: Iterable[JSON] = ()) -> None:
@@ -88,30 +88,26 @@ class Message:
         self._logprobs += new
         if text or new:
             self._pieces.append(text)
-            self._say("response.output_text.delta", {**self._part_at, "delta": text, "logprobs": new})
+            self._say("response.output_text.delta", {**self._at, "delta": text, "logprobs": new})
 
     def annotate(self, annotation: JSON) -> None:
         self._turn_to("output_text")
         made = _annotation(annotation)
         place = len(self._annotations)
         self._annotations.append(made)
-        told = {**self._part_at, "annotation_index": place, "annotation": made}
+        told = {**self._at, "annotation_index": place, "annotation": made}
         self._say("response.output_text.annotation.added", told)
 
     def refuse(self, text: str) -> None:
         self._turn_to("refusal")
         self._pieces.append(text)
-        self._say("response.refusal.delta", {**self._part_at, "delta": text})
+        self._say("response.refusal.delta", {**self._at, "delta": text})
 
     def end(self, status: str) -> JSON:
         self._turn_to("")
         item = self._item(status)
         self._say("response.output_item.done", {"output_index": self.place, "item": item})
         return item
-
-    @property
-    def _part_at(self) -> JSON:
-        return {**self._where, "content_index": len(self._content)}
 
     def _turn_to(self, kind: str) -> None:
         """Ends the open part, if it is another, and begins this one."""
@@ -120,11 +116,12 @@ class Message:
         if self._kind:
             self._end_part()
         self._kind, self._pieces, self._logprobs, self._annotations = kind, [], [], []
+        self._at = {**self._where, "content_index": len(self._content)}
         if kind:
-            self._say("response.content_part.added", {**self._part_at, "part": self._part("")})
+            self._say("response.content_part.added", {**self._at, "part": self._part("")})
 
     def _end_part(self) -> None:
-        text, at = "".join(self._pieces), self._part_at
+        text, at = "".join(self._pieces), self._at
         part = self._part(text)
         if self._kind == "refusal":
             self._say("response.refusal.done", {**at, "refusal": text})

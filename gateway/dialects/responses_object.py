@@ -15,7 +15,7 @@ _DEFAULTS: Final[JSON] = {
     "background": False, "instructions": None, "max_output_tokens": None, "max_tool_calls": None, "metadata": {},
     "parallel_tool_calls": True, "previous_response_id": None, "prompt_cache_key": None, "safety_identifier": None,
     "store": True, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_logprobs": 0, "top_p": 1.0,
-    "truncation": "disabled", "user": None,
+    "truncation": "disabled",
 }  # fmt: skip
 _REASONS: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _WHOLE: Final = frozenset({"stop", "tool_calls", "function_call"})
@@ -37,6 +37,8 @@ def response_of(item_id: str) -> str | None:
 def begun(original: JSON, stem: str, created: Any, model: Any, service_tier: Any) -> JSON:
     """A response of which nothing is known yet but what was asked."""
     said = {name: default if original.get(name) is None else original[name] for name, default in _DEFAULTS.items()}
+    if original.get("user") is not None:
+        said["user"] = original["user"]
     reasoning, text = original.get("reasoning") or {}, original.get("text") or {}
     return {
         "id": f"resp_{stem}",

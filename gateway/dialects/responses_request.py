@@ -1,6 +1,6 @@
 """A request of OpenAI's Responses API as a chat body.
 
-Its fields are listed in https://developers.openai.com/api/reference/resources/responses. What only providers of that
+Its fields are those of https://github.com/openai/openai-openapi. What only providers of that
 API could do (tools that they run, files that they keep) is named, so that the call is refused and nothing is lost.
 """
 
@@ -32,6 +32,8 @@ _TOOL_FIELDS: Final = ("description", "parameters", "strict")
 _SCHEMA_FIELDS: Final = ("description", "schema", "strict")
 _CHOICES: Final = ("none", "auto", "required")
 MAX_METADATA: Final = 16
+MAX_TOP_LOGPROBS: Final = 20
+MAX_OUTPUT_TOKENS: Final = 1_000_000
 
 
 def body(original: JSON) -> tuple[JSON, tuple[str, ...]]:
@@ -183,11 +185,18 @@ def _include(value: Any, beyond: list[str]) -> JSON:
 
 
 def _top_logprobs(value: Any, beyond: list[str]) -> JSON:
-    return {"logprobs": True, "top_logprobs": value} if value != 0 else {}
+    wished = _whole_number(value, "top_logprobs", 0, MAX_TOP_LOGPROBS)
+    return {"logprobs": True, "top_logprobs": wished} if wished else {}
 
 
 def _max_output_tokens(value: Any, beyond: list[str]) -> JSON:
-    return {"max_tokens": value}
+    return {"max_tokens": _whole_number(value, "max_output_tokens", 1, MAX_OUTPUT_TOKENS)}
+
+
+def _whole_number(value: Any, name: str, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidValue(f"'{name}' must be an integer from {low} to {high}.", param=name)
+    return value
 
 
 def _service_tier(value: Any, beyond: list[str]) -> JSON:
@@ -218,8 +227,10 @@ def _conversation(value: Any, beyond: list[str]) -> JSON:
 
 
 def _previous(value: Any, beyond: list[str]) -> JSON:
-    message = "This gateway keeps no responses: send the whole conversation in 'input'."
-    raise InvalidValue(message, param="previous_response_id")
+    """What it names has been put in front of the input."""
+    if not isinstance(value, str):
+        raise InvalidValue("'previous_response_id' must be the id of a response.", param="previous_response_id")
+    return {}
 
 
 _TRANSLATED: Final[dict[str, Callable[[Any, list[str]], JSON]]] = {

@@ -1,6 +1,6 @@
 """Chat chunks as a stream of the Responses API, and back and forth between such a stream and its whole response.
 
-The events and their order are those of https://developers.openai.com/api/reference/resources/responses/streaming-events.
+The events and their order are those of https://developers.openai.com/api/docs/guides/streaming-responses.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import JSON
+from gateway.dialects.responses_errors import event_of
 from gateway.dialects.responses_object import finish_of
 from gateway.dialects.responses_output import Output
 from gateway.dialects.responses_reasoning import blocks_of
@@ -51,18 +52,12 @@ class Encoder:
         return self._taken()
 
     def _say(self, kind: str, fields: JSON) -> None:
-        self._events.append(_event(kind, {"type": kind, "sequence_number": self._count, **fields}))
+        self._events.append(event_of(kind, {"type": kind, "sequence_number": self._count, **fields}))
         self._count += 1
 
     def _taken(self) -> bytes:
         events, self._events = self._events, []
         return b"".join(events)
-
-
-def error_event(value: JSON, status: int, sequence_number: int = 0) -> bytes:
-    """As documented, and under `error` as well: there SDKs look for it, and raise."""
-    told = {name: value.get(name) for name in ("code", "message", "param")}
-    return _event("error", {"type": "error", "sequence_number": sequence_number, **told, "error": value})
 
 
 def whole(stream: bytes) -> JSON | None:
@@ -135,10 +130,6 @@ def _of_call(item: JSON) -> Iterator[JSON]:
 
 
 _ITEMS: Final = {"reasoning": _of_reasoning, "message": _of_message, "function_call": _of_call}
-
-
-def _event(kind: str, value: JSON) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(value))
 
 
 def _data(event: bytes) -> JSON | None:

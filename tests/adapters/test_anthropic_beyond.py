@@ -110,6 +110,12 @@ BEYOND: list[tuple[dict[str, Any], str]] = [
     (user({"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}), "messages[0].content[0]"),
     (user({"type": "file", "file": {"file_id": "f1"}}), "messages[0].content[0]"),
     (user({"type": "file", "file": {"file_data": PNG}}), "messages[0].content[0]"),
+    (user({"type": "file", "file": {"file_data": PDF, "more": 1}}), "messages[0].content[0]"),
+    (user({"type": "file", "file": {"file_data": PDF}, "more": 1}), "messages[0].content[0]"),
+    (user({"type": "file", "file": {"file_data": PDF, "filename": 5}}), "messages[0].content[0]"),
+    (user({"type": "image_url", "image_url": {"url": PNG, "more": 1}}), "messages[0].content[0]"),
+    (user({"type": "image_url", "image_url": {"url": PNG}, "more": 1}), "messages[0].content[0]"),
+    (user({"type": "image_url", "image_url": {"url": "http://x.example/a.png"}}), "messages[0].content[0]"),
     (assistant(audio={"id": "a"}), "messages[1].audio"),
     (assistant(function_call={"name": "f"}), "messages[1].function_call"),
     (assistant(refusal=5), "messages[1].refusal"),
@@ -155,7 +161,7 @@ BLOCK = st.sampled_from([SIGNED, REDACTED, {"type": "thinking", "signature": "Eq
 SYSTEM = an_object({"role": st.sampled_from(["system", "developer"]), "content": content(TEXT)})
 ASKED = an_object({"role": st.just("user"), "content": content(TEXT, IMAGE, FILE)})
 RESULT = an_object(
-    {"role": st.just("tool"), "content": content(TEXT, IMAGE), "tool_call_id": SOME_WORDS},
+    {"role": st.just("tool"), "content": content(TEXT, IMAGE, FILE), "tool_call_id": SOME_WORDS},
     is_error=st.booleans(), cache_control=MARK,
 )  # fmt: skip
 ANSWERED = an_object(

@@ -163,6 +163,11 @@ def test_a_stream_without_usage_has_no_chunk_of_it() -> None:
     assert decoder.done
 
 
+def test_the_first_tokens_are_not_taken_for_all() -> None:
+    made = feed(Decoder(), start(input_tokens=25, output_tokens=1) + text(0, "a long answer") + end())
+    assert made[-1]["usage"] == {"prompt_tokens": 25, "completion_tokens": None}
+
+
 OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 DELTA = event("content_block_delta", index=0, delta={"type": "text_delta", "text": "x"})
 OPEN = event("content_block_start", index=0, content_block={"type": "text", "text": ""})

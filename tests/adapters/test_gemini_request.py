@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -9,6 +8,7 @@ import pytest
 
 from gateway.adapters import gemini
 from gateway.call import JSON
+from tests.adapters.junk import spoilt
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -320,44 +320,23 @@ def test_what_changes_no_answer_is_left_out(harmless: JSON) -> None:
     assert asked(chat(**harmless)).keys() == {"contents", "generationConfig"}
 
 
-PARSED = ("messages", "role")
-
-
-def holders(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a body: what holds it, and by which name or number."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield value, key
-        yield from holders(item)
-
-
 def test_what_is_let_through_can_be_asked_whatever_a_client_writes() -> None:
     """A body with all that can be expressed, in which a place or two hold something else."""
     rng = random.Random(5)
-    spoken = {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [call(0, "time", thinking_blocks=[block("gemini:0:c")])],
-    }
+    calls = [call(0, "time", extra_content={"google": {"thought_signature": "c"}})]
+    spoken = {"role": "assistant", "content": "x", "thinking_blocks": [block("gemini:text:c")], "tool_calls": calls}
     content = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}]
-    body = orjson.dumps(
-        chat(
-            {"role": "system", "content": "x"}, {"role": "user", "content": content}, spoken,
-            {"role": "tool", "tool_call_id": "c0", "content": [content[0]], "is_error": True},
-            tools=[WEATHER, TIME],
-            tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}},
-            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}, stop=["a"], n=2,
-            thinking={"type": "enabled", "budget_tokens": 9}, reasoning_effort="low", seed=1, logprobs=True,
-        )
+    body = chat(
+        {"role": "system", "content": "x"}, {"role": "user", "content": content}, spoken,
+        {"role": "tool", "tool_call_id": "c0", "content": [content[0]], "is_error": True},
+        tools=[WEATHER, TIME],
+        tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}},
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}, stop=["a"], n=2,
+        thinking={"type": "enabled", "budget_tokens": 9}, reasoning_effort="low", seed=1, logprobs=True,
     )  # fmt: skip
     asked_for = 0
     for _ in range(5000):
-        changed = orjson.loads(body)
-        for _ in range(rng.randint(1, 2)):
-            given = changed["messages"]  # that it is a list of objects, the parser has seen
-            places = [place for place in holders(changed) if place[0] is not given and place[1] not in PARSED]
-            holder, key = rng.choice(places)
-            holder[key] = rng.choice([None, False, True, 0, 7, "", "x", "auto", [], {}, ["x"], {"type": "text"}, [{}]])
+        changed = spoilt(body, rng, keep=("messages",))
         if gemini.beyond(changed) is None:
             orjson.dumps(gemini.request(changed, "gemini-3-pro-preview", 9, stream=True))
             asked_for += 1

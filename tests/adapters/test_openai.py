@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from gateway.adapters.openai import AnswerReader, StreamReader, request_body
-from gateway.adapters.usage import normalise
+from gateway.adapters.usage import in_openai_places, normalise
 from gateway.call import Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.dialects.chat import DONE
@@ -75,12 +75,51 @@ GOLDEN: list[tuple[Any, dict[str, int], tuple[str, ...]]] = [
      {"input": 6, "input_cached": 4, "output": 2, "output_reasoning": 3}, ()),
     ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 2},
      {"input": 2, "input_cached": 8, "output": 5}, ()),
+    # https://api-docs.deepseek.com/guides/kv_cache, with the reasoning of its thinking mode
+    ({"prompt_tokens": 900, "completion_tokens": 90, "prompt_cache_hit_tokens": 832, "prompt_cache_miss_tokens": 68,
+      "completion_tokens_details": {"reasoning_tokens": 70}},
+     {"input": 68, "input_cached": 832, "output": 20, "output_reasoning": 70}, ()),
+    # https://platform.kimi.ai/docs/api/chat
+    ({"prompt_tokens": 19, "completion_tokens": 13, "total_tokens": 32, "cached_tokens": 12},
+     {"input": 7, "input_cached": 12, "output": 13}, ()),
+    # https://www.alibabacloud.com/help/en/model-studio/user-guide/context-cache: a cache written, then read
+    ({"prompt_tokens": 628, "completion_tokens": 44, "total_tokens": 672, "prompt_tokens_details": {
+        "text_tokens": 628, "cache_creation_input_tokens": 613, "cache_type": "ephemeral", "cached_tokens": 0}},
+     {"input": 15, "input_cache_write": 613, "output": 44}, ()),
+    ({"prompt_tokens": 628, "completion_tokens": 45, "total_tokens": 673, "prompt_tokens_details": {
+        "text_tokens": 628, "cache_creation_input_tokens": 0, "cache_type": "ephemeral", "cached_tokens": 613}},
+     {"input": 15, "input_cached": 613, "output": 45}, ()),
+    # https://platform.minimax.io/docs/api-reference/text-chat
+    ({"total_tokens": 120, "total_characters": 0, "prompt_tokens": 26, "completion_tokens": 94,
+      "completion_tokens_details": {"reasoning_tokens": 85}},
+     {"input": 26, "output": 9, "output_reasoning": 85}, ()),
+    # SGLang
+    ({"prompt_tokens": 30, "completion_tokens": 40, "total_tokens": 70, "prompt_tokens_details": None,
+      "reasoning_tokens": 25}, {"input": 30, "output": 15, "output_reasoning": 25}, ()),
+    # OpenAI, and the middle form: what was written to a cache for five minutes, and for an hour
+    ({"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {
+        "cached_tokens": 40, "cache_write_tokens": 30, "cache_write_1h_tokens": 20, "image_tokens": 3}},
+     {"input": 7, "input_cached": 40, "input_cache_write": 30, "input_cache_write_1h": 20, "input_image": 3,
+      "output": 5}, ()),
+    ({"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 11}},
+     {"input_cache_write": 10, "output": 1}, ("bad_usage",)),
     ({"prompt_tokens": 0, "completion_tokens": 0}, {}, ("zero_usage",)),
     ({"prompt_tokens": 2**63, "completion_tokens": 2**63}, {"input": 1250, "output": 100}, ("bad_usage",)),
     ({"prompt_tokens": -1, "completion_tokens": 7.5}, {"output": 7}, ("bad_usage",)),
     ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}},
      {"input_cached": 3, "output": 1}, ("bad_usage",)),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "expected", "flags"), GOLDEN)
+def test_usage_in_the_middle_form_is_the_same_usage(
+    given: Any, expected: dict[str, int], flags: tuple[str, ...]
+) -> None:
+    told = in_openai_places(given)
+    assert told is not None
+    assert not {"cached_tokens", "prompt_cache_hit_tokens", "reasoning_tokens"} & told.keys()
+    found = normalise(told, context=1000, max_output=100, choices=1, endpoint="chat")
+    assert found == normalise(given, context=1000, max_output=100, choices=1, endpoint="chat")
 
 
 @pytest.mark.parametrize(("given", "expected", "flags"), GOLDEN)
@@ -106,6 +145,21 @@ def test_no_usage(given: Any) -> None:
     assert normalise(given, context=1, max_output=1, choices=1, endpoint="chat") is None
 
 
+def test_an_error_with_status_200_has_the_status_that_it_means() -> None:
+    body = orjson.dumps({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}})
+    with pytest.raises(AttemptFailed) as failure:
+        AnswerReader(call(stream=False), MODEL).read(200, body)
+    assert (failure.value.kind, failure.value.backend_status) == ("status", 429)
+    with pytest.raises(AttemptFailed) as failure:
+        StreamReader(call(), MODEL).feed(b"data: " + body + b"\n\n")
+    assert failure.value.backend_status == 429
+
+
+def test_a_good_answer_may_say_so() -> None:
+    body = orjson.dumps({"choices": [], "base_resp": {"status_code": 0, "status_msg": ""}})
+    assert AnswerReader(call(stream=False), MODEL).read(200, body)[0] == body
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"error": {}}', b"\xff"])
 def test_a_broken_answer(body: bytes) -> None:
     with pytest.raises(AttemptFailed):
@@ -120,3 +174,23 @@ def test_request_body() -> None:
     assert orjson.loads(request_body(call(), call().body, "M", 5, Quirks(False, "f"))) == {"model": "M", "f": 5}
     plain = call("completions", stream=False)
     assert orjson.loads(request_body(plain, plain.body, "M", 500, Quirks()))["max_tokens"] == 16
+
+
+def test_a_body_is_made_fit_for_a_known_provider() -> None:
+    asked = call(max_tokens=9, seed=5, user="u", messages=[{"role": "developer", "content": "x"}])
+    sent = orjson.loads(request_body(asked, asked.body, "M", 5, Quirks(like="mistral")))
+    assert sent == {
+        "model": "M",
+        "max_tokens": 5,
+        "random_seed": 5,
+        "messages": [{"role": "system", "content": "x"}],
+    }
+    sent = orjson.loads(request_body(asked, asked.body, "M", 5, Quirks(like="volcano")))
+    assert sent["max_completion_tokens"] == 5
+    assert "max_tokens" not in sent
+    assert sent["stream_options"] == {"include_usage": True}
+    sent = orjson.loads(
+        request_body(asked, asked.body, "M", 5, Quirks(like="volcano", max_tokens_field="f", include_usage=False))
+    )
+    assert sent["f"] == 5
+    assert sent.keys().isdisjoint({"max_tokens", "max_completion_tokens", "stream_options"})

@@ -228,6 +228,8 @@ def routed(**changes: Any) -> bytes:
         {"backend": {"tags": ("x",)}},
         {"backend": {"headers": {"x": "y"}}},
         {"backend": {"quirks": Quirks(include_usage=False)}},
+        {"backend": {"quirks": Quirks(like="vllm")}},
+        {"backend": {"api_version": "preview"}},
         {"model": {"max_output": 99}},
         {"model": {"context": 99}},
         {"fallback": True},

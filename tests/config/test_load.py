@@ -14,7 +14,7 @@ import yaml
 
 from gateway.config.json_schema import document
 from gateway.config.load import ConfigError, load
-from gateway.config.model import Cache
+from gateway.config.model import Cache, Quirks, Responses
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = """version: 1
@@ -95,6 +95,30 @@ def test_problems_of_a_cache(tmp_path: Path, cache: str, key_path: str, said: st
     assert said in text
 
 
+@pytest.mark.parametrize(
+    ("written", "responses"),
+    [
+        ("{ledger: 'sqlite:x.db', when_down: serve}", Responses(keep_s=30 * 86_400, max_bytes=1_000_000_000)),
+        ("{responses: {keep: 7d}}", Responses(keep_s=7 * 86_400)),
+        ("{responses: {keep: 1h, max_bytes: 50MB}}", Responses(keep_s=3_600, max_bytes=50_000_000)),
+        ("{responses: none}", None),
+    ],
+)
+def test_responses_are_kept_as_long_as_is_said(tmp_path: Path, written: str, responses: Responses | None) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD + f"storage: {written}\n")
+    config = load(path)
+    assert config.responses == responses
+    assert config.outage.when_down == ("serve" if "serve" in written else "refuse")
+
+
+@pytest.mark.parametrize("wrong", ["off", "all", "{keep: long}", "{days: 30}"])
+def test_problems_of_keeping_responses(tmp_path: Path, wrong: str) -> None:
+    (problem,) = problems(tmp_path, GOOD + f"storage: {{responses: {wrong}}}\n")
+    assert problem[1].startswith("storage.responses")
+    assert "keep, max_bytes" in problem[2] or "is a duration" in problem[2]
+
+
 def test_names_of_headers_are_in_lower_case(tmp_path: Path) -> None:
     path = tmp_path / "routes.yaml"
     text = GOOD.replace("region: cn,", 'region: cn, headers: {X-Org: "a b", content-type: application/json},')
@@ -170,6 +194,11 @@ def test_the_example_at_the_root_loads() -> None:
         ("version: 1", "version: 1\ndefaults: {queue: {length: 5k}}", 2, "defaults.queue.length", "from 0 to 1000"),
         ("version: 1", "version: 1\ndefaults: {queue: {wait: 0s}}", 2, "defaults.queue.wait", "duration"),
         ("region: cn,", "region: cn, quirks: {include_usage: 1},", 3, "backends.a.quirks.include_usage", "true"),
+        ("region: cn,", "region: cn, quirks: deepsek,", 3, "backends.a.quirks", "is one of deepseek"),
+        ("region: cn,", "region: cn, quirks: {like: x},", 3, "backends.a.quirks.like", "is one of deepseek"),
+        ("region: cn,", "region: cn, quirks: {liek: vllm},", 3, "backends.a.quirks.liek", "did you mean like?"),
+        ("region: cn,", 'region: cn, api_version: "2024-10-21",', 3, "backends.a.api_version", "of the kind azure"),
+        ("region: cn,", "region: cn, api_version: newest,", 3, "backends.a.api_version", "such as 2024-10-21"),
         ("region: cn,", 'region: cn, hours: [{from: "25:00", to: "8"}],', 3, "backends.a.hours.0.from", "08:30"),
         ("kind: openai, ", "", 3, "backends.a", "has no kind"),
         ("via: [a]", "via: []", 5, "models.m.via", "at least 1"),
@@ -526,3 +555,26 @@ def test_what_is_bad_is_bad_for_the_published_schema(old: str, new: str) -> None
     validator = jsonschema.Draft202012Validator(json.loads(document()))
     validator.validate(as_editors_see(GOOD))
     assert not validator.is_valid(as_editors_see(GOOD.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("deepseek", Quirks(like="deepseek")),
+        ("{like: vllm, include_usage: false}", Quirks(like="vllm", include_usage=False)),
+        ("{max_tokens_field: x}", Quirks(max_tokens_field="x")),
+    ],
+)
+def test_quirks(tmp_path: Path, written: str, expected: Quirks) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD.replace("region: cn,", f"region: cn, quirks: {written},", 1), encoding="utf-8")
+    assert load(path).backends["a"].quirks == expected
+
+
+def test_a_version_of_the_api_of_azure(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    text = GOOD.replace("kind: openai,", "kind: azure,", 1).replace(
+        "region: cn,", "region: cn, api_version: 2024-10-21,"
+    )
+    path.write_text(text, encoding="utf-8")
+    assert load(path).backends["a"].api_version == "2024-10-21"

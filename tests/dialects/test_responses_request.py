@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.call import JSON
 from gateway.dialects.responses import body
+from gateway.dialects.responses_history import listed
 from gateway.dialects.responses_reasoning import reasoning_item
 from gateway.errors import InvalidValue
 
@@ -354,9 +355,13 @@ INVALID: list[tuple[JSON, str]] = [
     ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
     ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
     ({"include": ["everything"]}, "include[0]"),
+    ({"max_output_tokens": 0}, "max_output_tokens"),
+    ({"max_output_tokens": True}, "max_output_tokens"),
+    ({"max_output_tokens": 10**7}, "max_output_tokens"),
+    ({"top_logprobs": 21}, "top_logprobs"),
     ({"background": True}, "background"),
     ({"conversation": "conv_1"}, "conversation"),
-    ({"previous_response_id": "resp_1"}, "previous_response_id"),
+    ({"previous_response_id": 1}, "previous_response_id"),
     ({"store": 1}, "store"),
     ({"metadata": {"a": 1}}, "metadata"),
     ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
@@ -385,12 +390,35 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(NAMES, ANY_JSON, max_size=8))
+ROUGH_PARTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["input_text", "output_text"]), "text": st.text(max_size=2)}
+)
+ROUGH_ITEMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning", None]),
+        "role": st.sampled_from(["user", "assistant", "developer"]),
+        "content": st.text(max_size=3) | st.lists(ROUGH_PARTS, max_size=2),
+        "call_id": st.just("c"),
+        "name": st.just("f"),
+        "arguments": st.just("{}"),
+        "output": st.just("o"),
+        "summary": st.just([{"type": "summary_text", "text": "hm"}]),
+        "id": WORDS | st.integers() | st.none(),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(NAMES, ANY_JSON, max_size=8) | st.fixed_dictionaries({"input": st.lists(ROUGH_ITEMS, max_size=4)})
+)
 def test_whatever_comes_it_is_translated_or_refused(original: JSON) -> None:
     before = repr(original)
     with contextlib.suppress(InvalidValue):
         chat, beyond = body(original)
         assert all(isinstance(name, str) for name in beyond)
         assert all(message["role"] in ("system", "user", "assistant", "tool") for message in chat["messages"])
+        if not beyond and isinstance(original.get("input"), list):  # what was accepted can be kept, and says the same
+            assert body({**original, "input": listed(original["input"], "resp_x")}) == (chat, beyond)
     assert repr(original) == before

@@ -276,6 +276,22 @@ def test_an_error_in_a_stream_is_where_clients_look() -> None:
 
 
 @pytest.mark.parametrize(
+    ("chat", "ours"),
+    [
+        ("messages[3].content", "input"),
+        ("max_tokens", "max_output_tokens"),
+        ("response_format.json_schema", "text.format"),
+        ("tools[2]", "tools[2]"),
+        (None, None),
+    ],
+)
+def test_errors_name_the_fields_of_this_api(chat: str | None, ours: str | None) -> None:
+    value = {"message": "m", "type": "invalid_request_error", "param": chat, "code": "invalid_value"}
+    assert responses.error(value, 400) == {"error": {**value, "param": ours}}
+    assert value["param"] == chat
+
+
+@pytest.mark.parametrize(
     "bad", [{"choices": [7]}, {"choices": [{"delta": {"content": 7}}]}, {"choices": [{"delta": "x"}]}, {"choices": 7}]
 )
 def test_what_is_no_chunk_is_a_broken_stream(bad: JSON) -> None:
