@@ -19,7 +19,7 @@ run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
 
 # Two at once, about as long as each other: what computes, and what waits for processes and sockets.
-test: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER)
+test: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER) $(QUICK_CLIENTS)
 	$(MAKE) -j2 test-books test-served
 
 test-books:
@@ -53,7 +53,7 @@ dashboards: $(VENV)/.dev
 	$(BIN)/python -m dashboards
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) tests/clients/*/node_modules .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The project itself is not built: a .pth file puts this directory on the path, which also works offline.
 $(VENV)/.venv:

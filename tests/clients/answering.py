@@ -2,8 +2,9 @@
 
     call weather {"city": "Guiyang"} and clock {"zone": "UTC"} then add {"a": 2, "b": 3}
 
-calls two tools at once, with the next answer a third, and then says what the tools said. A prompt that writes nothing
-down gets a call of the tool that `tool_choice` demands, or of the first one, filled in from the prompt's own words.
+calls two tools at once, with the next answer a third, and then says what the tools said. `answer {"name": "Ann"}` is
+what is answered where JSON is asked for, or given to the tool that stands for it. A prompt that writes nothing down
+gets a call of the tool that `tool_choice` demands, or of the first one, filled in from the prompt's own words.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ NAME = re.compile(r'\s*(?P<link>and|then)?\s*(?P<name>\w+)\s+(?=\{["}])')
 QUOTED = re.compile(r"[\"'“]([^\"'”]+)[\"'”]")
 WORD = re.compile(r"\s*\S+\s*$|\s*\S+")
 NUMBER = re.compile(r"-?\d+")
-ANSWER = re.compile(r"answer (?=\{)")
+ANSWER = re.compile(r"answer (?=\{[\"}])")
 BROKEN = Reply(stream=(event({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [
     {"index": 0, "delta": {"role": "assistant", "content": "word "}, "finish_reason": None}]}), Fault.EOF))  # fmt: skip
 TROUBLE = {"fail": refusal(500), "busy": refusal(429, retry_after="1"), "slow": HANG, "break": BROKEN}
@@ -73,14 +74,13 @@ def next_message(body: Json, prompt: str) -> Json | None:
     if results:
         return {"content": "Results: " + "; ".join(results)}
     form = (body.get("response_format") or {}).get("type")
-    written = ANSWER.search(prompt)
-    if written and form:
-        value, _ = json.JSONDecoder().raw_decode(prompt, written.end())
-        return {"content": json.dumps(value)}
+    written = written_answer(prompt)
+    if form and written is not None:
+        return {"content": json.dumps(written)}
     if form == "json_object":
         return {"content": json.dumps({name: name for name in QUOTED.findall(prompt)})}
     function = demanded(body)
-    return None if function is None else calling([(function["name"], filled(function, prompt))], body)
+    return None if function is None else calling([(function["name"], written or filled(function, prompt))], body)
 
 
 def last_prompt(messages: list[Json]) -> str:
@@ -129,6 +129,16 @@ def written_steps(prompt: str) -> list[list[ToolCall]]:
             steps.append([])
         steps[-1].append((found["name"], arguments))
     return steps
+
+
+def written_answer(prompt: str) -> Json | None:
+    """The JSON of a prompt like `answer {"name": "Ann"}`."""
+    found = ANSWER.search(prompt)
+    if found is None:
+        return None
+    value: Json
+    value, _ = json.JSONDecoder().raw_decode(prompt, found.end())
+    return value
 
 
 def demanded(body: Json) -> Json | None:

@@ -88,7 +88,9 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         await app.start("127.0.0.1", 0)
         absent = await not_served(f"http://127.0.0.1:{app.port}")
         if small is None:
-            absent["real"] = "the wheels of the small model are not installed"
+            absent["real"] = absent["real_messages"] = "the wheels of the small model are not installed"
+        elif "messages" in absent:
+            absent["real_messages"] = absent["messages"]
         yield Served(app, scripted, absent)
         await app.aclose()
     if small is not None:

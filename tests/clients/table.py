@@ -8,7 +8,13 @@ from pathlib import Path
 
 PAGE = Path(__file__).parent.parent.parent / "docs/clients.md"
 HEAD = "| client | version | dialect | exercised | not run |"
-DIALECTS = {"chat": "chat", "messages": "messages", "responses": "responses", "real": "chat, a real model"}
+DIALECTS = {
+    "chat": "chat",
+    "messages": "messages",
+    "responses": "responses",
+    "real": "chat, a real model",
+    "real_messages": "messages, a real model",
+}
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ await run(version, {
     chat, "stream with usage": stream, "order of events": events, "leaving a stream": leaving,
     "tools over three turns": tools, "tools in a stream": toolsInStream, "tool choice": toolChoice,
     "structured output": structured, vision, count_tokens: countTokens, "errors as classes": errors,
-    "no credits": quota, "broken stream": brokenStream, timeout, "a real model": realModel,
+    "no credits": quota, "broken stream": brokenStream, timeout,
   },
+  real_messages: { "whole and streamed": realModel },
 });

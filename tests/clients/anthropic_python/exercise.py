@@ -7,7 +7,7 @@ import time
 
 import anthropic
 from anthropic import beta_tool
-from checks import EMPTY_KEY, KEY, REAL, URL, raises, run
+from checks import EMPTY_KEY, KEY, PATIENT, REAL, URL, raises, run
 from pydantic import BaseModel
 
 HELLO = [{"role": "user", "content": "hello there"}]
@@ -135,7 +135,7 @@ def failed_tool():
                 {"type": "tool_result", "tool_use_id": "t1", "content": "no city", "is_error": True}]},
         ],
     )  # fmt: skip
-    assert answer.content[0].text == "Results: no city"
+    assert answer.content[0].text == "Results: [error] no city"
 
 
 def structured():
@@ -183,7 +183,7 @@ def broken_stream():
 
 
 def timeout():
-    raises(anthropic.APITimeoutError, lambda: create(client(timeout=0.5), messages=said("slow")))
+    raises(anthropic.APITimeoutError, lambda: create(client(timeout=0.5), messages=said("slow"), extra_headers=PATIENT))
 
 
 async def the_async_client():
@@ -197,7 +197,8 @@ async def the_async_client():
 
 
 def real_model():
-    asked = {"model": REAL, "max_tokens": 16, "temperature": 0, "messages": said("Say hello.")}
+    cool = {"temperature": 0}  # which the SDK has no word for any more
+    asked = {"model": REAL, "max_tokens": 16, "messages": said("Say hello."), "extra_body": cool}
     with client().messages.stream(**asked) as events:
         text = "".join(events.text_stream)
     assert text
@@ -226,6 +227,6 @@ run(
         "broken stream": broken_stream,
         "timeout": timeout,
         "async": the_async_client,
-        "a real model": real_model,
     },
+    real_messages={"whole and streamed": real_model},
 )

@@ -34,14 +34,15 @@ class TestOpenAI(ChatModelIntegrationTests):
     supports_image_urls = True
     supports_image_tool_message = True
     supports_pdf_inputs = True
-    supports_anthropic_inputs = False
+    supports_audio_inputs = True
+    supports_pdf_tool_message = True
     supports_json_mode = True
     supports_model_override = True
 
 
 class TestOpenAIResponses(TestOpenAI):
     chat_model_params = {**TestOpenAI.chat_model_params, "use_responses_api": True}  # noqa: RUF012
-    supports_image_tool_message = False
+    supports_pdf_tool_message = False  # a result of a tool is text and pictures between dialects
 
 
 class TestAnthropic(ChatModelIntegrationTests):
@@ -54,6 +55,7 @@ class TestAnthropic(ChatModelIntegrationTests):
     supports_image_urls = True
     supports_image_tool_message = True
     supports_pdf_inputs = True
+    supports_pdf_tool_message = False
     supports_anthropic_inputs = True
     supports_model_override = True
 

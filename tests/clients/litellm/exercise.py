@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 
 import litellm
-from checks import BASE_URL, KEY, URL, raises, run
+from checks import BASE_URL, KEY, PATIENT, URL, raises, run
 from pydantic import BaseModel
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -93,15 +93,15 @@ def errors(ask):
 
 
 def timeout(ask):
-    raises(litellm.Timeout, lambda: ask(messages=said("slow"), timeout=0.5))
+    raises(litellm.Timeout, lambda: ask(messages=said("slow"), timeout=0.5, extra_headers=PATIENT))
 
 
 def responses():
     base = {"model": "openai/large", "api_base": BASE_URL, "api_key": KEY}
     answer = litellm.responses(**base, input="hello there")
     assert answer.output[0].content[0].text == "You said: hello there"
-    kinds = [str(event.type) for event in litellm.responses(**base, input="hello there", stream=True)]
-    assert any("completed" in kind for kind in kinds)
+    kinds = [event.type.value for event in litellm.responses(**base, input="hello there", stream=True)]
+    assert kinds[-1] == "response.completed"
 
 
 WRONG = {chat: "openai/none", claude: "anthropic/none"}
@@ -123,5 +123,5 @@ run(
         "embeddings": embeddings,
     },
     responses={"responses": responses},
-    messages={f"{name}": lambda check=check: check(claude) for name, check in CHECKS.items()},
+    messages={name: lambda check=check: check(claude) for name, check in CHECKS.items()},
 )

@@ -6,7 +6,7 @@ import importlib.metadata
 
 import anthropic
 import openai
-from checks import BASE_URL, KEY, URL, raises, run
+from checks import BASE_URL, KEY, PATIENT, URL, raises, run
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
@@ -66,7 +66,7 @@ async def agent(model) -> None:
 
 
 def structured(model) -> None:
-    made = model.as_structured_llm(Person).complete('call Person {"name": "Ann", "age": 7}')
+    made = model.as_structured_llm(Person).complete('answer {"name": "Ann", "age": 7}')
     assert made.raw == Person(name="Ann", age=7)
 
 
@@ -100,7 +100,7 @@ def errors() -> None:
     raises(openai.AuthenticationError, lambda: chat(api_key="sk-moma-wrong").chat(HELLO))
     raises(openai.NotFoundError, lambda: chat(model="none").chat(HELLO))
     raises(openai.RateLimitError, lambda: chat().complete("busy"))
-    raises(openai.APITimeoutError, lambda: chat(timeout=0.5).complete("slow"))
+    raises(openai.APITimeoutError, lambda: chat(timeout=0.5, default_headers=PATIENT).complete("slow"))
 
 
 def claude_errors() -> None:
@@ -126,7 +126,7 @@ run(
         "errors as classes": errors,
     },
     messages={
-        **{f"{name}": lambda check=check: check(claude()) for name, check in CHECKS.items()},
+        **{name: lambda check=check: check(claude()) for name, check in CHECKS.items()},
         "errors as classes": claude_errors,
     },
 )

@@ -89,6 +89,15 @@ async def session(model: Model) -> None:
     assert len(await kept.get_items()) == 4
 
 
+async def kept() -> None:
+    """The gateway has the conversation: the agent sends what is new."""
+    first = await Runner.run(agent(responses()), "hello there")
+    done = await Runner.run(agent(responses()), "and now", previous_response_id=first.last_response_id)
+    assert done.final_output == "You said: and now"
+    then, now = (run.context_wrapper.usage.input_tokens for run in (first, done))
+    assert now > then
+
+
 def errors() -> None:
     def asked(text: str, **more) -> None:
         Runner.run_sync(agent(chat(**more)), text)
@@ -113,5 +122,8 @@ run(
         **{name: lambda check=check: check(chat()) for name, check in LOOPS.items()},
         "errors as classes": errors,
     },
-    responses={f"{name}": lambda check=check: check(responses()) for name, check in LOOPS.items()},
+    responses={
+        **{name: lambda check=check: check(responses()) for name, check in LOOPS.items()},
+        "previous_response_id": kept,
+    },
 )

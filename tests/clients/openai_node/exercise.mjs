@@ -153,11 +153,19 @@ async function realModel() {
 }
 
 async function responses() {
+  const answer = await client.responses.create({ model: "auto", input: "hello there" });
+  assert.equal(answer.output_text, "You said: hello there");
+  assert.equal(answer.usage.total_tokens, answer.usage.input_tokens + answer.usage.output_tokens);
+}
+
+async function keptResponses() {
   const first = await client.responses.create({ model: "auto", input: "hello there" });
-  assert.equal(first.output_text, "You said: hello there");
-  assert.equal(first.usage.total_tokens, first.usage.input_tokens + first.usage.output_tokens);
   const next = await client.responses.create({ model: "auto", input: "and now", previous_response_id: first.id });
   assert.ok(next.usage.input_tokens > first.usage.input_tokens);
+  assert.equal((await client.responses.retrieve(next.id)).output_text, "You said: and now");
+  assert.ok((await client.responses.inputItems.list(next.id)).data.length > 0);
+  await client.responses.delete(next.id);
+  await raises((error) => error instanceof OpenAI.NotFoundError, () => client.responses.retrieve(next.id));
 }
 
 async function responsesStream() {
@@ -214,7 +222,7 @@ await run(version, {
     embeddings, models, "errors as classes": errors, "no credits": quota, "broken stream": brokenStream, timeout,
   },
   responses: {
-    responses, "stream": responsesStream, "tools over three turns": responsesTools,
+    "response": responses, "kept responses": keptResponses, "stream": responsesStream, "tools over three turns": responsesTools,
     "json_schema": responsesSchema, "errors": responsesErrors,
   },
   real: { "whole and streamed": realModel },
