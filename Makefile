@@ -13,7 +13,7 @@ QUICK_CLIENTS := $(CLIENTS)/anthropic_python/.done $(CLIENTS)/openai_node/.done
 DEMO_ARGS ?=
 BOOKS := tests/dialects tests/adapters tests/admin tests/charging tests/config tests/explain tests/importing tests/routing
 
-.PHONY: run test test-books test-served test-long lint bench soak dashboards clean
+.PHONY: run test test-books test-served test-clients test-long lint bench soak dashboards clean
 
 run: $(VENV)/.run $(VENV)/.demo
 	exec $(BIN)/python -m gateway.demo $(DEMO_ARGS)
@@ -29,7 +29,8 @@ test-served:
 	$(BIN)/python -m pytest -rs $(addprefix --ignore=,$(BOOKS))
 
 # What cannot be installed is said, and its tests are skipped by name.
-test-clients: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(PYTHON_CLIENTS) $(NODE_CLIENTS)
+test-clients: $(VENV)/.dev $(VENV)/.demo $(SDKS)
+	$(MAKE) -j2 $(PYTHON_CLIENTS) $(NODE_CLIENTS)
 	$(BIN)/python -m pytest -rs -m "clients or not clients" tests/clients tests/sdk
 
 test-long: $(VENV)/.dev $(VENV)/.demo $(SDKS) $(FUZZER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,3 +55,12 @@ def replaced(page: str, groups: Sequence[Group]) -> str:
     where = slice(mine[0], mine[-1] + 1) if mine else slice(end, end)
     lines[where] = [group.row for group in groups]
     return "\n".join(lines) + "\n"
+
+
+def in_the_table(groups: Sequence[Group]) -> None:
+    """The rows in the docs are these; with MOMA_WRITE_TABLE=1 they become these."""
+    page = PAGE.read_text(encoding="utf-8")
+    new = replaced(page, groups)
+    if os.environ.get("MOMA_WRITE_TABLE") == "1":
+        PAGE.write_text(new, encoding="utf-8")
+    assert new == PAGE.read_text(encoding="utf-8"), "MOMA_WRITE_TABLE=1 make test-clients writes the rows"

@@ -88,7 +88,7 @@ def errors() -> None:
 
 
 def timeout() -> None:
-    raises(openai.APITimeoutError, lambda: chat(timeout=0.5, default_headers=PATIENT).invoke("slow"))
+    raises(openai.APITimeoutError, lambda: chat(timeout=0.5).invoke("slow", extra_headers=PATIENT))
 
 
 def claude(**more: object) -> ChatAnthropic:

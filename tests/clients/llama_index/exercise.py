@@ -100,7 +100,7 @@ def errors() -> None:
     raises(openai.AuthenticationError, lambda: chat(api_key="sk-moma-wrong").chat(HELLO))
     raises(openai.NotFoundError, lambda: chat(model="none").chat(HELLO))
     raises(openai.RateLimitError, lambda: chat().complete("busy"))
-    raises(openai.APITimeoutError, lambda: chat(timeout=0.5, default_headers=PATIENT).complete("slow"))
+    raises(openai.APITimeoutError, lambda: chat(timeout=0.5).complete("slow", extra_headers=PATIENT))
 
 
 def claude_errors() -> None:
