@@ -25,16 +25,16 @@ def measure(scale: float = 1.0) -> list[tuple[str, float, float, float, float]]:
         for work in (load.W1, load.W2):
             calls = int(CALLS[work.name] * scale)
             for target in (relay, gateway):
-                _cpu_us(target, work, max(200, calls // 5))  # warm: connections, allocator, caches
+                cpu_us(target, work, max(200, calls // 5))  # warm: connections, allocator, caches
             # In turns, so that a slow minute of the machine meets both; the ratio is taken within a round.
-            rounds = [(_cpu_us(relay, work, calls), _cpu_us(gateway, work, calls)) for _ in range(ROUNDS)]
+            rounds = [(cpu_us(relay, work, calls), cpu_us(gateway, work, calls)) for _ in range(ROUNDS)]
             ratio = median(ours / bare for bare, ours in rounds)
             bare_us, ours_us = median(r[0] for r in rounds), median(r[1] for r in rounds)
             rows.append((work.name, bare_us, ours_us, ratio, BOUND[work.name]))
     return rows
 
 
-def _cpu_us(target: processes.Measured, work: load.Load, calls: int) -> float:
+def cpu_us(target: processes.Measured, work: load.Load, calls: int) -> float:
     before = target.cpu_s()
     uvloop.run(load.run(target.port, work, processes.KEY, calls, CONNECTIONS))
     return (target.cpu_s() - before) / calls * 1e6

@@ -16,11 +16,13 @@ MESSAGES = [
 
 @dataclass(frozen=True)
 class Load:
-    """`end` is what every complete answer ends with on the wire."""
+    """`end` is what every complete answer ends with on the wire; `last` is in the last event of each stream."""
 
     name: str
     body: bytes
     end: bytes
+    path: str = "/v1/chat/completions"
+    last: bytes = b"data: [DONE]"
 
 
 def chat(model: str, *, stream: bool) -> bytes:
@@ -38,7 +40,7 @@ W2 = Load("W2", chat("m", stream=True), STREAM_END)
 
 def request(load: Load, key: str) -> bytes:
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+        f"POST {load.path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(load.body)}\r\n\r\n"
     )
     return head.encode() + load.body
@@ -50,6 +52,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, request: bytes, load: Load, budget: list[int], done: asyncio.Future[None]) -> None:
         self._request = request
         self._stream = load.end == STREAM_END
+        self._last = load.last
         self._budget = budget
         self._done = done
         self._buffer = b""
@@ -90,7 +93,7 @@ class Connection(asyncio.Protocol):
         if self._stream:
             if not self._buffer.endswith(STREAM_END):
                 return False
-            assert b"data: [DONE]" in self._buffer, "a stream without [DONE]"
+            assert self._last in self._buffer, "a stream without its last event"
             return True
         head = self._buffer[:end].lower()
         length = int(head[head.index(b"content-length:") + 15 :].split(b"\r\n", 1)[0])

@@ -18,9 +18,12 @@ _ROUTES = """
 version: 1
 server: {{host: 127.0.0.1}}
 storage: {{ledger: "sqlite:{folder}/moma.db"}}
-backends: {{a: {{kind: openai, base_url: "http://127.0.0.1:{upstream}/v1", keys: [env:MOMA_BENCHMARK_KEY]}}}}
+backends:
+  a: {{kind: openai, base_url: "http://127.0.0.1:{upstream}/v1", keys: [env:MOMA_BENCHMARK_KEY]}}
+  b: {{kind: anthropic, base_url: "http://127.0.0.1:{upstream}/v1", keys: [env:MOMA_BENCHMARK_KEY]}}
 models:
   m: {{via: [a], context: 128k, max_output: 16k, price: {{input: 2, output: 8}}, rates: {{input: 1, output: 4}}}}
+  n: {{via: [b], context: 128k, max_output: 16k, price: {{input: 2, output: 8}}, rates: {{input: 1, output: 4}}}}
 routes: {{free: {{pick: [m], cache: free}}, charged: {{pick: [m], cache: charged}}}}
 cache: {{free: {{sampled: true, ttl: 1h}}, charged: {{sampled: true, ttl: 1h, charge: 10%}}}}
 plans: {{p: {{grants: [{{credits: 900000M}}], rpm: 1000M, tpm: 900000M, concurrency: 10k}}}}

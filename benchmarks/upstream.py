@@ -9,6 +9,7 @@ from typing import cast
 import orjson
 import uvloop
 
+MESSAGE_USAGE = {"input_tokens": 210, "output_tokens": 120}
 USAGE = {"prompt_tokens": 210, "completion_tokens": 120, "total_tokens": 330}
 EVENTS = 52  # as in the measured workload: role, 49 pieces, the finish, the usage
 
@@ -41,10 +42,42 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def message_answer() -> bytes:
+    """The same in Anthropic's dialect."""
+    content = [{"type": "text", "text": "The quick brown fox jumps over the lazy dog. " * 9}]
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content}
+    return orjson.dumps({**body, "stop_reason": "end_turn", "stop_sequence": None, "usage": MESSAGE_USAGE})
+
+
+def message_stream() -> bytes:
+    """As many pieces, between the events that Anthropic puts around them."""
+    head: dict[str, object] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"}
+    head |= {"content": [], "stop_reason": None}
+    events: list[dict[str, object]] = [{"type": "message_start", "message": {**head, "usage": MESSAGE_USAGE}}]
+    events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+    events += [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": f" word{n}"}}
+        for n in range(EVENTS - 3)
+    ]
+    events.append({"type": "content_block_stop", "index": 0})
+    stop = {"stop_reason": "end_turn", "stop_sequence": None}
+    events.append({"type": "message_delta", "delta": stop, "usage": {"output_tokens": 120}})
+    events.append({"type": "message_stop"})
+    named = [b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), orjson.dumps(event)) for event in events]
+    return b"".join(_chunk(event) for event in named) + b"0\r\n\r\n"
+
+
 WHOLE = whole_answer()
-_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
+MESSAGE = message_answer()
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 STREAM = stream_answer()
-_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + STREAM
+_ANSWERS = {  # by whether Anthropic's path was asked, and for a stream
+    (False, False): _HEAD % (len(WHOLE), WHOLE),
+    (False, True): _STREAM_HEAD + STREAM,
+    (True, False): _HEAD % (len(MESSAGE), MESSAGE),
+    (True, True): _STREAM_HEAD + message_stream(),
+}
 
 
 class Upstream(asyncio.Protocol):
@@ -64,7 +97,7 @@ class Upstream(asyncio.Protocol):
                 return
             body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
-            self._transport.write(_STREAM if b'"stream":true' in body else _WHOLE)
+            self._transport.write(_ANSWERS[head.startswith(b"post /v1/messages"), b'"stream":true' in body])
 
 
 async def serve(port: int) -> None:

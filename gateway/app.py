@@ -36,7 +36,7 @@ from gateway.deadline import Deadlines
 from gateway.dispatch import RetryBudget
 from gateway.draining import Drains
 from gateway.edge import SWEEP_S, Edge
-from gateway.errors import InvalidKey, StoreUnavailable
+from gateway.errors import InvalidKey, NotFound, StoreUnavailable
 from gateway.explain.asked import explained
 from gateway.generation import Generation, Parts, left_over, made, taken_over
 from gateway.keeping import Keeping
@@ -132,8 +132,11 @@ class App:
         chores.once("loading the tokenizer", lambda: asyncio.to_thread(parts.tokenizer.load))
 
     def _closed(self, tenant: str) -> bool:
-        """Tenants are closed for good, and never taken out."""
-        return self.ledger.tenant(tenant).status == CLOSED
+        """For good. Whom the ledger does not know, as it is another file than before, can ask for nothing either."""
+        try:
+            return self.ledger.tenant(tenant).status == CLOSED
+        except NotFound:
+            return True
 
     def _opened_responses(self, stack: contextlib.AsyncExitStack, clock: Clock) -> KeptResponses | None:
         """What is kept of `/v1/responses`, beside the ledger; None when nothing shall be."""

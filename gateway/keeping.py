@@ -50,6 +50,8 @@ class Keeping:
             raise NotFound("There is nothing at this path of a response but 'input_items'.")
         if self._kept is None:
             raise NotFound("This gateway keeps no responses.")
+        if query.get("stream", "false") != "false":
+            raise InvalidValue("Kept responses are given whole: leave 'stream' out.", param="stream")
         if what and method == "GET":
             return await self._kept.input_items(tenant, response_id, query, max_bytes)
         if not what and method == "GET":

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
+from gateway.charging.directory import Edit
 from gateway.demo.scripted import Reply, Seen
+from gateway.errors import NotFound
 from tests.charging import manage
 from tests.conftest import KEY, World
 
@@ -102,6 +104,28 @@ async def test_a_tool_loop_over_kept_turns(world: World, client: AsyncOpenAI) ->
     assert [one["role"] for one in heard(world)[1]] == ["user", "assistant", "tool"]
     assert heard(world)[1][1]["tool_calls"] == [called]
     assert heard(world)[1][2]["content"] == "42"
+
+
+async def test_a_kept_response_is_not_streamed(world: World, client: AsyncOpenAI) -> None:
+    kept = await client.responses.create(model="small", input="one")
+    with pytest.raises(BadRequestError) as refused:
+        await client.responses.retrieve(kept.id, stream=True)
+    assert refused.value.param == "stream"
+
+
+async def test_tenants_who_are_closed_or_unknown_keep_nothing(world: World, client: AsyncOpenAI) -> None:
+    await manage.add_tenant(world.app.ledger, "other", "pro")[1]
+    kept = world.app._keeping._kept
+    assert kept is not None
+    mine = await client.responses.create(model="small", input="one")
+    for tenant in ("other", "of a ledger before"):
+        kept.keep(tenant, {}, [], {"id": f"resp_{len(tenant)}", "output": []})
+    await manage.edit(world.app.ledger, "other", Edit(status="closed"))[1]
+    await kept.sweep(world.app._closed)
+    for tenant in ("other", "of a ledger before"):
+        with pytest.raises(NotFound):
+            await kept.find(tenant, f"resp_{len(tenant)}")
+    assert (await client.responses.retrieve(mine.id)).id == mine.id
 
 
 async def test_many_at_once_are_all_kept_under_ids_of_their_own(world: World, client: AsyncOpenAI) -> None:

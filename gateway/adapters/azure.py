@@ -1,4 +1,4 @@
-"""Azure OpenAI: OpenAI's bodies and answers, under other paths and with the key in another header. Pure.
+"""Azure OpenAI: OpenAI's bodies and answers, under other paths and with the key in another header.
 
 A `base_url` that ends with `/openai/v1` needs no version; one that ends with `/openai` has a path for each deployment,
 and wants `api_version`. https://learn.microsoft.com/azure/ai-foundry/openai/reference
@@ -8,36 +8,34 @@ A stream may begin with a chunk that has no choices, for what the filter found i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote
 
-from gateway.adapters import openai_like
+from gateway.adapters.like_openai import LikeOpenAI
 from gateway.adapters.openai import PATHS
-from gateway.adapters.openai_errors import error
-from gateway.adapters.openai_like import Decoder, answer
-from gateway.call import JSON
+from gateway.call import Call
 from gateway.config.model import Quirks
 
-__all__ = ["Decoder", "answer", "beyond", "credentials", "error", "path", "request"]
+OPENAI: Final = "openai"
 
 
-def path(as_name: str, stream: bool, *, endpoint: str = "chat", api_version: str | None = None) -> str:
-    """`as_name` is the name of a deployment."""
-    if api_version is None:
-        return PATHS[endpoint]
-    return f"/deployments/{quote(as_name, safe='')}{PATHS[endpoint]}?api-version={api_version}"
+@dataclass(frozen=True)
+class Azure(LikeOpenAI):
+    api_version: str | None = None
 
+    def url(self, base_url: str, call: Call, as_name: str) -> str:
+        """`as_name` is the name of a deployment."""
+        path = PATHS[call.endpoint]
+        if self.api_version is None:
+            return base_url + path
+        return f"{base_url}/deployments/{quote(as_name, safe='')}{path}?api-version={self.api_version}"
 
-def credentials(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"api-key": key}
+    def headers(self, call: Call, key: str | None) -> dict[str, str]:
+        return {} if key is None else {"api-key": key}
 
-
-def beyond(body: JSON, quirks: Quirks) -> str | None:
-    return openai_like.beyond(body, _openai(quirks))
-
-
-def request(body: JSON, as_name: str, max_tokens: int, quirks: Quirks, *, stream: bool) -> JSON:
-    return openai_like.request(body, as_name, max_tokens, _openai(quirks), stream=stream)
-
-
-def _openai(quirks: Quirks) -> Quirks:
-    return Quirks(quirks.include_usage, quirks.max_tokens_field, quirks.like or "openai")
+    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
+        """A chat client says what its deployment takes; another dialect's call is put in OpenAI's words of today."""
+        if call.dialect and quirks.like is None:
+            quirks = Quirks(quirks.include_usage, quirks.max_tokens_field, OPENAI)
+        return super().body(call, as_name, max_tokens, quirks)

@@ -50,6 +50,9 @@ def text_of(holder: Any) -> str:
     """Everything a model wrote into a delta, a message, or a choice of the completions endpoint."""
     if not isinstance(holder, dict):
         return ""
+    content = holder.get("content")
+    if len(holder) == 1 and isinstance(content, str):  # as most deltas are
+        return content
     parts = [holder.get(name) for name in ("text", "reasoning_content", "reasoning", "content", "refusal")]
     calls = holder.get("tool_calls")
     functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []

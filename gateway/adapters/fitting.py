@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from gateway.adapters.plain import MARK, plain_messages, without
 from gateway.adapters.quirks import Provider
 from gateway.call import JSON
 from gateway.parse import OUTPUT_LIMITS
 
-# What the middle form has beyond OpenAI's: see docs/providers.md.
-_ADDED: Final = frozenset({"thinking_blocks", "reasoning_content", "is_error", "cache_control"})
 _USUAL: Final[Mapping[str, tuple[Any, ...]]] = {  # what a call without the field gets too
     "parallel_tool_calls": (True,), "modalities": (["text"],), "verbosity": ("medium",), "presence_penalty": (0,),
     "frequency_penalty": (0,), "top_logprobs": (0,), "top_k": (0, -1), "service_tier": ("auto", "default"),
 }  # fmt: skip
 _OUR_THINKING: Final = frozenset({"type", "budget_tokens", "display"})
-# Levels and budgets stand for each other where a provider knows only one of them; the numbers are those by which
-# Google's endpoint in OpenAI's form does the same.
+# Levels and budgets stand for each other where a provider knows only one of them.
 _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 32768, "max": 32768}
-ERROR_MARK: Final = "Error: "
+_LEVELS: Final = ((2048, "low"), (8192, "medium"))  # up to so many tokens; above: high
 
 
 def beyond(body: JSON, to: Provider) -> str | None:
@@ -36,7 +34,7 @@ def beyond(body: JSON, to: Provider) -> str | None:
         return "response_format"
     if body.get("tools") and _kind(body.get("tool_choice")) in to.no_choices:
         return "tool_choice"
-    return _beyond_messages(body.get("messages"))
+    return None
 
 
 def fitted(body: JSON, to: Provider, max_tokens_field: str | None = None) -> JSON:
@@ -50,9 +48,9 @@ def fitted(body: JSON, to: Provider, max_tokens_field: str | None = None) -> JSO
     if body.get("thinking") or body.get("reasoning_effort"):
         _think(out, body, to)
     if "messages" in body:
-        out["messages"] = [_message(message, to) for message in body["messages"]]
-    if isinstance(body.get("tools"), list) and "cache_control" not in to.keeps:
-        out["tools"] = [_without(tool, {"cache_control"}) for tool in body["tools"]]
+        out["messages"] = list(plain_messages(body["messages"], to))
+    if isinstance(body.get("tools"), list) and MARK not in to.keeps:
+        out["tools"] = [without(tool, frozenset({MARK})) for tool in body["tools"]]
     return out
 
 
@@ -73,42 +71,6 @@ def _neutral(name: str, value: Any) -> bool:
 def _kind(wanted: Any) -> str:
     """Of a response_format or tool_choice: each is a word, or an object with a type."""
     return str(wanted.get("type") if isinstance(wanted, dict) else wanted)
-
-
-def _beyond_messages(messages: Any) -> str | None:
-    """OpenAI's tool messages are texts: an image among the results has no place."""
-    for place, message in enumerate(messages if isinstance(messages, list) else ()):
-        content = message.get("content")
-        if message.get("role") == "tool" and isinstance(content, list):
-            for index, part in enumerate(content):
-                if not isinstance(part, dict) or part.get("type") != "text":
-                    return f"messages[{place}].content[{index}]"
-    return None
-
-
-def _message(message: JSON, to: Provider) -> JSON:
-    content, keeps = message.get("content"), to.keeps
-    out = message
-    if message.get("role") == "developer" and not to.developer:
-        out = {**out, "role": "system"}
-    if not _ADDED.isdisjoint(message):
-        out = {name: value for name, value in out.items() if name not in _ADDED or name in keeps}
-    if message.get("is_error"):  # there is no field for it; who reads the text shall know
-        out["content"] = _marked(content)
-    elif isinstance(content, list) and "cache_control" not in keeps:
-        out = {**out, "content": [_without(part, {"cache_control"}) for part in content]}
-    return out
-
-
-def _marked(content: Any) -> str:
-    texts = content if isinstance(content, list) else [{"text": content or ""}]
-    return ERROR_MARK + "".join(str(part.get("text", "")) for part in texts if isinstance(part, dict))
-
-
-def _without(value: Any, names: set[str]) -> Any:
-    if not isinstance(value, dict) or names.isdisjoint(value):
-        return value
-    return {name: item for name, item in value.items() if name not in names}
 
 
 def _think(out: JSON, body: JSON, to: Provider) -> None:
@@ -177,8 +139,7 @@ def _budget(wanted: JSON) -> int | None:
 
 
 def _level(budget: int) -> str:
-    """The highest level of these three that stays within the budget, or the lowest."""
-    return next((level for level in ("high", "medium") if budget >= _BUDGETS[level]), "low")
+    return next((level for most, level in _LEVELS if budget <= most), "high")
 
 
 _WAYS: Final[Mapping[str, Callable[[JSON, JSON, str | None], None]]] = {

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from gateway.adapters.gemini_answer import answer
 from gateway.adapters.gemini_beyond import beyond
-from gateway.adapters.gemini_errors import error, retry_after_s
+from gateway.adapters.gemini_errors import error
 from gateway.adapters.gemini_request import request
 from gateway.adapters.gemini_stream import Decoder
 
-__all__ = ["Decoder", "answer", "beyond", "credentials", "error", "path", "request", "retry_after_s"]
+__all__ = ["Decoder", "answer", "beyond", "credentials", "error", "path", "request"]
 
 
 def path(as_name: str, stream: bool) -> str:

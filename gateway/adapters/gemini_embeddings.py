@@ -46,10 +46,8 @@ def answer(value: JSON, body: JSON) -> JSON:
     if not isinstance(found, list) or len(found) != len(_texts(body)):
         raise AttemptFailed("broken", "the backend's answer has not an embedding for each text")
     packed = body.get("encoding_format") == "base64"
-    data = [
-        {"object": "embedding", "index": place, "embedding": _vector(one, packed=packed)}
-        for place, one in enumerate(found)
-    ]
+    vectors = [_packed(_vector(one)) if packed else _vector(one) for one in found]
+    data = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(vectors)]
     return {"object": "list", "data": data, "model": body["model"], "usage": _usage(value.get("usageMetadata"))}
 
 
@@ -58,11 +56,19 @@ def _texts(body: JSON) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
-def _vector(embedding: Any, *, packed: bool) -> list[float] | str:
+def _vector(embedding: Any) -> list[float]:
     values = embedding.get("values") if isinstance(embedding, dict) else None
     if not isinstance(values, list) or not all(isinstance(number, int | float) for number in values):
         raise AttemptFailed("broken", "the backend's embedding is not a list of numbers")
-    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode() if packed else values
+    return values
+
+
+def _packed(values: list[float]) -> str:
+    """As OpenAI does it: floats of four bytes."""
+    try:
+        return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+    except (struct.error, OverflowError):
+        raise AttemptFailed("broken", "the backend's embedding has numbers that are too large") from None
 
 
 def _usage(metadata: Any) -> JSON | None:

@@ -21,18 +21,20 @@ _SECONDS: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
 def error(body: bytes) -> JSON:
-    """`param` stays empty, as the fields it tells of are those of its own dialect; unreadable: {}."""
+    """`param` stays empty, as the fields it tells of are those of its own dialect. Where it says when to come again,
+    `retry_after_s` does too: others say that in a header. Unreadable: {}."""
     said = _status(body)
     message, status = said.get("message"), said.get("status")
     if not isinstance(message, str) or not isinstance(status, str):
         return {}
     code = "context_length_exceeded" if _TOO_LONG.search(message) else status.lower()
-    return {"message": message, "type": _TYPES.get(status, "api_error"), "code": code, "param": None}
+    out = {"message": message, "type": _TYPES.get(status, "api_error"), "code": code, "param": None}
+    wait_s = _wait_s(said.get("details"))
+    return out if wait_s is None else {**out, "retry_after_s": wait_s}
 
 
-def retry_after_s(body: bytes) -> float | None:
-    """google.rpc.RetryInfo: Gemini says in the body what others say in a header."""
-    details = _status(body).get("details")
+def _wait_s(details: Any) -> float | None:
+    """google.rpc.RetryInfo."""
     for detail in details if isinstance(details, list) else ():
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None
         seconds = _SECONDS.fullmatch(delay) if isinstance(delay, str) else None

@@ -45,14 +45,14 @@ _NULL: Final = re.compile(rb"\s*:\s*null\b")
 _ERROR_EVENT: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
 
 
-def request_body(call: Call, body: JSON, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
+def request_body(call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
     """The call's body with the backend's name for the model, the output limit and the wish for usage; made fit for a
-    provider that is known to differ."""
-    body = {**body, "model": as_name}
+    provider that is known to differ, or out of what another dialect has beyond OpenAI's."""
+    body = {**call.body, "model": as_name}
     if call.endpoint == "embeddings":
         return orjson.dumps(body)
     _limit_output(call, body, max_tokens, quirks)
-    if quirks.like is not None:
+    if call.endpoint == "chat" and (quirks.like is not None or call.dialect):
         body = fitted(body, provider(quirks), quirks.max_tokens_field)
     if call.stream:
         options = dict(body.get("stream_options") or {})

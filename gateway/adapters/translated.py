@@ -140,11 +140,13 @@ class TranslatedStream:
         for choice in chunk.get("choices") or ():
             if choice.get("finish_reason") is not None:
                 self._ends.add(choice.get("index", 0))
-            content = content or has_content(choice)
-            if text := text_of(choice.get("delta")):
+            text = text_of(choice.get("delta"))
+            content = content or bool(text) or has_content(choice)
+            if text:
                 self._text.append(text)
                 self._pieces += 1
-                self._bound += max(1, -(-len(text.encode("utf-8", "surrogatepass")) // LEAST_BYTES_PER_TOKEN))
+                size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+                self._bound += -(-size // LEAST_BYTES_PER_TOKEN)
         return content
 
 

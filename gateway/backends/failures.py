@@ -28,6 +28,7 @@ UNREACHABLE_RETRY_S: Final = 2.0
 SHUTDOWN_RETRY_S: Final = 1.0
 MAX_MESSAGE_CHARS: Final = 2000
 
+_WAIT: Final = re.compile(rb'"retry_after_s":([0-9]{1,9}(?:\.[0-9]{1,9})?)[,}]')
 _FIELD: Final = re.compile(r"[\w.\[\]$-]{1,64}")
 # Addresses and ids are the operator's affair: URLs, IPv4, names with a port or of a private zone, UUIDs, ids with a
 # digit in them.
@@ -53,12 +54,13 @@ _TOO_LONG: Final = re.compile(
 
 
 def refused(exchange: Exchange, body: bytes, wall_ms: int) -> AttemptFailed:
+    wait_s = _retry_after_s(exchange.headers, wall_ms)
     return AttemptFailed(
         "status",
         f"the backend answered {exchange.status}",
         backend_status=exchange.status,
         body=body,
-        retry_after_s=_retry_after_s(exchange.headers, wall_ms),
+        retry_after_s=_told_s(body) if wait_s is None else wait_s,
     )
 
 
@@ -118,6 +120,12 @@ def _retry_after_s(headers: Mapping[str, str], wall_ms: int) -> float | None:
         return None
     now = _date(headers.get("date")) or datetime.fromtimestamp(wall_ms / 1000, UTC)
     return max(0.0, (until - now).total_seconds())
+
+
+def _told_s(body: bytes) -> float | None:
+    """In the error itself, by adapters of providers that have no header for it."""
+    told = _WAIT.search(body)
+    return float(told[1]) if told else None
 
 
 def _date(text: str | None) -> datetime | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.charging import audited, cards, chain
-from gateway.charging.caps import caps_contradicted
+from gateway.charging.cap_records import caps_contradicted
 from gateway.charging.recomputed import recomputed
 from gateway.charging.sales_audit import sales_contradicted
 from gateway.charging.statement_audit import statements_contradicted

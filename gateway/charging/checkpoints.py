@@ -70,7 +70,7 @@ def settled(image: Image, hold: Hold, held: Mapping[str, int], now_ms: int) -> R
         cost=said["cost"], flags=FLAGS, split=said.get("split", ()),
     )  # fmt: skip
     for name in hold.quote.account_path:
-        count_late(image.changes, image.accounts[name].meters, hold, end, now_ms)
+        count_late(image.changes, image.accounts[name].meters, hold, end)
     return end
 
 

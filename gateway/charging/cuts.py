@@ -143,30 +143,29 @@ def _after(body: str) -> Before:
 # -- cutting ------------------------------------------------------------------------------------------------------
 
 
-def open_month(db_path: str, month: str, zone: ZoneInfo, now_ms: int) -> tuple[str, Cut | None] | None:
-    """The next that is to be cut up to `month`, with its cut when it was begun; None when all of them are there.
+def begun(db_path: str) -> Cut | None:
+    """One that was begun, and that nobody has ended. Of a ledger from before that was noted it is the last."""
+    with reading(db_path) as connection:
+        cuts = all_of(connection)
+        sql = "SELECT 1 FROM cuts_ended WHERE month = ?"
+        if not cuts or connection.execute(sql, (cuts[-1].month,)).fetchone() is not None:
+            return None
+        return cuts[-1]
 
-    Raises Conflict, InvalidValue.
-    """
+
+def next_month(db_path: str, month: str, zone: ZoneInfo, now_ms: int) -> str | None:
+    """The next that is to be cut up to `month`; None when all of them are. Raises Conflict, InvalidValue."""
     _, to_ms = months.bounds(months.read(month), zone)
     if to_ms > now_ms:
         raise Conflict(f"{month} has not ended: it can be cut from {iso(to_ms)} on.")
     with reading(db_path) as connection:
         cuts = all_of(connection)
         if not cuts:
-            return month, None
+            return month
         if month < cuts[0].month:
             raise Conflict(f"Statements begin with {cuts[0].month}: what was before is its opening.")
-        last = cuts[-1]
-        if _lacking(connection, last):
-            return last.month, last
-        return (months.after(last.month), None) if last.month < month else None
-
-
-def _lacking(connection: sqlite3.Connection, cut: Cut) -> bool:
-    there = "SELECT 1 FROM statements WHERE tenant = id AND month = ?"
-    sql = f"SELECT 1 FROM accounts WHERE activated_ms < ? AND NOT EXISTS ({there}) LIMIT 1"  # noqa: S608 - see above
-    return connection.execute(sql, (cut.to_ms, cut.month)).fetchone() is not None
+        last = cuts[-1].month
+        return months.after(last) if last < month else None
 
 
 def drawn(db_path: str, month: str, zone: ZoneInfo, now_ms: int) -> Cut:

@@ -55,31 +55,37 @@ class Statements:
         return found, month in new
 
     async def cut_up_to(self, month: str) -> list[str]:
-        """The months that were cut now. One that was begun and broken off is ended as it was begun."""
-        done = []
+        """The months that were cut now."""
+        done = await self._end_begun()
         async with self._cutting:
-            while (found := await self._open_month(month)) is not None:
-                name, cut = found
-                await self._write(cut or await self._begin(name))
+            while (name := await self._next_month(month)) is not None:
+                await self._write(await self._begin(name))
                 done.append(name)
         return done
+
+    async def _end_begun(self) -> list[str]:
+        """One that has broken off goes on as it was begun, whatever the clock says now."""
+        async with self._cutting:
+            cut = await asyncio.to_thread(cuts.begun, self._path)
+            return [cut.month] if cut is not None and await self._write(cut) else []
 
     async def cut_ended(self) -> None:
         """The months that have ended, for a chore: what fails is tried again. Nothing for who began in this month."""
         runs = months.of(self._clock.wall_ms(), self._zone)
         began_ms = min((account.activated_ms for account in self._ledger.tenants()), default=None)
-        if began_ms is None or not self._ledger.healthy or months.of(began_ms, self._zone) >= runs:
+        if began_ms is None or not self._ledger.healthy:
             return
+        first = months.of(began_ms, self._zone) >= runs
         try:
-            for month in await self.cut_up_to(months.before(runs)):
+            for month in await (self._end_begun() if first else self.cut_up_to(months.before(runs))):
                 _log.info("%s is cut: its statements will not change any more", month)
         except Conflict:  # the clock went back behind the first month that is cut
             return
         except StoreUnavailable as error:  # calls that need the store turn readiness red, this does not
             _log.warning("%s was not cut: %s", months.before(runs), error)
 
-    async def _open_month(self, month: str) -> tuple[str, Cut | None] | None:
-        return await asyncio.to_thread(cuts.open_month, self._path, month, self._zone, self._clock.wall_ms())
+    async def _next_month(self, month: str) -> str | None:
+        return await asyncio.to_thread(cuts.next_month, self._path, month, self._zone, self._clock.wall_ms())
 
     async def _begin(self, month: str) -> Cut:
         """What fell due unseen is booked before: it may belong to the month."""
@@ -92,14 +98,18 @@ class Statements:
         await self._ledger.change(keep, "cuts", [cut.row])[1]
         return cut
 
-    async def _write(self, cut: Cut) -> None:
-        slices = cuts.statements_of(self._path, cut, self._zone, self.currency)
+    async def _write(self, cut: Cut) -> bool:
+        """The statements that are not there yet; whether there were any."""
+        slices, any_new = cuts.statements_of(self._path, cut, self._zone, self.currency), False
         try:
             while (rows := await asyncio.to_thread(next, slices, None)) is not None:
                 await self._ledger.change(keep, "statements", rows)[1]
+                any_new = any_new or bool(rows)
         finally:
             with contextlib.suppress(ValueError):  # who is cancelled leaves a thread that reads on for a moment
                 slices.close()
+        await self._ledger.change(keep, "cuts_ended", [(cut.month,)])[1]
+        return any_new
 
 
 def keep(image: Image, table: str, rows: Sequence[Row], now_ms: int) -> None:

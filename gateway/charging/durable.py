@@ -7,10 +7,11 @@ Broken: the spool took none either. Nobody knows then what is durable, so the im
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.charging import directory
+from gateway.charging.caps import Meter
 from gateway.charging.changes import Changes
 from gateway.charging.counting import count_back
 from gateway.charging.exposure import Exposure
@@ -155,12 +156,15 @@ class Durable:
         self._exposure.over()
 
     def _count_back(self) -> None:
-        """No commit is in flight: all records that a new cap lacks are in the file."""
-        if self._image.uncounted and self._counting is None and self.healthy:
-            self._counting = self._loop.create_task(self._count())
+        """No commit is in flight: all records that a new cap lacks are in the file. Of one that comes before the task
+        begins some may not be."""
+        image = self._image
+        if image.uncounted and self._counting is None and self.healthy:
+            asked = image.uncounted = [meter for meter in image.uncounted if meter.kept]
+            self._counting = self._loop.create_task(self._count(image, tuple(asked)))
 
-    async def _count(self) -> None:
-        await count_back(self._image, self._store, self._clock.wall_ms())
+    async def _count(self, image: Image, asked: Sequence[Meter]) -> None:
+        await count_back(image, asked, self._store, self._clock)
         self._counting = None
         self._writer.kick()
 

@@ -78,8 +78,8 @@ def _offers(hold: Hold) -> Sequence[Offer]:
 
 def _meters(hold: Hold, now_ms: int) -> list[Meter]:
     """Caps in whose window the call counts. It is one call already, so caps of calls have nothing to say."""
-    counting = ((meter, slot) for meter, slot, _ in hold.marks if slot.counts and slot.end_ms > now_ms)
-    return [meter for meter, _ in counting if meter.unit == CREDITS and meter.kept]
+    counting = (meter for meter, slot, _ in hold.marks if slot.start_ms <= now_ms < slot.end_ms)
+    return [meter for meter in counting if meter.unit == CREDITS and meter.kept]
 
 
 def _add(image: Image, hold: Hold, more: Hold) -> None:

@@ -32,7 +32,8 @@ ONCE_MS: Final = 86_400_000
 
 @dataclass(slots=True)
 class Standing:
-    """How a path stands, until the next start, expiry, renewal or hour of a grant on it, or change of an account.
+    """How a path stands, until the next start, expiry, renewal or hour of a grant on it, or change of an account; and
+    as long as its meters know what counts.
 
     `burn` is what may be drawn on, in order; `barred` the account that is not active, "" when all are; `special` says
     that a grant is of another card than standard, or not for everything; `hourly` are the live grants that pay at some
@@ -74,6 +75,7 @@ class Image:
         self.watch = Watch()
         self.once_open: set[str] = set()  # the same of calls in flight, also of those that their clients have left
         self.uncounted: list[Meter] = []  # of caps that are younger than records that count
+        self.seen_ms = 0  # the time when somebody last looked at how a path stands
         self._standing: dict[tuple[str, ...], Standing] = {}
 
     # -- grants -------------------------------------------------------------------------------------------------
@@ -84,6 +86,9 @@ class Image:
 
     def standing(self, path: tuple[str, ...], now_ms: int) -> Standing:
         """As it is now: grants are renewed and expired. Raises NotFound."""
+        if now_ms < self.seen_ms:
+            self._set_back()
+        self.seen_ms = now_ms
         known = self._standing.get(path)
         if known is None or now_ms >= known.until_ms:
             known = self._refreshed(path, now_ms)
@@ -94,22 +99,33 @@ class Image:
         if len(nodes) < len(path):
             raise NotFound(f"no tenant {path[-1]!r}")
         for account in nodes:
+            if not all(meter.knows(now_ms) for meter in account.meters):
+                self.fit(account, now_ms)
             if now_ms >= account.next_event_ms:
                 self.refresh(account, now_ms)
         left = (grant for account in nodes for grant in account.grants if grant.live(now_ms) and not grant.used_up)
         alive = sorted(left, key=burn_key)
         hourly = [grant for grant in alive if grant.scope is not None and grant.scope.hours]
         live = in_hours(alive, now_ms, self.zone) if hourly else alive
+        meters = [meter for account in nodes for meter in account.meters]
+        for meter in meters:
+            meter.look(now_ms)
         until_ms = min(account.next_event_ms for account in nodes)
         known = self._standing[path] = Standing(
-            min(until_ms, hours_change_ms(hourly, now_ms, self.zone)),
+            min(until_ms, hours_change_ms(hourly, now_ms, self.zone), *(meter.till_ms for meter in meters)),
             live,
-            [meter for account in nodes for meter in account.meters],
+            meters,
             next((account.id for account in nodes if account.status != "active"), ""),
             any(grant.special for grant in live),
             hourly,
         )
         return known
+
+    def _set_back(self) -> None:
+        """The clock was: what was due in between is due again, but for what has begun or ended for good."""
+        for account in self.accounts.values():
+            account.next_event_ms = 0
+        self._standing.clear()
 
     def changed(self, account: Account) -> None:
         """Its grants, caps, plan or place did: whatever is drawn on by its path is looked at again."""
@@ -119,13 +135,13 @@ class Image:
     def fit(self, account: Account, now_ms: int, counting: Mapping[str, Counting] | None = None) -> None:
         """Its caps are those of its plan, of its packages and its own; the later take the place of the first.
 
-        Who fits many finds out once what there is to count.
+        Who fits many finds out once what there is to count. A cap that does not know what counts now is counted anew.
         """
         plan = self.plans.get(account.plan)
         wanted = merged(plan.caps if plan else {}, caps_sold(account.subscriptions), account.caps)
-        if new := metering.fit(self.changes, account, wanted, self.zone, self.next_seq):
+        if new := metering.fit(self.changes, account, wanted, self.zone, self.next_seq, now_ms):
             found = self.counting() if counting is None else counting
-            metering.count_present(new, found.get(account.id) or Counting(), now_ms)
+            metering.count_present(new, found.get(account.id) or Counting())
             self.uncounted += (meter for meter in new if meter.counted_to)
         self.changed(account)
 

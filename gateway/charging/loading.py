@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from gateway.charging import cards, checkpoints
+from gateway.charging import cards, checkpoints, metering
 from gateway.charging.admins import AdminKey
 from gateway.charging.alerts import alert_of
-from gateway.charging.caps import COUNTED
+from gateway.charging.cap_records import used_before
 from gateway.charging.ending import ending_of
 from gateway.charging.grants import Grant
 from gateway.charging.image import CLOSED_KEPT, Image
@@ -28,7 +28,7 @@ from gateway.config.model import Limits, Plan
 RECENT: Final = "SELECT seq, charge_id, charged, overage, status, flags FROM records ORDER BY seq DESC LIMIT ?"
 
 
-def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
+def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneInfo, now_ms: int) -> Image:
     """Everything but the holds, which no image survives."""
     image = Image(plans, zone)
     image.accounts.update(accounts(connection))
@@ -46,7 +46,7 @@ def load(connection: sqlite3.Connection, plans: Mapping[str, Plan], zone: ZoneIn
         end.durable = True
         image.remember(charge_id, end)
         image.next_seq = seq + 1
-    _load_meters(connection, image)
+    _load_meters(connection, image, now_ms)
     for row in connection.execute(f"{select_sql('alerts')} ORDER BY id") if has_table(connection, "alerts") else ():
         image.watch.restore(alert_of(row))
     if has_table(connection, "once"):
@@ -118,22 +118,22 @@ def _rows(
     return connection.execute(f"{sql} {where}", asked).fetchall()
 
 
-def _load_meters(connection: sqlite3.Connection, image: Image) -> None:
-    """What the caps of plans and accounts have used; those without a word in the file are counted from the records."""
+def _load_meters(connection: sqlite3.Connection, image: Image, now_ms: int) -> None:
+    """What the caps of plans and accounts have used. Of which the file does not say it, those are counted from the
+    records: before the first call, which may find a cap used up."""
     for account in image.accounts.values():
-        image.fit(account, 0)  # there are no holds yet
-    if not has_table(connection, "cap_use"):
-        return
-    for name, window, unit, slot_ms, used in connection.execute(f"{select_sql('cap_use')} ORDER BY slot_ms").fetchall():
-        meters = image.accounts[name].meters if name in image.accounts else []
-        meter = next((meter for meter in meters if meter.key == (window, unit)), None)
-        if meter is None:
-            image.changes.meters[name, window, unit, slot_ms] = None
-        elif slot_ms == COUNTED:
-            meter.counted_to = 0
-        else:
-            meter.restore(slot_ms, used)
-    image.uncounted = [meter for meter in image.uncounted if meter.counted_to]
+        image.fit(account, now_ms, {})  # there are no holds yet
+    stored: dict[tuple[str, str, str], dict[int, int]] = {}
+    for name, window, unit, slot_ms, used in (
+        connection.execute(select_sql("cap_use")) if has_table(connection, "cap_use") else ()
+    ):
+        stored.setdefault((name, window, unit), {})[slot_ms] = used
+    meters = {(name, *meter.key): meter for name, account in image.accounts.items() for meter in account.meters}
+    for key, rows in stored.items():
+        if key not in meters or not meters[key].restore(rows, now_ms):
+            image.changes.meters.update(dict.fromkeys(((*key, slot_ms) for slot_ms in rows), None))
+    uncounted, image.uncounted = [meter for meter in image.uncounted if meter.counted_to], []
+    metering.count(image.changes, used_before(connection, uncounted), uncounted, now_ms)
 
 
 def grants(connection: sqlite3.Connection, where: str = "", asked: Sequence[Any] = ()) -> list[Grant]:

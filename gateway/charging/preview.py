@@ -47,12 +47,12 @@ def terms(image: Image, quote: Quote, now_ms: int, *, clamp: bool) -> Terms:
     return Terms(hold.max_tokens, hold.reserved_uc, *shown)
 
 
-def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo) -> Image:
+def read_image(path: str, plans: Mapping[str, Plan], zone: ZoneInfo, now_ms: int) -> Image:
     """The image of a ledger's file, whoever has it open, without the holds. Raises StoreUnavailable."""
     try:
         with contextlib.closing(read_only(path)) as connection:
             connection.execute("BEGIN")  # one snapshot for all the reading
-            return loading.load(connection, plans, zone)
+            return loading.load(connection, plans, zone, now_ms)
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the ledger {path} cannot be read: {error}") from error
 

@@ -43,6 +43,7 @@ COLUMNS: Final = {
     "audit": AUDIT_COLUMNS,
     "audit_head": ("one", "number", "hash"),
     "cuts": ("month", "from_ms", "to_ms", "floor", "last", "entry", "hash", "ms"),
+    "cuts_ended": ("month",),
     "statements": ("tenant", "month", "body", "sha256"),
     "usage_days": ("tenant", "day", "model", "key_id", "calls", "input", "output", "last_ms"),
 }  # fmt: skip
@@ -116,6 +117,7 @@ CREATE TABLE IF NOT EXISTS card_terms (card TEXT NOT NULL, version INTEGER NOT N
 CREATE TABLE IF NOT EXISTS cuts (month TEXT PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL,
   floor INTEGER NOT NULL, last INTEGER NOT NULL, entry INTEGER NOT NULL, hash TEXT NOT NULL, ms INTEGER NOT NULL)
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cuts_ended (month TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS statements (tenant TEXT NOT NULL, month TEXT NOT NULL, body TEXT NOT NULL,
   sha256 TEXT NOT NULL, PRIMARY KEY (tenant, month));
 CREATE TABLE IF NOT EXISTS usage_days (tenant TEXT NOT NULL, day TEXT NOT NULL, model TEXT NOT NULL,
@@ -166,7 +168,7 @@ def insert_sql(table: str, verb: str, rows: int = 1) -> str:
 _REPLACED: Final = ("accounts", "keys", "grants", "holds", "cap_use", "once", "subscriptions", "codes",
              "admin_keys", "audit_head")  # fmt: skip
 _APPENDED: Final = ("entries", "rate_cards", "card_terms", "orders", "code_batches", "alerts", "audit")
-_KEPT: Final = ("cuts", "statements")  # the first one stays, whatever comes later
+_KEPT: Final = ("cuts", "cuts_ended", "statements")  # the first one stays, whatever comes later
 WRITES: Final = {
     **{table: insert_sql(table, "REPLACE") for table in _REPLACED},
     **{table: insert_sql(table, "INSERT") for table in (*_APPENDED, "records")},

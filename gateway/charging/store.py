@@ -10,13 +10,14 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain as joined
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.charging import cards, chain, loading
-from gateway.charging.caps import Meter, used_before
+from gateway.charging.cap_records import Used, used_before
+from gateway.charging.caps import Meter
 from gateway.charging.image import Image
 from gateway.charging.records import Row, public_record
 from gateway.charging.schema import (
@@ -81,7 +82,7 @@ class Store:
             with transaction(self._connection):
                 self._connection.execute("UPDATE meta SET opened = opened + 1")  # proves that the file takes writes
                 number, before = replay(self._connection, waiting)
-                image = loading.load(self._connection, plans, zone)
+                image = loading.load(self._connection, plans, zone, now_ms)
                 image.cards = cards.append(self._connection, image.cards, self.cards, now_ms)
                 loading.close_orphans(self._connection, image, now_ms)
                 changes, records = image.take()
@@ -183,11 +184,11 @@ class Store:
         data = [public_record(row) for row in rows]
         return {"data": data, "next": data[-1]["seq"] if len(data) == limit and data else None}
 
-    def used_before(self, meters: list[Meter], now_ms: int) -> list[tuple[Meter, int, int]]:
-        """As `caps.used_before`."""
+    def used_before(self, meters: Sequence[Meter]) -> Used:
+        """As `cap_records.used_before`. Raises StoreUnavailable."""
         try:
             with contextlib.closing(read_only(self.path)) as connection:
-                return used_before(connection, meters, now_ms)
+                return used_before(connection, meters)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the ledger cannot be read: {error}") from error
 

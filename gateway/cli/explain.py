@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -89,7 +90,9 @@ def _text(name: str) -> str:
 def _image(config: Config) -> Image | None:
     """Of the ledger's file, where there is one."""
     path = real_path(config.ledger.removeprefix("sqlite:"))
-    return read_image(path, config.plans, ZoneInfo(config.timezone)) if os.path.exists(path) else None
+    if not os.path.exists(path):
+        return None
+    return read_image(path, config.plans, ZoneInfo(config.timezone), time.time_ns() // 1_000_000)
 
 
 async def _alone(config: Config, wish: dict[str, Any], image: Image | None) -> dict[str, Any]:

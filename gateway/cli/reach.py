@@ -214,16 +214,17 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             return entries(path, query_int(asked.query, "after", 0, 2**53), AUDIT_PAGE, of)
     if asked.parts[0] in SOLD:
         every, one = SOLD[asked.parts[0]]
-        image, now_ms = read_image(path, config.plans, ZoneInfo(config.timezone)), time.time_ns() // 1_000_000
+        now_ms = time.time_ns() // 1_000_000
+        image = read_image(path, config.plans, ZoneInfo(config.timezone), now_ms)
         return one(image, asked.parts[1], now_ms) if asked.parts[1:] and one else every(image, asked.query, now_ms)
     raise CommandFailed("This can only be asked of a running gateway.", WRONG_USE)
 
 
 def _caps(config: Config, path: str, tenant: str) -> list[dict[str, Any]]:
-    image = read_image(path, config.plans, ZoneInfo(config.timezone))
+    now_ms = time.time_ns() // 1_000_000
+    image = read_image(path, config.plans, ZoneInfo(config.timezone), now_ms)
     if tenant not in image.accounts:
         return []
-    now_ms = time.time_ns() // 1_000_000
     return views.caps(image.standing(image.accounts[tenant].path, now_ms).meters, now_ms)
 
 

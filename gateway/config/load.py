@@ -296,6 +296,3 @@ def _warnings(values: Values) -> Iterable[str]:
             yield f"cache {name} keeps nothing, as no route names it"
         if cache.get("mode") == "semantic":
             yield f"mode semantic of cache {name} runs as exact in this version"
-    for name, backend in values.get("backends", {}).items():
-        if backend["kind"] != "openai":
-            yield f"kind {backend['kind']} of backend {name} is spoken to as openai in this version"

@@ -15,6 +15,7 @@ from gateway.call import JSON
 from gateway.dialects.messages_checks import a_text, an_object, note, note_others, objects
 from gateway.errors import InvalidValue
 
+_MESSAGE: Final = frozenset({"role", "content"})
 _TEXT: Final = frozenset({"type", "text", "cache_control", "citations"})
 _IMAGE: Final = frozenset({"type", "source", "cache_control"})
 _DOCUMENT: Final = frozenset({"type", "source", "cache_control", "title", "context"})
@@ -48,7 +49,7 @@ def _message(message: JSON, param: str, beyond: list[str]) -> list[JSON]:
     role = message.get("role")
     if role not in ("user", "assistant", "system"):
         raise InvalidValue(f"'{param}.role' must be user, assistant or system.", param=f"{param}.role")
-    note_others(message, ("role", "content"), param, beyond)
+    note_others(message, _MESSAGE, param, beyond)
     content = message.get("content")
     if isinstance(content, str):
         return [{"role": role, "content": content}]

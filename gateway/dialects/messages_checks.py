@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Set
 from typing import Any, Final
 
 from gateway.call import JSON
@@ -17,8 +17,10 @@ def note(beyond: list[str], param: str) -> None:
         beyond.append(param)
 
 
-def note_others(value: JSON, known: Container[str], param: str, beyond: list[str]) -> None:
+def note_others(value: JSON, known: Set[str], param: str, beyond: list[str]) -> None:
     """Fields that nobody here knows would be lost."""
+    if value.keys() <= known:
+        return
     for name, inner in value.items():
         if name not in known and not neutral(inner):
             note(beyond, f"{param}.{name[:MAX_NAME_CHARS]}")
@@ -40,7 +42,10 @@ def an_object(value: Any, param: str) -> JSON:
 def objects(value: Any, param: str) -> list[JSON]:
     if not isinstance(value, list):
         raise InvalidValue(f"'{param}' must be a list of objects.", param=param)
-    return [an_object(inner, f"{param}[{place}]") for place, inner in enumerate(value)]
+    for place, inner in enumerate(value):
+        if not isinstance(inner, dict):
+            an_object(inner, f"{param}[{place}]")
+    return value
 
 
 def a_text(holder: JSON, name: str, param: str) -> str:

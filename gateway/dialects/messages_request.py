@@ -102,7 +102,7 @@ def _stop_sequences(value: Any, chat: JSON, beyond: list[str]) -> None:
 
 
 def _metadata(value: Any, chat: JSON, beyond: list[str]) -> None:
-    note_others(an_object(value, "metadata"), ("user_id",), "metadata", beyond)
+    note_others(an_object(value, "metadata"), {"user_id"}, "metadata", beyond)
     if value.get("user_id"):
         chat["user"] = a_text(value, "user_id", "metadata")
 
@@ -133,7 +133,7 @@ def _tool(tool: JSON, param: str, beyond: list[str]) -> JSON:
 
 
 def _tool_choice(value: Any, chat: JSON, beyond: list[str]) -> None:
-    note_others(an_object(value, "tool_choice"), ("type", "name", "disable_parallel_tool_use"), "tool_choice", beyond)
+    note_others(an_object(value, "tool_choice"), {"type", "name", "disable_parallel_tool_use"}, "tool_choice", beyond)
     kind = a_text(value, "type", "tool_choice")
     if kind == "tool":
         chat["tool_choice"] = {"type": "function", "function": {"name": a_text(value, "name", "tool_choice")}}
@@ -151,7 +151,7 @@ def _thinking(value: Any, chat: JSON, beyond: list[str]) -> None:
         note(beyond, "thinking")
         return
     # What is shown of it is done here: see messages_answer.hides_thinking.
-    note_others(value, ("type", "budget_tokens", "display"), "thinking", beyond)
+    note_others(value, {"type", "budget_tokens", "display"}, "thinking", beyond)
     if value.get("display") not in (None, "summarized", "omitted"):
         note(beyond, "thinking.display")
     chat["thinking"] = {"type": kind}
@@ -162,7 +162,7 @@ def _thinking(value: Any, chat: JSON, beyond: list[str]) -> None:
 
 
 def _output_config(value: Any, chat: JSON, beyond: list[str]) -> None:
-    note_others(an_object(value, "output_config"), ("effort", "format"), "output_config", beyond)
+    note_others(an_object(value, "output_config"), {"effort", "format"}, "output_config", beyond)
     effort = value.get("effort")
     if effort in EFFORTS:
         chat["reasoning_effort"] = effort
@@ -183,7 +183,7 @@ def _format(value: Any, param: str, chat: JSON, beyond: list[str]) -> None:
         return
     if "response_format" in chat:
         raise InvalidValue("'output_format' and 'output_config.format' are one thing: give one of them.", param=param)
-    note_others(value, ("type", "schema"), param, beyond)
+    note_others(value, {"type", "schema"}, param, beyond)
     schema = {"name": FORMAT_NAME, "strict": True, "schema": an_object(value.get("schema"), f"{param}.schema")}
     chat["response_format"] = {"type": "json_schema", "json_schema": schema}
 
@@ -199,7 +199,7 @@ def _speed(value: Any, chat: JSON, beyond: list[str]) -> None:
 
 
 def _context_management(value: Any, chat: JSON, beyond: list[str]) -> None:
-    note_others(an_object(value, "context_management"), ("edits",), "context_management", beyond)
+    note_others(an_object(value, "context_management"), {"edits"}, "context_management", beyond)
     for place, edit in enumerate(objects(value.get("edits") or [], "context_management.edits")):
         if not str(edit.get("type")).startswith("clear_thinking_"):
             note(beyond, f"context_management.edits[{place}]")

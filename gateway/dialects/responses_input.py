@@ -6,6 +6,7 @@ What the model said in one turn is several items there (reasoning, a message, fu
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 from gateway.call import JSON
@@ -161,6 +162,7 @@ def _reference(item: JSON, where: str, beyond: list[str]) -> JSON:
     raise InvalidValue("There is no kept response with this item. Send the item itself.", param=where)
 
 
+_LISTS: Final = frozenset({"tool_calls", "thinking_blocks"})
 _Parts = dict[str, Callable[[JSON, str], JSON | None]]
 _OUTPUT_PARTS: Final[_Parts] = {"input_text": _text_part, "output_text": _text_part, "input_image": _image_part}
 _PARTS: Final[_Parts] = {**_OUTPUT_PARTS, "input_file": _file_part, "input_audio": _audio_part}
@@ -174,41 +176,35 @@ _ITEMS: Final[dict[str, Callable[[JSON, str, list[str]], JSON]]] = {
 
 
 def _joined(parts: list[JSON]) -> list[JSON]:
-    found: list[JSON] = []
-    for part in parts:
-        if found and _same_turn(found[-1], part):
-            found[-1] = _merged(found[-1], part)
-        else:
-            found.append(part)
-    return [message for message in found if not _only_thought(message)]
-
-
-def _same_turn(last: JSON, part: JSON) -> bool:
     """Calls are of one message however they are mixed with what was said: their outputs must follow at once."""
-    if last["role"] != "assistant" or part["role"] != "assistant":
-        return False
-    return "tool_calls" in part or "tool_calls" in last or "content" not in last
-
-
-def _merged(last: JSON, part: JSON) -> JSON:
-    merged = dict(last)
-    for name, value in part.items():
-        if name == "role":
+    turns: list[list[JSON]] = []
+    seen: set[str] = set()  # fields of the turn so far
+    for part in parts:
+        if part["role"] != "assistant":
+            seen.clear()
+            turns.append([part])
             continue
-        known = merged.get(name)
-        if not known:
-            merged[name] = value
-        elif isinstance(known, list):
-            merged[name] = known + value
-        else:
-            merged[name] = f"{known}\n{value}" if value else known
+        if not seen or ("content" in seen and "tool_calls" not in seen | part.keys()):
+            seen.clear()
+            turns.append([])
+        seen |= part.keys()
+        turns[-1].append(part)
+    return [message for turn in turns if (message := _merged(turn)) is not None]
+
+
+def _merged(turn: list[JSON]) -> JSON | None:
+    """Texts and lists one behind the other. None for reasoning that led to nothing, such as that of an answer which
+    was cut: there is no message to carry it."""
+    if turn[0]["role"] != "assistant":
+        return turn[0]
+    found: dict[str, list[Any]] = {}
+    for part in turn:
+        for name, value in part.items():
+            if name != "role":
+                found.setdefault(name, []).append(value)
+    if "content" not in found and "tool_calls" not in found:
+        return None
+    merged: JSON = {"role": "assistant", "content": None}
+    for name, values in found.items():
+        merged[name] = list(chain(*values)) if name in _LISTS else "\n".join(filter(None, values))
     return merged
-
-
-def _only_thought(message: JSON) -> bool:
-    """Reasoning that led to nothing, such as that of an answer which was cut: there is no message to carry it."""
-    if message["role"] == "assistant" and "content" not in message:
-        if "tool_calls" not in message:
-            return True
-        message["content"] = None
-    return False

@@ -31,8 +31,8 @@ T = TypeVar("T")
 class KeptResponses:
     """`count` is told what became of each response: kept, known, orphan, no_room, busy or failed.
 
-    State: the file and its thread, turns that are not written yet by tenant and id, their bytes, and the task that
-    writes them.
+    State: the file and its thread, turns that are not written yet by tenant and id, their bytes, the task that writes
+    them, and whether the last write failed.
     """
 
     def __init__(self, path: str, settings: Responses, clock: Clock, count: Callable[[str], None]) -> None:
@@ -44,6 +44,7 @@ class KeptResponses:
         self._waiting: dict[tuple[str, str], Turn] = {}
         self._waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
+        self._failing = False
 
     @property
     def on_disk(self) -> int:
@@ -54,9 +55,12 @@ class KeptResponses:
         """`own` is what `resolve` returned beside the request. Returns at once, whatever becomes of it."""
         if original.get("store") is False:
             return
-        items = orjson.dumps(listed(own, response["id"]))
-        previous, now_ms = original.get("previous_response_id"), self._clock.wall_ms()
-        turn = Turn(tenant, response["id"], previous, now_ms, items, orjson.dumps(response))
+        try:
+            turn = _turn_of(tenant, original, own, response, self._clock.wall_ms())
+        except Exception:  # nobody foresaw it, and the answer goes out all the same
+            _log.exception("a response cannot be kept")
+            self._count("failed")
+            return
         if self._waiting_bytes + turn.size > MAX_WAITING_BYTES:
             self._count("busy")
             return
@@ -143,11 +147,11 @@ class KeptResponses:
             turns = list(self._waiting.values())
             try:
                 outcomes = await self._run(self._file.write, turns)
-            except StoreUnavailable as error:
-                _log.error("%d responses were not kept: %s", len(turns), error)
-                outcomes = ["failed"] * len(turns)
+                self._failing = False
             except Exception:  # whatever it was: without this task nothing would be kept any more
-                _log.exception("%d responses were not kept", len(turns))
+                if not self._failing:  # in the log once, not for each call
+                    _log.exception("responses are not kept; the next ones are tried again")
+                self._failing = True
                 outcomes = ["failed"] * len(turns)
             for turn, outcome in zip(turns, outcomes, strict=True):
                 self._count(outcome)
@@ -162,8 +166,9 @@ class KeptResponses:
         latest: list[tuple[bytes, bytes]] = []
         at: str | None = response_id
         while at is not None and (turn := self._waiting.get((tenant, at))) is not None:
-            latest.insert(0, (turn.items, turn.response))
+            latest.append((turn.items, turn.response))
             at = turn.previous
+        latest.reverse()
         size = sum(len(items) + len(response) for items, response in latest)
         if size > max_bytes:
             raise RequestTooLarge(f"The conversation of '{response_id}' has more than {max_bytes} bytes.")
@@ -212,6 +217,12 @@ class KeptResponses:
 
     async def _run(self, job: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job, *values)
+
+
+def _turn_of(tenant: str, original: JSON, own: list[JSON], response: JSON, now_ms: int) -> Turn:
+    response_id, previous = response["id"], original.get("previous_response_id")
+    items = orjson.dumps(listed(own, response_id))
+    return Turn(tenant, response_id, previous, now_ms, items, orjson.dumps(response))
 
 
 def _said(turn: tuple[bytes, bytes]) -> list[JSON]:

@@ -15,7 +15,7 @@ from math import log
 from typing import Final, Protocol
 
 from gateway.adapters.adapter import Adapter
-from gateway.adapters.kinds import ADAPTERS
+from gateway.adapters.kinds import adapter_of
 from gateway.call import Call
 from gateway.charging.in_force import InForce
 from gateway.charging.offers import Offer
@@ -52,7 +52,7 @@ class Target:
 
     @cached_property
     def adapter(self) -> Adapter:
-        return ADAPTERS[self.backend.kind]
+        return adapter_of(self.backend)
 
     @cached_property
     def concurrency(self) -> int:

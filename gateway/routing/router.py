@@ -8,7 +8,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.adapters.kinds import ADAPTERS
+from gateway.adapters.adapter import Adapter
+from gateway.adapters.kinds import adapter_of, takes_all
 from gateway.call import Call
 from gateway.config.model import Config, Model, Plan, Route
 from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
@@ -18,8 +19,7 @@ from gateway.routing.live import Live
 from gateway.routing.policies import Policy, Target, policy_of
 from gateway.routing.shortlist import ANYTHING, Ceiling, Removed, Shortlist, shortlist, within
 
-OPENAI: Final = "openai"
-_NONE: Final[frozenset[str]] = frozenset()
+_NONE: Final[frozenset[Adapter]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Router:
     """One generation of routes. `route` raises ModelNotFound, InvalidValue, ContextTooLong or NoBackend.
 
     State: the shortlists that were asked for so far, by route (and the one in whose place it comes), endpoint,
-    needs and the kinds of backends that cannot express the call: there are few of each.
+    needs and the dialects of backends that cannot express the call: there are few of each.
     """
 
     def __init__(self, config: Config, rng: random.Random, live: Live) -> None:
@@ -79,8 +79,9 @@ class Router:
         self._policies = {name: policy_of(route, live, rng) for name, route in self._routes.items()}
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
         self._drained = {name for name, route in self._routes.items() if _drains(config, route)}
-        self._foreign = {backend.kind for backend in config.backends.values()} - {OPENAI}
-        self._shortlists: dict[tuple[str, str, str, frozenset[str], frozenset[str]], Shortlist] = {}
+        self._adapters = {adapter_of(backend) for backend in config.backends.values()}
+        self._all_take_all = all(takes_all(adapter) for adapter in self._adapters)
+        self._shortlists: dict[tuple[str, str, str, frozenset[str], frozenset[Adapter]], Shortlist] = {}
 
     def names(self, plan: Plan) -> list[str]:
         """What a tenant may put in `model`, in file order."""
@@ -170,11 +171,11 @@ class Router:
             short = self._shortlists[key] = shortlist(route, self._targets, call, also)
         return within(short, needed) if needed > short.shortest else short
 
-    def _dumb(self, call: Call) -> frozenset[str]:
-        """The kinds of backends whose dialect cannot express the call."""
-        if not self._foreign and not call.beyond:
+    def _dumb(self, call: Call) -> frozenset[Adapter]:
+        """The dialects of backends that cannot express the call."""
+        if self._all_take_all and not call.beyond:
             return _NONE
-        return frozenset(kind for kind in {OPENAI, *self._foreign} if ADAPTERS[kind].beyond(call) is not None)
+        return frozenset([adapter for adapter in self._adapters if adapter.beyond(call) is not None])
 
     def route_of(self, model: str) -> Route | None:
         """What a name in `model` stands for."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +14,7 @@ from gateway.call import JSON
 from gateway.config.model import PROVIDERS, Quirks
 from tests.adapters.junk import spoilt
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 HI = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
@@ -30,6 +33,8 @@ def settings(name: str, **more: Any) -> JSON:
 
 def test_each_provider_that_may_be_named_has_an_entry() -> None:
     assert sorted(TABLE) == sorted(PROVIDERS)
+    rows = re.findall(r"^\| `(\w+)`", (DOCS / "providers.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == sorted(PROVIDERS)
     assert provider(Quirks()) is UNKNOWN
     assert [takes_usage(quirks) for quirks in (Quirks(), Quirks(like="mistral"), Quirks(True, like="mistral"))] == [
         True, False, True,
@@ -76,12 +81,16 @@ def test_what_changes_no_answer_is_left_out_of_what_a_provider_lacks(name: str) 
     assert fitted(body, TABLE[name]).keys().isdisjoint(TABLE[name].lacks)
 
 
-def test_images_among_results_have_no_place() -> None:
+def test_images_among_results_come_behind_all_results() -> None:
     parts = [{"type": "text", "text": "see"}, IMAGE]
-    assert beyond(chat(HI, {"role": "tool", "tool_call_id": "c", "content": parts}), UNKNOWN) == (
-        "messages[1].content[1]"
-    )
-    assert beyond(chat({"role": "user", "content": parts}), UNKNOWN) is None
+    results: list[JSON] = [
+        {"role": "tool", "tool_call_id": "c1", "content": parts},
+        {"role": "tool", "tool_call_id": "c2", "content": "x"},
+    ]
+    sent = fitted(chat(*results), UNKNOWN)["messages"]
+    assert [message["role"] for message in sent] == ["tool", "tool", "user"]
+    assert sent[0]["content"] == "see\n(what call c1 returned beside text follows)"
+    assert sent[2]["content"] == [{"type": "text", "text": "Returned by tool call c1:"}, IMAGE]
 
 
 def test_the_limit_has_the_provider_s_name() -> None:
@@ -116,17 +125,22 @@ def test_additions_to_messages_are_for_who_understands_them() -> None:
     assert sent("openai") == sent("mistral") == chat(bare, tools=[TOOL])
     assert sent("deepseek") == chat({**bare, "reasoning_content": "hm"}, tools=[TOOL])
     assert sent("qwen") == chat({**bare, "content": spoken["content"], "reasoning_content": "hm"}, tools=tools)
+    marked = {"role": "tool", "tool_call_id": "c", "content": spoken["content"]}
+    assert fitted(chat(marked), TABLE["qwen"])["messages"] == [marked]
+    assert fitted(chat(marked), TABLE["vllm"])["messages"] == [{**marked, "content": "x"}]
 
 
 @pytest.mark.parametrize(
-    "content", ["no such file", [{"type": "text", "text": "no such"}, {"type": "text", "text": " file"}]]
+    "content", ["no such\nfile", [{"type": "text", "text": "no such"}, {"type": "text", "text": "file"}]]
 )
 def test_a_result_that_is_an_error_says_so(content: Any) -> None:
     message = {"role": "tool", "tool_call_id": "c", "content": content, "is_error": True}
     assert fitted(chat(message), UNKNOWN)["messages"] == [
-        {"role": "tool", "tool_call_id": "c", "content": "Error: no such file"}
+        {"role": "tool", "tool_call_id": "c", "content": "[error] no such\nfile"}
     ]
-    assert fitted(chat({**message, "is_error": False}), UNKNOWN)["messages"][0]["content"] == content
+    assert fitted(chat({**message, "is_error": False}), UNKNOWN)["messages"] == [
+        {"role": "tool", "tool_call_id": "c", "content": "no such\nfile"}
+    ]
 
 
 def test_developers_are_the_system_where_they_are_not_known() -> None:
@@ -135,7 +149,7 @@ def test_developers_are_the_system_where_they_are_not_known() -> None:
     assert fitted(chat(said), TABLE["qwen"])["messages"] == [{"role": "system", "content": "x"}]
 
 
-ENABLED = {"type": "enabled", "budget_tokens": 10_000}
+ENABLED = {"type": "enabled", "budget_tokens": 8000}
 DISABLED = {"type": "disabled"}
 ADAPTIVE = {"type": "adaptive", "display": "summarized"}
 
@@ -143,7 +157,7 @@ ADAPTIVE = {"type": "adaptive", "display": "summarized"}
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [
-        ("openai", {"thinking": ENABLED}, {"reasoning_effort": "medium"}),
+        ("openai", {"thinking": {"type": "enabled", "budget_tokens": 8192}}, {"reasoning_effort": "medium"}),
         ("openai", {"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"reasoning_effort": "low"}),
         ("openai", {"thinking": {"type": "enabled", "budget_tokens": 31_999}}, {"reasoning_effort": "high"}),
         ("openai", {"thinking": ENABLED, "reasoning_effort": "xhigh"}, {"reasoning_effort": "xhigh"}),
@@ -159,7 +173,7 @@ ADAPTIVE = {"type": "adaptive", "display": "summarized"}
          {"thinking": {"type": "enabled", "clear_thinking": False}}),
         ("minimax", {"thinking": ENABLED}, {"thinking": {"type": "adaptive"}}),
         ("minimax", {"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}),
-        ("qwen", {"thinking": ENABLED}, {"enable_thinking": True, "thinking_budget": 10_000}),
+        ("qwen", {"thinking": ENABLED}, {"enable_thinking": True, "thinking_budget": 8000}),
         ("qwen", {"thinking": DISABLED}, {"enable_thinking": False}),
         ("qwen", {"thinking": ADAPTIVE}, {}),
         ("qwen", {"reasoning_effort": "medium"}, {"enable_thinking": True, "thinking_budget": 8192}),

@@ -4,10 +4,13 @@ import base64
 import struct
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.adapters import gemini_embeddings
-from gateway.call import JSON
+from gateway.adapters.gemini_kind import Gemini
+from gateway.call import JSON, Call, Usage
+from gateway.config.model import Model, Quirks
 from gateway.errors import AttemptFailed
 
 BODY = {"model": "e", "input": ["a", "b"]}
@@ -84,3 +87,22 @@ def test_what_is_no_answer_is_broken(value: Any) -> None:
     with pytest.raises(AttemptFailed) as failure:
         gemini_embeddings.answer(value, BODY)
     assert failure.value.kind == "broken"
+
+
+def test_numbers_that_are_too_large_are_broken() -> None:
+    value = {"embeddings": [{"values": [1e300]}, {"values": []}]}
+    with pytest.raises(AttemptFailed):
+        gemini_embeddings.answer(value, {**BODY, "encoding_format": "base64"})
+
+
+def test_calls_for_embeddings_go_their_own_way() -> None:
+    adapter, model = Gemini(), Model("e", (), context=1000, max_output=1, price={}, rates={})
+    call = Call("r", "embeddings", "e", BODY, False, False, None, 2, 10, 0, frozenset(), None)
+    assert adapter.beyond(call) is None
+    assert adapter.url("https://g", call, "x") == "https://g/models/x:batchEmbedContents"
+    assert len(orjson.loads(adapter.body(call, "x", None, Quirks()))["requests"]) == 2
+    body, usage = adapter.answer(call, model).read(200, orjson.dumps(ANSWER))
+    assert orjson.loads(body) == gemini_embeddings.answer(ANSWER, BODY)
+    assert usage == Usage({"input": 2, "calls": 1})
+    chat = Call("r", "chat", "m", {"messages": []}, False, False, None, 1, 10, 0, frozenset(), None)
+    assert adapter.url("https://g", chat, "x") == "https://g/models/x:generateContent"

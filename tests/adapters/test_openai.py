@@ -168,29 +168,33 @@ def test_a_broken_answer(body: bytes) -> None:
 
 def test_request_body() -> None:
     asked = call(x=1, max_completion_tokens=9)
-    sent = orjson.loads(request_body(asked, asked.body, "M", 5, Quirks()))
+    sent = orjson.loads(request_body(asked, "M", 5, Quirks()))
     assert sent == {"model": "M", "x": 1, "max_completion_tokens": 5, "stream_options": {"include_usage": True}}
     assert asked.body == {"model": "m", "x": 1, "max_completion_tokens": 9}
-    assert orjson.loads(request_body(call(), call().body, "M", 5, Quirks(False, "f"))) == {"model": "M", "f": 5}
+    assert orjson.loads(request_body(call(), "M", 5, Quirks(False, "f"))) == {"model": "M", "f": 5}
     plain = call("completions", stream=False)
-    assert orjson.loads(request_body(plain, plain.body, "M", 500, Quirks()))["max_tokens"] == 16
+    assert orjson.loads(request_body(plain, "M", 500, Quirks()))["max_tokens"] == 16
 
 
 def test_a_body_is_made_fit_for_a_known_provider() -> None:
     asked = call(max_tokens=9, seed=5, user="u", messages=[{"role": "developer", "content": "x"}])
-    sent = orjson.loads(request_body(asked, asked.body, "M", 5, Quirks(like="mistral")))
+    sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="mistral")))
     assert sent == {
         "model": "M",
         "max_tokens": 5,
         "random_seed": 5,
         "messages": [{"role": "system", "content": "x"}],
     }
-    sent = orjson.loads(request_body(asked, asked.body, "M", 5, Quirks(like="volcano")))
+    sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="volcano")))
     assert sent["max_completion_tokens"] == 5
     assert "max_tokens" not in sent
     assert sent["stream_options"] == {"include_usage": True}
-    sent = orjson.loads(
-        request_body(asked, asked.body, "M", 5, Quirks(like="volcano", max_tokens_field="f", include_usage=False))
-    )
+    sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="volcano", max_tokens_field="f", include_usage=False)))
     assert sent["f"] == 5
     assert sent.keys().isdisjoint({"max_tokens", "max_completion_tokens", "stream_options"})
+
+
+def test_completions_are_as_they_are() -> None:
+    asked = call("completions", stream=False, prompt="x", logprobs=5, seed=1, max_tokens=9)
+    sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="zhipu")))
+    assert sent == {"model": "M", "prompt": "x", "logprobs": 5, "seed": 1, "max_tokens": 5}

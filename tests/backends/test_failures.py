@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import orjson
 import pytest
 
-from gateway.backends.failures import hopeless, passed_on, too_long
+from gateway.backends.client import Exchange
+from gateway.backends.failures import hopeless, passed_on, refused, too_long
 from gateway.errors import AttemptFailed
 
 
@@ -90,3 +92,20 @@ def test_what_a_moment_cannot_mend() -> None:
     assert [s for s in (307, 400, 401, 402, 403, 404, 408, 429, 500, 503) if hopeless(refusal({}, s))] == [
         307, 401, 402, 403, 404,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "wait_s"),
+    [
+        ({}, {"message": "x", "retry_after_s": 21.5}, 21.5),
+        ({"retry-after": "3"}, {"message": "x", "retry_after_s": 21.5}, 3.0),
+        ({"retry-after": "soon"}, {"message": "x"}, None),
+        ({}, {"message": "x", "retry_after_s": -1}, None),
+        ({}, {"message": '"retry_after_s":5,'}, None),
+    ],
+)
+def test_when_to_come_again_is_in_a_header_or_in_the_error(
+    headers: dict[str, str], error: Any, wait_s: float | None
+) -> None:
+    exchange = cast("Exchange", SimpleNamespace(status=429, headers=headers))
+    assert refused(exchange, orjson.dumps({"error": error}), 0).retry_after_s == wait_s

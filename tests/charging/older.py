@@ -11,7 +11,7 @@ UNDONE: Final = {
     10: "DROP TABLE admin_keys; DROP TABLE audit; DROP TABLE audit_head",
     9: "ALTER TABLE records DROP COLUMN key_id; ALTER TABLE holds DROP COLUMN key_id;"
     "ALTER TABLE grants DROP COLUMN price; DROP TABLE cuts; DROP TABLE statements; DROP TABLE usage_days;"
-    "DROP TABLE usage_days_head",
+    "DROP TABLE usage_days_head; DROP TABLE cuts_ended",
     8: "ALTER TABLE chain_head DROP COLUMN batch; ALTER TABLE holds DROP COLUMN passed",
     7: "ALTER TABLE grants DROP COLUMN ending; DROP TABLE alerts",
     6: "DROP TABLE card_terms",

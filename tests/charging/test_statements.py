@@ -192,8 +192,7 @@ async def test_a_cut_that_breaks_off_goes_on_where_it_was(shop: Shop, stage: str
     await shop.buy("A-1", "units")
     shop.at("2024-02-01")
     statements = of(shop)
-    name, _ = await statements._open_month("2024-01") or ("", None)
-    begun = await statements._begin(name)
+    begun = await statements._begin("2024-01")
     await shop.spend(5)
     fail_both(shop.ledger, stage)
     with pytest.raises(StoreUnavailable):

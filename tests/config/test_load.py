@@ -392,7 +392,6 @@ plans:
             "cache d keeps nothing, as no route names it",
             "mode semantic of cache d runs as exact in this version",
             "weigh of route r decides nothing, as its policy is cheapest",
-            "kind anthropic of backend a is spoken to as openai in this version",
         ]
     )
 

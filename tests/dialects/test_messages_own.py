@@ -3,9 +3,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.adapters.kinds import ADAPTERS
+from gateway.adapters.kinds import adapter_of
 from gateway.call import JSON, Request
-from gateway.config.model import Quirks
+from gateway.config.model import Backend, Quirks
 from gateway.dialects.messages_own import own
 from gateway.parse import parse_call
 
@@ -53,5 +53,5 @@ def test_texts_are_nobodys() -> None:
 def test_a_backend_of_anthropics_own_gets_the_rest_as_it_came() -> None:
     asked = {**conversation({**SIGNED, "signature": ""}, TEXT), "max_tokens": 10, "container": "c"}
     call = parse_call(Request("r", "messages", {}, orjson.dumps(asked)))
-    sent = orjson.loads(ADAPTERS["anthropic"].body(call, "claude", 7, Quirks()))
+    sent = orjson.loads(adapter_of(Backend("b", "anthropic", "https://r")).body(call, "claude", 7, Quirks()))
     assert sent == {**conversation(TEXT), "model": "claude", "max_tokens": 7, "container": "c"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -201,6 +202,15 @@ ITEMS: list[tuple[str, Any, list[JSON]]] = [
 @pytest.mark.parametrize(("items", "expected"), [case[1:] for case in ITEMS], ids=[case[0] for case in ITEMS])
 def test_items_are_messages(items: Any, expected: list[JSON]) -> None:
     assert messages(items) == expected
+
+
+def test_a_turn_of_many_items_takes_time_by_their_number() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x" * 500}]}
+    began = time.process_time()
+    (message,) = messages([thought, CALL] * 15_000)
+    assert len(message["tool_calls"]) == 15_000
+    assert len(message["reasoning_content"]) == 15_000 * 501 - 1
+    assert time.process_time() - began < 5  # by its square it is minutes
 
 
 def test_instructions_come_first() -> None:

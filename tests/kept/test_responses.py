@@ -260,20 +260,31 @@ async def test_a_closed_tenant_is_forgotten_before_its_time(shelf: Shelf) -> Non
         await shelf.kept.find("two", gone["id"])
 
 
-async def test_a_disk_that_takes_nothing_is_no_error_of_a_call(tmp_path: Path) -> None:
+async def test_a_disk_that_takes_nothing_is_no_error_of_a_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shelf = Shelf(tmp_path / "no folder" / "kept", Responses())
     first = await shelf.say("one?")
     await shelf.written()
-    assert shelf.counted == {"failed": 1}
+    await shelf.say("again?")
+    await shelf.written()
+    assert shelf.counted == {"failed": 2}
+    assert len(caplog.records) == 1
     with pytest.raises(StoreUnavailable):  # nobody can tell whether it is there
         await shelf.kept.find("one", first["id"])
     await shelf.kept.sweep(lambda tenant: False)  # turns nothing red
     (tmp_path / "no folder").mkdir()
     second = await shelf.say("two?")
     await shelf.written()
-    assert shelf.counted == {"failed": 1, "kept": 1}
+    assert shelf.counted == {"failed": 2, "kept": 1}
     assert await shelf.kept.find("one", second["id"]) == second
     await shelf.kept.aclose()
+
+
+async def test_a_response_of_no_known_shape_fails_nothing(shelf: Shelf) -> None:
+    shelf.kept.keep("one", {}, [], {"no": "id"})
+    shelf.kept.keep("one", {}, [{"role": "user"}], {"id": "resp_1"})
+    assert shelf.counted == {"failed": 2}
 
 
 async def test_what_waits_is_bounded(shelf: Shelf) -> None:

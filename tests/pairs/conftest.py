@@ -19,7 +19,7 @@ from gateway.demo.scripted import Fault, Reply, ScriptedBackend, Seen
 from tests.charging import manage
 from tests.pairs.meaning import JSON, Ask, Backend, Client, Said
 from tests.pairs.speaks_anthropic import AnthropicBackend, MessagesClient
-from tests.pairs.speaks_chat import ChatBackend, ChatClient
+from tests.pairs.speaks_chat import AzureBackend, ChatBackend, ChatClient
 from tests.pairs.speaks_gemini import GeminiBackend
 from tests.pairs.speaks_responses import ResponsesClient
 
@@ -46,7 +46,9 @@ MODEL = (
     " can: [tools, json, vision, reasoning]}}"
 )
 SAID = Said("hello")
-BACKENDS: Sequence[Backend] = [b for b in (ChatBackend(), AnthropicBackend(), GeminiBackend()) if b.kind in ADAPTERS]
+BACKENDS: Sequence[Backend] = [
+    b for b in (ChatBackend(), AzureBackend(), AnthropicBackend(), GeminiBackend()) if b.kind in ADAPTERS
+]
 CLIENTS: Sequence[Client] = [ChatClient(), MessagesClient(), ResponsesClient()]
 
 
@@ -101,7 +103,7 @@ async def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     for server in servers:
         await server.__aenter__()
     backends = ", ".join(
-        f'{b.kind}: {{kind: {b.kind}, base_url: "{b.base_url(s.url)}", keys: [env:MOMA_TEST_PAIRS_KEY]}}'
+        f'{b.kind}: {{kind: {b.kind}, base_url: "{b.base_url(s.url)}", keys: [env:MOMA_TEST_PAIRS_KEY], {b.settings}}}'
         for b, s in zip(BACKENDS, servers, strict=True)
     )
     routes = tmp_path / "routes.yaml"

@@ -120,6 +120,7 @@ class Client(Protocol):
 
 class Backend(Protocol):
     kind: str
+    settings: str  # further keys of it in routes.yaml
 
     def base_url(self, url: str) -> str: ...
 

@@ -117,6 +117,7 @@ class MessagesClient:
 
 class AnthropicBackend:
     kind = "anthropic"
+    settings = ""
 
     def base_url(self, url: str) -> str:
         return f"{url}/v1"

@@ -98,6 +98,7 @@ class ChatClient:
 
 class ChatBackend:
     kind = "openai"
+    settings = ""
 
     def base_url(self, url: str) -> str:
         return f"{url}/v1"
@@ -135,6 +136,26 @@ class ChatBackend:
 
     def refuses(self, status: int, message: str) -> JSON:
         return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+
+
+class AzureBackend(ChatBackend):
+    """Azure OpenAI, at a path of a deployment, with what its filter says."""
+
+    kind = "azure"
+    settings = "api_version: preview"
+
+    def base_url(self, url: str) -> str:
+        return f"{url}/openai"
+
+    def understands(self, path: str, headers: Any, body: JSON) -> Ask:
+        assert path == "/openai/deployments/backend-model/chat/completions"
+        assert headers["api-key"] == "the-key"
+        limit = body.pop("max_completion_tokens", None)
+        return understood(body if limit is None else {**body, "max_tokens": limit})
+
+    def events(self, said: Said) -> list[bytes]:
+        found = {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]}
+        return [event({**chunk([]), **found}), *super().events(said)]
 
 
 def chunk(choices: list[JSON]) -> JSON:

@@ -13,6 +13,7 @@ MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none"}
 
 class GeminiBackend:
     kind = "gemini"
+    settings = ""
 
     def base_url(self, url: str) -> str:
         return f"{url}/v1beta"

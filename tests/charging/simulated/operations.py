@@ -267,7 +267,6 @@ async def jump(world: World) -> None:
     """The wall clock alone is set, forward or back."""
     way = world.rng.choice((-1, 1))
     world.clock.skew_ms += way * world.rng.choice((HOUR_MS, 31 * 24 * HOUR_MS))
-    world.clock_was_set_back |= way < 0
     world.era += 1
     world.clock_was_set = True
     world.tell("the wall clock was set")

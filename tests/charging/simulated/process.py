@@ -19,6 +19,7 @@ from gateway.charging.rate_cards import tariffs
 from gateway.chores import Chores
 from gateway.config.model import Config
 from gateway.config.secrets import secrets_of
+from gateway.keeping import Keeping
 from gateway.metrics import Metrics
 from gateway.once import Once
 from gateway.reload import Loaded, Reloader
@@ -57,7 +58,7 @@ class Process:
             caches=Caches(self.clock, self._rng),
         )
         backends.dead = lambda: self.dead
-        app._once = Once(self.clock)
+        app._once, app._keeping = Once(self.clock), Keeping(None)
         path, zone = ledger_path(config), config.timezone
         app._statements = Statements(self.ledger, path, zone, config.currency, self.clock)
         app._daily = Daily(self.ledger, path, zone)

@@ -95,8 +95,7 @@ class World:
         self.era = 0  # counts the jumps of the wall clock: what lasts a day is over at once
         self.clock = SimClock(loop, START_MS)
         self.backends = Backends(rng, mood.trouble)
-        self.clock_was_set = False  # then calls count for caps in the slot that was reached before, or once more
-        self.clock_was_set_back = False
+        self.clock_was_set = False
         self.facts = Facts()
         self.calls: list[Asked] = []
         self.story: list[str] = []
@@ -302,8 +301,8 @@ class World:
     def _check_caps(self) -> None:
         """Those of a plan that nobody has edited: what is charged is at most what was held."""
         beyond = any(heard.goes_beyond for heard in self.backends.heard)
-        # After a crash that came before a cap was first written, its past is counted beside the calls once more.
-        if beyond or self.crashes or self.clock_was_set or "ben" in self.facts.capped:
+        # What the clock has made a cap forget is counted beside the calls.
+        if beyond or self.clock_was_set or "ben" in self.facts.capped:
             return
         for meter in self.process.ledger.tenant("ben").meters:
             assert meter.unit != CREDITS or meter.taken <= meter.limit, f"beyond a cap: {meter}"
