@@ -1,4 +1,4 @@
-"""One gateway for all clients, and a summary that names what was not exercised."""
+"""One gateway for all clients, whose books are right in the end, and a summary that names what was not exercised."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import App
+from gateway.charging.audit import audit
 from gateway.config.load import load
 from gateway.demo import llama
 from gateway.demo.processes import free_port, stop
@@ -22,6 +23,7 @@ from tests.clients.answering import answers
 
 KEY = "sk-moma-key-of-the-clients"
 EMPTY_KEY = "sk-moma-key-without-credits"
+OWN = ("OPENAI_", "ANTHROPIC_", "LITELLM_", "LLM_", "AIDER_")
 ENDPOINTS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 ROUTES = """
 version: 1
@@ -62,9 +64,12 @@ class Served:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a script is told."""
+        """What a script is told, beside what is around here; what clients would read by themselves is not."""
+        around = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
         return {
-            **os.environ,
+            **around,
+            "NO_PROXY": "127.0.0.1",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else LiteLLM fetches prices when it is imported
             "MOMA_URL": f"http://127.0.0.1:{self.app.port}",
             "MOMA_KEY": KEY,
             "MOMA_EMPTY_KEY": EMPTY_KEY,
@@ -93,6 +98,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
             absent["real_messages"] = absent["messages"]
         yield Served(app, scripted, absent)
         await app.aclose()
+        assert audit(str(path / "moma.db")) == []
     if small is not None:
         await asyncio.to_thread(stop, small)
 
