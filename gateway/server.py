@@ -50,6 +50,7 @@ _ENDPOINTS = {
     "/v1/audio/transcriptions": "transcriptions", "/v1/audio/translations": "translations",
 }  # fmt: skip
 _FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+_MESSAGES = "/v1/messages"
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _UNKEPT = "cache-control: no-cache\r\n"
@@ -117,6 +118,8 @@ class HttpSink:
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
         own = f"x-moma-config: {self._generation}\r\ndate: {_http_date(int(time.time()))}"
+        if self._request.path.startswith(_MESSAGES) and "x-request-id" in headers:
+            own += f"\r\nrequest-id: {headers['x-request-id']}"  # where Anthropic's SDKs look for it
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\n{own}\r\n\r\n"
         self._head = head.encode("ascii")
         self.begun = True
@@ -366,7 +369,7 @@ class Gateway:
 
 def _dialect(path: str) -> str:
     """What errors at this path look like."""
-    return "messages" if path.startswith("/v1/messages/") else _ENDPOINTS.get(path, "")
+    return "messages" if path.startswith(_MESSAGES) else _ENDPOINTS.get(path, "")
 
 
 def _json(value: object, request_id: str, status: int = 200) -> Answer:

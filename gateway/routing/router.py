@@ -266,7 +266,8 @@ def _why_none(short: Shortlist, call: Call, needed: int) -> GatewayError:
     if "context" in reasons:
         longest = max(target.model.context for target, _ in short.removed)
         return ContextTooLong(
-            f"The input has about {needed} tokens; the longest context here is {longest}. Shorten it.",
+            # LiteLLM knows what happened by the words up to the colon.
+            f"The input is longer than the model's context length: about {needed} tokens of {longest}. Shorten it.",
             param="messages",
         )
     if "endpoint" in reasons:
