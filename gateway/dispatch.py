@@ -27,7 +27,7 @@ from gateway.waiting import Waiting
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
 NOBODYS = Share("")
-JSON_TYPE = "application/json"
+JSON_TYPE, BYTES_TYPE = "application/json", "application/octet-stream"
 
 
 @dataclass(slots=True, eq=False)
@@ -314,7 +314,7 @@ class Dispatcher:
                     refusal, delivery.usage = adapter.refused(call, target.model, await exchange.read())
                     raise refused(exchange, refusal, self._clock.wall_ms())
                 if call.work is not None:
-                    delivery.kind = exchange.headers.get("content-type", "")
+                    delivery.kind = exchange.headers.get("content-type") or BYTES_TYPE
                 if call.stream and not delivery.kind.startswith(JSON_TYPE):  # not all stream what they could
                     await self._relay(job, target, exchange, sink, delivery)
                 else:
