@@ -18,4 +18,4 @@ def work(body: JSON, upload: Upload | None) -> Work:
     n = max([integer(body, name, 1, MAX_IMAGES, 1) for name in NUMBERS])
     integer(body, "partial_images", 0, MAX_PARTIAL_IMAGES, 0)
     stream = boolean(body, "stream")
-    return Work(((prompt, 1),), len(prompt.encode()), counts={"images": n}, outputs=n, stream=stream)
+    return Work(((prompt, 1),), len(prompt.encode()), counts={"images": n}, outputs=n, stream=stream, slow=True)
