@@ -95,7 +95,7 @@ class Work:
     `texts` are what a model reads, and how often; `longest` the bytes of what has its context to itself, of `prompts`
     in all; `sound` the most tokens that audio beside them may be. `counts` is the most that the call may take of what
     is counted, `taken` what it takes of it as soon as it is asked, where nobody says so. `outputs` is how many answers
-    it may write whose length nothing limits.
+    it may write whose length nothing limits; of what is `slow`, the first event may come as late as a whole answer.
     """
 
     texts: tuple[tuple[str, int], ...]
@@ -106,6 +106,7 @@ class Work:
     taken: Mapping[str, int] = field(default_factory=dict)
     outputs: int = 0
     stream: bool = False
+    slow: bool = False
     upload: Upload | None = None
 
     @property
@@ -141,6 +142,13 @@ class Call:
     created: int = 0  # when it came, in seconds of the wall clock
     own_headers: dict[str, str] = field(default_factory=dict)  # for backends of that dialect
     work: Work | None = None  # of an endpoint that is not chat, completions or embeddings
+
+    @property
+    def late(self) -> bool:
+        """Nothing may be heard of its answer before it is whole."""
+        if self.work is not None and self.work.slow:
+            return True
+        return not self.stream and self.endpoint not in READING
 
 
 @dataclass(slots=True)

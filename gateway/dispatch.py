@@ -10,7 +10,7 @@ from gateway.adapters.adapter import AnswerReader, StreamReader
 from gateway.backends.client import Client, Exchange
 from gateway.backends.failures import OVERLOADED, PASSED_ON, hopeless, passed_on, public, refused, too_long
 from gateway.backends.keys import ROTATE_ON, Keys
-from gateway.call import READING, Answer, Call, Pieces, Sink, Usage
+from gateway.call import Answer, Call, Pieces, Sink, Usage
 from gateway.clock import Clock
 from gateway.config.model import Retry, Timeout
 from gateway.deadline import Deadline
@@ -27,7 +27,7 @@ from gateway.waiting import Waiting
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
 NOBODYS = Share("")
-JSON_TYPE = "application/json"
+JSON_TYPE, BYTES_TYPE = "application/json", "application/octet-stream"
 
 
 @dataclass(slots=True, eq=False)
@@ -263,7 +263,7 @@ class Dispatcher:
 
     def _patience_s(self, job: Job, turns: Turns) -> float:
         """Nothing is heard of a whole answer before its end: it gets an even share of what is left of the deadline."""
-        if job.call.stream or job.call.endpoint in READING:
+        if not job.call.late:
             return self._timeout.first_token_s
         untried = len(turns.fresh(self._live, self._clock.now())) if len(turns.targets) > 1 else 0
         return max(self._timeout.first_token_s, job.deadline.left_s / (1 + untried))
@@ -314,7 +314,7 @@ class Dispatcher:
                     refusal, delivery.usage = adapter.refused(call, target.model, await exchange.read())
                     raise refused(exchange, refusal, self._clock.wall_ms())
                 if call.work is not None:
-                    delivery.kind = exchange.headers.get("content-type", "")
+                    delivery.kind = exchange.headers.get("content-type") or BYTES_TYPE
                 if call.stream and not delivery.kind.startswith(JSON_TYPE):  # not all stream what they could
                     await self._relay(job, target, exchange, sink, delivery)
                 else:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import Upload
-from gateway.errors import InvalidValue
+from gateway.errors import InvalidValue, StoreUnavailable
 from gateway.multipart import Head, Malformed, Parts, boundary_of
 from gateway.request import HttpRequest, too_large
 from gateway.sound import HEAD_BYTES
@@ -29,6 +29,7 @@ MAX_FIELD_BYTES: Final = 1_000_000  # a sample of a speaker's voice comes as a f
 IN_MEMORY_BYTES: Final = 1_000_000  # what is longer is on disk
 PIECE_BYTES: Final = 256 * 1024
 MAX_NAME_CHARS: Final = 255
+NO_ROOM_RETRY_S: Final = 5.0
 _NAME: Final = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 _TYPE: Final = re.compile(r"[\w.+-]{1,64}/[\w.+-]{1,64}", re.ASCII)
 _UNSAFE: Final = {ord(sign): f"%{ord(sign):02X}" for sign in '"\\'} | {code: "_" for code in (*range(32), 127)}
@@ -38,7 +39,7 @@ _AS_IT_IS: Final = frozenset({"", "binary", "8bit", "7bit"})
 async def read_form(http: HttpRequest, limit: int) -> tuple[bytes, Upload]:
     """The fields as JSON, with a list for what comes more than once, and the file.
 
-    Raises InvalidValue or RequestTooLarge.
+    Raises InvalidValue, RequestTooLarge, or StoreUnavailable where there is no room for the file.
     """
     boundary = boundary_of(http.headers.get("content-type", ""))
     if boundary is None:
@@ -169,7 +170,11 @@ class Spool:
 
     async def _put_down(self) -> None:
         data, self._held = self._held, bytearray()
-        await asyncio.to_thread(self._append, data)
+        try:
+            await asyncio.to_thread(self._append, data)
+        except OSError as error:  # the disk is full
+            message = "The gateway has no room for the file at the moment."
+            raise StoreUnavailable(message, retry_after_s=NO_ROOM_RETRY_S) from error
 
     def _append(self, data: bytearray) -> None:
         if self._fd is None:

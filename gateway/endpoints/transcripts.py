@@ -34,6 +34,7 @@ def work(body: JSON, upload: Upload | None) -> Work:
         taken={"audio_ms": usual_ms},
         outputs=1,
         stream=_flag(body, "stream"),
+        slow=True,
         upload=upload,
     )
 

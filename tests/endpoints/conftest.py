@@ -27,7 +27,7 @@ defaults:
   retry: {{attempts: 3, backoff: 10ms..100ms}}
 backends:
   a: {{kind: openai, base_url: "{a}"}}
-  b: {{kind: openai, base_url: "{b}"}}
+  b: {{kind: openai, base_url: "{b}", on_disconnect: drain}}
 models:
   judge: {{via: [{{backend: a, as: judge-v2}}, {{backend: b, as: judge-v2}}], context: 4k, max_output: 1,
     price: {{input: 1}}, rates: {{input: 2}}, endpoints: [rerank]}}
@@ -35,6 +35,8 @@ models:
   painter: {{via: [{{backend: a, as: gpt-image-1}}], context: 4k, max_output: 1k, endpoints: [images],
     price: {{input: 5, output: 40, images: 100}}, rates: {{input: 1, input_image: 2, output: 3, images: 50}}}}
   speaker: {{via: [{{backend: a, as: tts-1}}], context: 4k, max_output: 2k, endpoints: [speech],
+    price: {{input: 1, output: 1, audio_ms: 1}}, rates: {{input: 2, output: 1, audio_ms: "0.01"}}}}
+  patient: {{via: [b], context: 4k, max_output: 2k, endpoints: [speech],
     price: {{input: 1, output: 1, audio_ms: 1}}, rates: {{input: 2, output: 1, audio_ms: "0.01"}}}}
   hearer: {{via: [{{backend: a, as: whisper-1}}, {{backend: b, as: whisper-b, weight: 1}}], context: 4k, max_output: 2k,
     price: {{input: 1, output: 1, audio_ms: 6}}, rates: {{input: 1, input_audio: 3, output: 2, audio_ms: "0.02"}},

@@ -52,6 +52,14 @@ async def test_what_is_held_covers_all_that_may_be_charged(world: World, post: P
     assert float(record["reserved"]) >= 3 * 50 + 3 * 1000 * 3
 
 
+async def test_images_by_another_name_are_held_and_charged(world: World, post: Post) -> None:
+    world.a.script([Reply(body={"data": [{"b64_json": "AA"}] * 4})])
+    async with post("images/generations", model="painter", prompt="sea", batch_size=4) as answer:
+        assert answer.status == 200
+    [record] = await world.charges()
+    assert record["usage"] == {"images": 4, "calls": 1}
+
+
 async def test_partial_images_come_as_events(world: World, sdk: openai.AsyncOpenAI) -> None:
     stream = await sdk.images.generate(model="painter", prompt="a red fox", stream=True, partial_images=2)
     kinds = [part.type async for part in stream]
@@ -109,6 +117,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n": 0}, "n"),
     ({"n": 11}, "n"),
     ({"n": "2"}, "n"),
+    ({"batch_size": 11}, "batch_size"),
     ({"stream": 1}, "stream"),
     ({"partial_images": 4}, "partial_images"),
 ]

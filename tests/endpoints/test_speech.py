@@ -81,6 +81,26 @@ async def test_a_client_that_leaves_ends_it_and_pays_for_what_came(world: World,
     assert "partial" in record["flags"]
 
 
+async def test_a_backend_that_drains_is_heard_to_the_end(world: World, post: Post) -> None:
+    go_on = asyncio.Event()
+    world.b.script([Reply(headers={"content-type": "audio/pcm"}, stream=[bytes(48_000), go_on, bytes(48_000)])])
+    async with post("audio/speech", **{**SAID, "model": "patient"}, response_format="pcm") as answer:
+        assert answer.headers["content-type"] == "audio/pcm"
+        await answer.content.readexactly(48_000)
+    go_on.set()
+    await settled(world)
+    [record] = await world.charges()
+    assert record["usage"] == {"input": 2, "audio_ms": 2000, "calls": 1}
+
+
+async def test_sound_without_a_kind_is_bytes(world: World, post: Post) -> None:
+    world.a.script([Reply(headers={"content-type": ""}, stream=[b"first", 0.05, Fault.RESET])])
+    async with post("audio/speech", **SAID) as answer:
+        assert answer.headers["content-type"] == "application/octet-stream"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+
+
 async def test_sound_that_breaks_off_is_seen_to_be_cut_and_is_not_asked_for_again(world: World, post: Post) -> None:
     world.a.script([Reply(headers=MP3, stream=[b"first", 0.05, Fault.RESET]), Reply(body=b"again")])
     async with post("audio/speech", **SAID) as answer:

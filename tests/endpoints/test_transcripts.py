@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -240,6 +241,30 @@ async def test_what_is_no_form_is_refused(world: World, kind: str) -> None:
 async def test_a_file_beyond_the_limit_is_refused_as_it_comes(world: World, send: Send) -> None:
     async with send(file=bytes(20_000_001)) as answer:
         assert answer.status == 413
+
+
+async def test_a_file_of_no_known_length_is_refused_at_the_limit(world: World) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield PART % (b"model", b"hear") + FILE[:-4] % b"file"
+        for _ in range(30):
+            yield bytes(1_000_000)
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    async with world.http.post(f"{world.url}/v1/audio/transcriptions", data=endless(), headers=headers) as answer:
+        assert answer.status == 413
+
+
+async def test_a_disk_without_room_is_no_failure_of_the_client(
+    world: World, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gateway.form.os.write", full)
+    async with send(file=wav(60)) as answer:
+        assert answer.status == 503
+        assert (await answer.json())["error"]["code"] == "store_unavailable"
+    assert not world.a.requests
 
 
 async def test_a_stranger_sends_no_file(world: World) -> None:
