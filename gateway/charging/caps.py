@@ -78,6 +78,7 @@ class Meter:
 
     @property
     def used(self) -> int:
+        """By the last look, as `held` is."""
         return sum(slot.used for slot in self.slots if slot.counts)
 
     @property
