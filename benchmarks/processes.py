@@ -24,6 +24,7 @@ backends:
 models:
   m: {{via: [a], context: 128k, max_output: 16k, price: {{input: 2, output: 8}}, rates: {{input: 1, output: 4}}}}
   n: {{via: [b], context: 128k, max_output: 16k, price: {{input: 2, output: 8}}, rates: {{input: 1, output: 4}}}}
+  w: {{via: [a], context: 16k, max_output: 4k, price: {{input: 0, output: 0}}, endpoints: [transcriptions]}}
 routes: {{free: {{pick: [m], cache: free}}, charged: {{pick: [m], cache: charged}}}}
 cache: {{free: {{sampled: true, ttl: 1h}}, charged: {{sampled: true, ttl: 1h, charge: 10%}}}}
 plans: {{p: {{grants: [{{credits: 900000M}}], rpm: 1000M, tpm: 900000M, concurrency: 10k}}}}
@@ -66,6 +67,14 @@ def started(name: str, path: str, *command: str, port: int) -> Iterator[Measured
 def upstream() -> Iterator[Measured]:
     port = children.free_port()
     with started("upstream", "/", "benchmarks.upstream", str(port), port=port) as measured:
+        yield measured
+
+
+@contextlib.contextmanager
+def demo_backend() -> Iterator[Measured]:
+    """It looks into what it is sent."""
+    port = children.free_port()
+    with started("demo backend", "/v1/models", "gateway.demo.backend", str(port), port=port) as measured:
         yield measured
 
 

@@ -29,6 +29,7 @@ from gateway.charging.rating import PPM, Quote, cost_uc, credits_text, hit_flags
 from gateway.clock import Clock
 from gateway.config.model import Cache, Config
 from gateway.deadline import Deadline
+from gateway.dialects.known import id_headers
 from gateway.dispatch import Delivery
 from gateway.draining import Drains
 from gateway.errors import AttemptFailed, BackendRefusal, NotCached, ServiceError
@@ -36,7 +37,6 @@ from gateway.recorder import Finished
 from gateway.tenants import Caller
 
 GIVE_UP_AFTER: Final = 2  # calls of others that backends failed or refused: the next would most likely end so, too
-JSON_TYPE: Final = "application/json"
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class CachedCalls:
                 await sink.finish(body)
             else:
                 overhead_s = self._clock.now() - record.started - asked.delivery.waited_s
-                headers["content-type"] = JSON_TYPE
+                headers["content-type"] = "application/json"
                 headers["x-moma-credits"] = credits_text(record.charged_uc)
                 headers["x-moma-overhead-ms"] = f"{max(0.0, overhead_s) * 1000:.2f}"
                 await asked.delivery.hand(Answer(200, headers, body), sink, self._clock)
@@ -366,7 +366,7 @@ class CachedCalls:
 
     def _headers(self, site: Site, asked: Asked, model: str, backend: str, result: str) -> dict[str, str]:
         return {
-            "x-request-id": asked.call.request_id,
+            **id_headers(asked.call.request_id, asked.call.dialect),
             "x-moma-model": model,
             "x-moma-backend": backend,
             "x-moma-route": site.route,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -11,8 +12,14 @@ TOKEN_BUCKETS: Final = (
 )  # fmt: skip
 COUNT_BUCKETS: Final = ("calls", "images", "audio_ms", "compute_ms")
 BUCKETS: Final = TOKEN_BUCKETS + COUNT_BUCKETS  # the fixed order in which charges are split
+ENDPOINTS: Final = (
+    "chat", "completions", "embeddings", "rerank", "images", "speech", "transcriptions", "translations",
+)  # fmt: skip
 _INPUT: Final = frozenset(bucket for bucket in TOKEN_BUCKETS if bucket.startswith("input"))
 _OUTPUT: Final = frozenset(TOKEN_BUCKETS) - _INPUT
+
+LIMITED: Final = frozenset({"chat", "completions"})  # whose output has a limit that a call may name
+READING: Final = frozenset({"embeddings", "rerank"})  # which write nothing, and draw nothing by chance
 
 JSON = dict[str, Any]
 
@@ -44,15 +51,68 @@ class Usage:
                 self.output_tokens += n
 
 
+class Pieces(Protocol):
+    """Bytes that need not be in memory all at once."""
+
+    size: int
+    content_type: str
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """All of them, from the start each time."""
+
+
+class Upload(Pieces, Protocol):
+    """The file of a form, kept until nobody needs it any more. `head` is its first bytes, `digest` that of all.
+
+    `lines` are the headers of its part, written by us.
+    """
+
+    lines: bytes
+    head: bytes
+    digest: str
+
+
 @dataclass(slots=True)
 class Request:
-    """What the edge knows of an HTTP request: header names are lower case; `body` is complete."""
+    """What the edge knows of an HTTP request: header names are lower case; `body` is complete.
+
+    That of a form is the JSON of its fields; the file stays beside it.
+    """
 
     request_id: str
-    endpoint: str  # chat | completions | embeddings | a dialect of chat: messages | responses
+    endpoint: str  # one of ENDPOINTS, or a dialect of chat: messages | responses
     headers: dict[str, str]
     body: bytes
     once: str = ""  # digest of tenant and Idempotency-Key
+    upload: Upload | None = None
+    at_s: int = 0  # of the wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a call asks for that is not chat, completions or embeddings.
+
+    `texts` are what a model reads, and how often; `longest` the bytes of what has its context to itself, of `prompts`
+    in all; `sound` the most tokens that audio beside them may be. `counts` is the most that the call may take of what
+    is counted, `taken` what it takes of it as soon as it is asked, where nobody says so. `outputs` is how many answers
+    it may write whose length nothing limits; of what is `slow`, the first event may come as late as a whole answer.
+    """
+
+    texts: tuple[tuple[str, int], ...]
+    longest: int
+    prompts: int = 1
+    sound: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    taken: Mapping[str, int] = field(default_factory=dict)
+    outputs: int = 0
+    stream: bool = False
+    slow: bool = False
+    upload: Upload | None = None
+
+    @property
+    def bound(self) -> int:
+        """Never less than what is counted as read, templates apart."""
+        return self.sound + sum(len(text.encode()) * times for text, times in self.texts)
 
 
 @dataclass(slots=True)
@@ -79,7 +139,16 @@ class Call:
     dialect: str = ""  # what the client speaks, where that is not the form of OpenAI's endpoint
     original: JSON = field(default_factory=dict)  # the request in that dialect; `body` is it in the middle form
     beyond: tuple[str, ...] = ()  # its fields that only that dialect can say
+    created: int = 0  # when it came, in seconds of the wall clock
     own_headers: dict[str, str] = field(default_factory=dict)  # for backends of that dialect
+    work: Work | None = None  # of an endpoint that is not chat, completions or embeddings
+
+    @property
+    def late(self) -> bool:
+        """Nothing may be heard of its answer before it is whole."""
+        if self.work is not None and self.work.slow:
+            return True
+        return not self.stream and self.endpoint not in READING
 
 
 @dataclass(slots=True)

@@ -284,6 +284,10 @@ class Connection(asyncio.Protocol):
             self._drain_waiter = self._loop.create_future()
             await self._drain_waiter
 
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
     def pause(self) -> None:
         if not self._reading_paused and self.transport is not None and not self.transport.is_closing():
             self._reading_paused = True

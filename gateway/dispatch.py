@@ -10,7 +10,7 @@ from gateway.adapters.adapter import AnswerReader, StreamReader
 from gateway.backends.client import Client, Exchange
 from gateway.backends.failures import OVERLOADED, PASSED_ON, hopeless, passed_on, public, refused, too_long
 from gateway.backends.keys import ROTATE_ON, Keys
-from gateway.call import Answer, Call, Sink, Usage
+from gateway.call import Answer, Call, Pieces, Sink, Usage
 from gateway.clock import Clock
 from gateway.config.model import Retry, Timeout
 from gateway.deadline import Deadline
@@ -27,6 +27,7 @@ from gateway.waiting import Waiting
 RETRY_SHARE = 0.1  # retries a call earns: a storm must not become 1.1 storms
 RETRY_FLOOR = 10.0
 NOBODYS = Share("")
+JSON_TYPE, BYTES_TYPE = "application/json", "application/octet-stream"
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,7 @@ class Delivery:
     tail: bytes = b""
     ceiling_uc: int = 0  # the most that it may take at the card standard
     cut: bool = False  # the package was used up in mid-stream: it is to be ended here
+    kind: str = ""  # what the backend says that its answer is; of chat and its likes it is known
     waited_s: float = 0.0
     attempt_at: float = 0.0
     reader_s: float = 0.0  # of the last attempt: spent on waiting for the client to read
@@ -261,7 +263,7 @@ class Dispatcher:
 
     def _patience_s(self, job: Job, turns: Turns) -> float:
         """Nothing is heard of a whole answer before its end: it gets an even share of what is left of the deadline."""
-        if job.call.stream or job.call.endpoint == "embeddings":
+        if not job.call.late:
             return self._timeout.first_token_s
         untried = len(turns.fresh(self._live, self._clock.now())) if len(turns.targets) > 1 else 0
         return max(self._timeout.first_token_s, job.deadline.left_s / (1 + untried))
@@ -293,13 +295,14 @@ class Dispatcher:
         job: Job,
         target: Target,
         key: str | None,
-        body: bytes,
+        body: bytes | Pieces,
         patience_s: float,
         sink: Sink,
         delivery: Delivery,
     ) -> None:
         call, adapter = job.call, target.adapter
-        headers = {"content-type": "application/json", **target.backend.headers, **adapter.headers(call, key)}
+        kind = JSON_TYPE if isinstance(body, bytes) else body.content_type
+        headers = {"content-type": kind, **target.backend.headers, **adapter.headers(call, key)}
         exchange: Exchange | None = None
         whole = False
         try:
@@ -310,7 +313,9 @@ class Dispatcher:
                 if exchange.status != 200:
                     refusal, delivery.usage = adapter.refused(call, target.model, await exchange.read())
                     raise refused(exchange, refusal, self._clock.wall_ms())
-                if call.stream:
+                if call.work is not None:
+                    delivery.kind = exchange.headers.get("content-type") or BYTES_TYPE
+                if call.stream and not delivery.kind.startswith(JSON_TYPE):  # not all stream what they could
                     await self._relay(job, target, exchange, sink, delivery)
                 else:
                     await self._collect(job, target, exchange, delivery)
@@ -326,7 +331,7 @@ class Dispatcher:
         data = await exchange.read()
         reader = delivery.whole = target.adapter.answer(job.call, target.model)
         body, delivery.usage = reader.read(exchange.status, data)
-        delivery.answer = Answer(200, {"content-type": "application/json"}, body)
+        delivery.answer = Answer(200, {"content-type": delivery.kind or JSON_TYPE}, body)
 
     async def _relay(self, job: Job, target: Target, exchange: Exchange, sink: Sink, delivery: Delivery) -> None:
         """Chunks as they come; `[DONE]` stays behind in `delivery.tail` until the call is settled."""

@@ -3,7 +3,7 @@
 GatewayError
   CallRejected                 the client's: never retried, never reaches a backend
     InvalidKey 401, PasswordNeeded 401 (an InvalidKey that makes a browser ask)
-    NotFound 404               ModelNotFound 404       MethodNotAllowed 405
+    NotFound 404               ModelNotFound 404       MethodNotAllowed 405     NotConfigured 404
     PreviousNotFound 400
     InvalidValue 400           ContextTooLong 400       RequestTooLarge 413    Conflict 409
     AccountNotActive 403       NotAllowed 403           VersionMismatch 412     KeyReused 422
@@ -123,6 +123,13 @@ class VersionMismatch(CallRejected):
 class ModelNotFound(CallRejected):
     status = 404
     code = "model_not_found"
+
+
+class NotConfigured(CallRejected):
+    """The path is known, and no model of routes.yaml serves it."""
+
+    status = 404
+    code = "not_configured"
 
 
 class MethodNotAllowed(CallRejected):

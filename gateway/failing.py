@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 
 from gateway.call import Answer
-from gateway.dialects.known import DIALECTS
+from gateway.dialects.known import DIALECTS, id_headers
 from gateway.errors import GatewayError, encoded
 
 
@@ -15,7 +15,8 @@ def error_answer(
     error: GatewayError, request_id: str, limits: Mapping[str, str] | None = None, endpoint: str = ""
 ) -> Answer:
     """`endpoint` is what was called; one that is not known is answered as OpenAI's are."""
-    headers = {"content-type": "application/json", "x-request-id": request_id, **(limits or {}), **error.headers()}
+    headers = {"content-type": "application/json", **id_headers(request_id, endpoint)}
+    headers |= {**(limits or {}), **error.headers()}
     dialect = DIALECTS.get(endpoint)
     if dialect is None:
         return Answer(error.status, headers, encoded(error))

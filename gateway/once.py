@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.call import Answer, Request, Sink
 from gateway.charging.image import ONCE_MS
 from gateway.clock import Clock
+from gateway.dialects.known import id_headers
 from gateway.errors import Conflict, InvalidValue, KeyReused, ShuttingDown
 from gateway.tenants import Caller
 
@@ -90,6 +91,11 @@ class Recording:
         self._changed.set()
 
 
+def _digest(request: Request) -> bytes:
+    sent = "" if request.upload is None else request.upload.digest
+    return hashlib.sha256(f"{request.endpoint}{sent}\n".encode() + request.body).digest()
+
+
 class Once:
     """Lives as long as the process. State: recordings by tenant and key, the oldest first, and the tasks of those open.
 
@@ -109,7 +115,7 @@ class Once:
             message = f"Idempotency-Key is 1 to {MAX_KEY_CHARS} printable ASCII characters."
             raise InvalidValue(message, param=HEADER)
         name = hashlib.sha256(f"{caller.tenant}\n{key}".encode()).hexdigest()
-        body = hashlib.sha256(request.endpoint.encode() + b"\n" + request.body).digest()
+        body = _digest(request)
         self._forget()
         known = self._known.get(name)
         if known is None:
@@ -120,7 +126,7 @@ class Once:
         elif not known[1].over:
             raise Conflict("The call with this Idempotency-Key is under way.", retry_after_s=1.0)
         else:
-            again = {"x-request-id": request.request_id, "x-moma-replayed": "true"}
+            again = {**id_headers(request.request_id, request.endpoint), "x-moma-replayed": "true"}
             await known[1].play(sink, again)
 
     async def aclose(self) -> None:

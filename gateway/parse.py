@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.call import JSON, Call, Request
+from gateway.call import JSON, Call, Request, Work
 from gateway.dialects.known import DIALECTS
 from gateway.dialects.messages_request import body_to_count
+from gateway.endpoints.known import WORKS
 from gateway.errors import InvalidValue
 from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
@@ -74,6 +75,8 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
     if to_middle is not None:
         endpoint, (body, beyond) = "chat", to_middle(original)
     model = _model(body)
+    if endpoint in WORKS:
+        return _working(request, model, body, WORKS[endpoint](body, request.upload))
     stream = endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
     max_tokens = _integers(body)
@@ -99,7 +102,32 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
         dialect="" if to_middle is None else request.endpoint,
         original=original,
         beyond=beyond,
+        created=request.at_s,
         own_headers=_NO_HEADERS if to_middle is None else _own_headers(request.headers),
+    )
+
+
+def _working(request: Request, model: str, body: JSON, work: Work) -> Call:
+    """A call of one of the other endpoints."""
+    return Call(
+        request_id=request.request_id,
+        endpoint=request.endpoint,
+        model=model,
+        body=body,
+        stream=work.stream,
+        wants_usage=False,
+        max_tokens=None,
+        choices=work.prompts,
+        input_bound=work.bound + TEMPLATE_TOKENS * work.prompts,
+        media_parts=0,
+        needs=_NO_NEEDS,
+        deadline_s=_deadline_s(request.headers),
+        session=request.headers.get("x-session-id", ""),
+        prefer=_prefer(request.headers),
+        cache_control=request.headers.get("cache-control", ""),
+        once=request.once,
+        debug=request.headers.get("x-moma-debug", "").strip().lower() == "true",
+        work=work,
     )
 
 

@@ -23,6 +23,7 @@ from gateway.charging.records import Hold, Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
+from gateway.dialects.known import DIALECTS, id_headers
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.failing import error_answer, error_event
 from gateway.goingon import GoingOn
@@ -167,6 +168,10 @@ class Pipeline:
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
         return self._tenants.authenticate(headers, self._clock.wall_ms())
 
+    def why_not(self, endpoint: str) -> errors.NotConfigured | None:
+        """Why nothing that is asked of this endpoint can be answered."""
+        return self._router.why_not("chat" if endpoint in DIALECTS else endpoint)
+
     def models(self, caller: Caller) -> list[dict[str, Any]]:
         return [_listed(name) for name in self._router.names(caller.plan)]
 
@@ -245,7 +250,7 @@ class Pipeline:
         def headers(delivery: Delivery) -> dict[str, str]:
             assert delivery.target is not None
             out = {
-                "x-request-id": call.request_id,
+                **id_headers(call.request_id, call.dialect),
                 "x-moma-model": delivery.target.model.name,
                 "x-moma-backend": delivery.target.backend.name,
                 "x-moma-route": decision.route,
@@ -254,6 +259,8 @@ class Pipeline:
                 "x-moma-cache": "miss" if life.flight is not None and life.flight.cache else "bypass",
                 **life.limits(),
             }
+            if delivery.kind:
+                out["content-type"] = delivery.kind
             if life.lowered_to is not None:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out

@@ -31,6 +31,8 @@ class Connection(Protocol):
 
     def resume(self) -> None: ...
 
+    def abort(self) -> None: ...
+
 
 class Body:
     """What follows the headers, as it comes.
@@ -58,6 +60,17 @@ class Body:
             raise InvalidValue("The body is not valid HTTP.")
         parts = self._parts
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def some(self) -> bytes:
+        """What has come since; b"" at the end. Raises InvalidValue."""
+        if not self._parts:
+            await self._until(0)
+        if self.broken:
+            raise InvalidValue("The body is not valid HTTP.")
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return data
 
     async def discard(self, within_s: float) -> bool:
         """Reads it off, for a moment; whether that was all."""
@@ -132,18 +145,26 @@ class HttpRequest:
 
     async def body(self, limit: int) -> bytes:
         """All of it, refused before it is larger than `limit`. Raises RequestTooLarge or InvalidValue."""
-        headers, content = self.headers, self.content
+        self.expect(limit)
+        return await self.content.read(limit)
+
+    def expect(self, limit: int) -> None:
+        """Has the client go on with a body that may be read. Raises RequestTooLarge or InvalidValue."""
+        headers = self.headers
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise InvalidValue("Compressed bodies are not accepted. Send the body as it is.")
         if int(headers.get("content-length", 0)) > limit:  # the parser has let nothing but digits pass
             raise too_large(limit)
         if headers.get("expect", "").lower() == "100-continue":
             self._connection.put(_CONTINUE)  # nothing of the answer can have gone out yet
-        return await content.read(limit)
 
     def end(self, data: bytes) -> None:
         """Writes without a wait: nothing follows that the client could hold up. Raises as `write`."""
         self._connection.put(data)
+
+    def abort(self) -> None:
+        """Cuts the connection, so that what was sent is known not to be whole."""
+        self._connection.abort()
 
     async def write(self, data: bytes) -> None:
         """Waits while the client has more than it reads. Raises ConnectionError when it has left."""

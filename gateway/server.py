@@ -21,6 +21,8 @@ from gateway.account.page import AccountPage
 from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request, Sink
+from gateway.dialects import messages_models
+from gateway.dialects.messages_models import VERSION_HEADER
 from gateway.errors import (
     UNFORESEEN,
     GatewayError,
@@ -31,6 +33,7 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.failing import error_answer, error_event
+from gateway.form import read_form
 from gateway.generation import Generation
 from gateway.keeping import PATH as RESPONSES
 from gateway.keeping import Keeping
@@ -43,10 +46,15 @@ from gateway.tenants import Caller
 _ENDPOINTS = {
     "/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/embeddings": "embeddings",
     "/v1/messages": "messages", "/v1/responses": "responses",
+    "/v1/rerank": "rerank", "/v1/images/generations": "images", "/v1/audio/speech": "speech",
+    "/v1/audio/transcriptions": "transcriptions", "/v1/audio/translations": "translations",
 }  # fmt: skip
+_FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+_MESSAGES = "/v1/messages"
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-_STREAM_LINES = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_UNKEPT = "cache-control: no-cache\r\n"
+_STREAM_LINES = f"content-type: text/event-stream; charset=utf-8\r\n{_UNKEPT}"
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _log = logging.getLogger("gateway.server")
 
@@ -55,24 +63,28 @@ class HttpSink:
     """Writes an answer to the client as it comes.
 
     State: the head that waits for the first chunk, so that they leave together, whether a stream has not ended yet,
-    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream), and whether the
-    head has let it use the connection again.
+    whether the client knows chunks (HTTP/1.0 does not: there the end of the connection ends a stream), whether the
+    stream is one of events, and whether the head has let it use the connection again.
     """
 
-    __slots__ = ("_chunked", "_generation", "_head", "_promised", "_request", "begun", "streaming")
+    __slots__ = ("_chunked", "_events", "_generation", "_head", "_promised", "_request", "begun", "streaming")
 
     def __init__(self, request: HttpRequest, generation: int) -> None:
         self._request = request
         self._generation = generation
         self._head = b""
         self._chunked = request.version == "1.1"
+        self._events = True
         self._promised = False
         self.begun = self.streaming = False
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
         if not self._chunked:
             self._request.keep_alive = False
-        self._begin(status, _STREAM_LINES, headers, "\r\ntransfer-encoding: chunked" if self._chunked else "")
+        lines = _STREAM_LINES
+        if "content-type" in headers:
+            lines, self._events = _UNKEPT, headers["content-type"].startswith("text/event-stream")
+        self._begin(status, lines, headers, "\r\ntransfer-encoding: chunked" if self._chunked else "")
         self.streaming = True
 
     async def write(self, chunk: bytes) -> None:
@@ -80,7 +92,11 @@ class HttpSink:
             await self._request.write(self._led(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk))
 
     async def finish(self, last: bytes = b"", *, whole: bool = True) -> None:
+        """Bytes of sound have no room for an event that says what went wrong: there the answer breaks off."""
         self.streaming = False
+        if not (whole or self._events):
+            self._request.abort()
+            return
         self._request.keep_alive = self._promised  # though a shutdown may have begun: the client does not know
         if self._chunked:
             last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if last else b"0\r\n\r\n"
@@ -102,6 +118,8 @@ class HttpSink:
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
         own = f"x-moma-config: {self._generation}\r\ndate: {_http_date(int(time.time()))}"
+        if self._request.path.startswith(_MESSAGES) and "x-request-id" in headers:
+            own += f"\r\nrequest-id: {headers['x-request-id']}"  # where Anthropic's SDKs look for it
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\n{own}\r\n\r\n"
         self._head = head.encode("ascii")
         self.begun = True
@@ -163,6 +181,7 @@ class Gateway:
         self._table: dict[str, tuple[str, Handler]] = {
             **{path: ("POST", self._call) for path in _ENDPOINTS},
             "/v1/messages/count_tokens": ("POST", self._count_tokens),
+            **{path: ("POST", self._call_by_form) for path in _FORMS},
             "/v1/models": ("GET", self._models),
             "/v1/usage": ("GET", self._usage),
             "/v1/redeem": ("POST", self._redeem),
@@ -222,16 +241,30 @@ class Gateway:
     async def _call(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation  # until the end of the call, whatever comes meanwhile
         try:
-            caller, body = await self._admitted(http, generation)
+            caller, endpoint = self._asked(http, generation)
+            body = await http.body(generation.config.server.max_body)
         except GatewayError as error:
             self._metrics.refused(error.status)
             raise
-        request = Request(request_id, _ENDPOINTS[http.path], http.headers, body)
+        await self._serve(caller, Request(request_id, endpoint, http.headers, body), generation, sink)
+
+    async def _call_by_form(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
+        generation = self.generation
+        try:
+            caller, endpoint = self._asked(http, generation)
+            fields, file = await read_form(http, generation.config.server.max_body)
+        except GatewayError as error:
+            self._metrics.refused(error.status)
+            raise
+        await self._serve(caller, Request(request_id, endpoint, http.headers, fields, upload=file), generation, sink)
+
+    async def _serve(self, caller: Caller, request: Request, generation: Generation, sink: HttpSink) -> None:
+        request.at_s = int(time.time())
         serve: Serve = functools.partial(generation.pipeline.handle, caller)
-        if http.path == RESPONSES:
+        if request.endpoint == "responses":
             most = generation.config.server.max_body
             serve = functools.partial(self._keep, caller.tenant, serve, most)
-        if HEADER in http.headers:
+        if HEADER in request.headers:
             await self._once.handle(caller, request, sink, serve)
         else:
             await serve(request, sink)
@@ -243,12 +276,17 @@ class Gateway:
             self._metrics.refused(error.status)
             raise
 
-    async def _admitted(self, http: HttpRequest, generation: Generation) -> tuple[Caller, bytes]:
-        """Who calls is asked before the body is read: a stranger does not get to send 20 MB."""
+    def _asked(self, http: HttpRequest, generation: Generation) -> tuple[Caller, str]:
+        """Who calls, and what for: asked before the body is read, as a stranger does not get to send 20 MB."""
+        caller, endpoint = self._known(http, generation), _ENDPOINTS[http.path]
+        if (why := generation.pipeline.why_not(endpoint)) is not None:
+            raise why
+        return caller, endpoint
+
+    def _known(self, http: HttpRequest, generation: Generation) -> Caller:
         if self.draining:
             raise ShuttingDown("The gateway is shutting down.", retry_after_s=SHUTDOWN_RETRY_S)
-        caller = generation.pipeline.authenticate(http.headers)
-        return caller, await http.body(generation.config.server.max_body)
+        return generation.pipeline.authenticate(http.headers)
 
     async def _response(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         generation = self.generation
@@ -257,26 +295,34 @@ class Gateway:
         await sink.send(_json(value, request_id))
 
     async def _count_tokens(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        caller, body = await self._admitted(http, self.generation)
-        request = Request(request_id, "messages", http.headers, body)
-        await sink.send(_json(await self.generation.pipeline.count_tokens(caller, request), request_id))
+        generation = self.generation
+        caller = self._known(http, generation)
+        request = Request(request_id, "messages", http.headers, await http.body(generation.config.server.max_body))
+        await sink.send(_json(await generation.pipeline.count_tokens(caller, request), request_id))
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
         data = pipeline.models(pipeline.authenticate(http.headers))
-        await sink.send(_json({"object": "list", "data": data}, request_id))
+        if VERSION_HEADER in http.headers:
+            await sink.send(_json(messages_models.page([model["id"] for model in data]), request_id))
+        else:
+            await sink.send(_json({"object": "list", "data": data}, request_id))
 
     async def _model(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
         caller = pipeline.authenticate(http.headers)
-        await sink.send(_json(pipeline.model(caller, http.path.removeprefix("/v1/models/")), request_id))
+        model = pipeline.model(caller, http.path.removeprefix("/v1/models/"))
+        await sink.send(
+            _json(messages_models.one(model["id"]) if VERSION_HEADER in http.headers else model, request_id)
+        )
 
     async def _usage(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
         await sink.send(_json(pipeline.usage(pipeline.authenticate(http.headers)), request_id))
 
     async def _redeem(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
-        caller, body = await self._admitted(http, self.generation)
+        generation = self.generation
+        caller, body = self._known(http, generation), await http.body(generation.config.server.max_body)
         status, value = await self._admin.redeem(caller.tenant, body, request_id)
         await sink.send(_json(value, request_id, status))
 
@@ -323,7 +369,7 @@ class Gateway:
 
 def _dialect(path: str) -> str:
     """What errors at this path look like."""
-    return "messages" if path.startswith("/v1/messages") else _ENDPOINTS.get(path, "")
+    return "messages" if path.startswith(_MESSAGES) else _ENDPOINTS.get(path, "")
 
 
 def _json(value: object, request_id: str, status: int = 200) -> Answer:

@@ -12,7 +12,8 @@ from gateway.errors import InvalidKey
 from gateway.fair import Share
 
 MAX_KEY_CHARS = 512  # a longer credential is not ours; it is not even hashed
-_WRONG_KEY = "The api key is missing or not valid. Send it as 'Authorization: Bearer sk-moma-...'."
+# LiteLLM tells a wrong key from a bad request by its first four words, which are OpenAI's.
+_WRONG_KEY = "Incorrect API key provided, or none. Send it as 'Authorization: Bearer sk-moma-...'."
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import base64
 import gzip
 import hashlib
 import math
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -83,7 +84,15 @@ class Tokenizer:
         batch = call.endpoint != "chat" and call.choices > 1
         if batch or not self.ready:
             return estimate
-        return await self.count_long(prompt_text(call))
+        return await self.read(call)
+
+    async def read(self, call: Call) -> int:
+        """The tokens of all text that a model reads of it."""
+        return sum([await self.count_long(text) * times for text, times in _read_texts(call)])
+
+    def read_now(self, call: Call) -> int:
+        """The same where nothing may be awaited."""
+        return sum([self.count_now(text) * times for text, times in _read_texts(call)])
 
     async def input_tokens(self, call: Call) -> int:
         """Of a chat, with what a template puts around each message; media apart."""
@@ -94,8 +103,19 @@ class Tokenizer:
         if not self.ready:
             return call.input_bound
         messages = len(call.body["messages"]) if call.endpoint == "chat" else 0
-        count = await self.count_long(prompt_text(call))
-        return min(call.input_bound, count + TEMPLATE_TOKENS + MESSAGE_TOKENS * messages)
+        templates, sound = (1, 0) if call.work is None else (call.work.prompts, call.work.sound)
+        count = await self.read(call) + sound
+        return min(call.input_bound, count + TEMPLATE_TOKENS * templates + MESSAGE_TOKENS * messages)
+
+
+def _read_texts(call: Call) -> Iterable[tuple[str, int]]:
+    """What a model reads and how often, in few pieces."""
+    if call.work is None:
+        return [(prompt_text(call), 1)]
+    by_times: dict[int, list[str]] = {}
+    for text, times in call.work.texts:
+        by_times.setdefault(times, []).append(text)
+    return [("\n".join(texts), times) for times, texts in by_times.items()]
 
 
 def prompt_text(call: Call) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.adapters.works import passed_counts
 from gateway.call import Call, Usage
 from gateway.dispatch import Delivery
-from gateway.tokens import Tokenizer, prompt_text
+from gateway.tokens import Tokenizer
 
 
 class Unreported:
@@ -15,14 +16,12 @@ class Unreported:
 
     async def counted(self, call: Call, delivery: Delivery) -> Usage:
         """Of a whole answer."""
-        text = delivery.passed_text()
-        counts = await self._tokenizer.count_long(prompt_text(call)), await self._tokenizer.count_long(text)
+        counts = await self._tokenizer.read(call), await self._tokenizer.count_long(delivery.passed_text())
         return _estimated(call, delivery, *counts)
 
     def counted_so_far(self, call: Call, delivery: Delivery) -> Usage:
         """Of a call that was cut off, without an await: of long texts an estimate."""
-        text = delivery.passed_text()
-        counts = self._tokenizer.count_now(prompt_text(call)), self._tokenizer.count_now(text)
+        counts = self._tokenizer.read_now(call), self._tokenizer.count_now(delivery.passed_text())
         return _estimated(call, delivery, *counts, "partial")
 
 
@@ -31,4 +30,6 @@ def _estimated(call: Call, delivery: Delivery, read: int, written: int, *flags: 
     if call.media_parts and delivery.target is not None:
         read += call.media_parts * delivery.target.model.max_image_tokens
     quantities = {"input": read, "output": written, "calls": 1}
+    if call.work is not None:
+        quantities |= {**call.work.taken, **passed_counts(delivery.reader)}
     return Usage({b: n for b, n in quantities.items() if n}, "estimated", ("estimated", *flags))

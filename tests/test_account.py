@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -53,6 +54,20 @@ async def test_the_cookie_is_for_this_page_alone_and_for_no_script(http: aiohttp
     assert len(name) > 40
     secured = await log_in(http, **{"x-forwarded-proto": "https"})
     assert secured.headers["set-cookie"].endswith("; Secure")
+
+
+async def test_guesses_at_keys_are_ten_a_minute_and_the_right_key_is_heard(http: aiohttp.ClientSession) -> None:
+    statuses: Counter[int] = Counter()
+    for number in range(60):
+        answer = await log_in(http, secret(f"guess {number}") if number % 2 else "x" * 600)
+        statuses[answer.status] += 1
+        if answer.status == 429:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "Retry in" in await answer.text()
+    assert statuses[401] <= 12  # ten, and one or two more as time goes on
+    assert statuses.total() == statuses[401] + statuses[429] == 60
+    assert (await log_in(http)).status == 303
+    assert (await shown(http))[0] == 200
 
 
 async def test_the_page_lets_nothing_in(http: aiohttp.ClientSession) -> None:

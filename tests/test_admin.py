@@ -665,7 +665,7 @@ async def test_addresses_are_remembered_up_to_a_bound(desk: Desk) -> None:
     for number in range(3000):
         with pytest.raises((InvalidKey, RateLimited)):
             desk.admin.authorise({}, f"10.0.{number // 256}.{number % 256}", ADMIN_KEY)
-    assert len(desk.admin._failures._gates) <= 1025
+    assert len(desk.admin._guesses._failures._gates) <= 1025
 
 
 async def test_without_an_admin_key_nobody_enters(desk: Desk) -> None:

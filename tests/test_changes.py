@@ -267,7 +267,7 @@ def parts(config: Config) -> list[tuple[str, str, str]]:
             found += [(one.name, "", field.name) for field in dataclasses.fields(value)]
         else:
             found.append((one.name, "", ""))
-    return [part for part in found if part[0] not in ("warnings", "sources")]
+    return [part for part in found if part[0] not in ("warnings", "sources", "catalogues")]
 
 
 def test_whatever_field_differs_is_told(tmp_path: Path) -> None:

@@ -263,3 +263,44 @@ def test_three_hundred_models_stay_readable(check: Checked) -> None:
     out = check(GOOD.replace("models:\n", f"models:\n{models}"))
     assert "m299" in out
     assert len(out.splitlines()) < 450
+
+
+# -- catalogues ---------------------------------------------------------------------------------------------------
+
+CATALOGUED = """version: 1
+currency: USD
+backends:
+  one: {kind: openai, base_url: "http://10.0.0.1/v1", limits: {rpm: 500}}
+  two: {kind: openai, base_url: "http://10.0.0.2/v1"}
+models:
+  own: {via: [two], context: 8k, max_output: 1k, price: {input: 1, output: 2}, tags: [chat]}
+catalogues:
+  openai: {backend: one, models: ["gpt-*"], tags: [chat], rates_factor: 1}
+routes:
+  auto: {pick: {tags: [chat]}, fallback: {error: [gpt-4o, own]}}
+"""
+
+
+def test_what_a_catalogue_makes_is_a_line(check: Checked) -> None:
+    facts = check.json(CATALOGUED)["understood"]
+    made = by_name(facts["catalogues"])["openai"]["models"]
+    assert len(made) > 20
+    text = check(CATALOGUED)
+    count = len(made)
+    assert len(text.splitlines()) < 40
+    assert re.search(rf"openai +openai +\d{{4}}-\d\d-\d\d +one +{count}: {made[0]}", text)
+    assert f"own (two), {count} of catalogue openai (one)" in " ".join(text.split())
+    assert "on error gpt-4o (one), own (two)" in " ".join(text.split())
+    assert f"{count} of catalogue openai, auto" in " ".join(text.split())
+
+
+def test_all_of_a_catalogue_is_in_the_json(check: Checked) -> None:
+    facts = check.json(CATALOGUED)["understood"]
+    made = by_name(facts["catalogues"])["openai"]["models"]
+    assert [model["name"] for model in facts["models"]] == ["own", *made]
+    assert all(model["price"] == model["rates"] for model in facts["models"][1:])
+
+
+def test_a_catalogue_of_which_all_is_written_out_is_told(check: Checked) -> None:
+    text = check(CATALOGUED.replace('["gpt-*"]', "[gpt-4o]").replace("  own:", "  gpt-4o:").replace("own]", "gpt-4o]"))
+    assert "none, as all are written out" in " ".join(text.split())

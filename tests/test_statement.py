@@ -138,11 +138,11 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     await shop.end()
 
 
-async def said(shop: Shop, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+async def said(shop: Shop, method: str, path: str, body: Any = None, **query: str) -> tuple[int, Any]:
     statements = Statements(shop.ledger, shop.path, "Asia/Shanghai", "CNY", shop.clock)
     admin = Admin(ledger=shop.ledger, plans=dict, clock=shop.clock, statements=statements)
     try:
-        return await admin.handle(method, f"/admin/v1/tenants/{path}", {}, orjson.dumps(body or {}))
+        return await admin.handle(method, f"/admin/v1/tenants/{path}", query, orjson.dumps(body or {}))
     except GatewayError as error:
         return error.status, error.body()["error"]
 
@@ -160,6 +160,21 @@ async def test_the_admin_api_cuts_lists_and_shows(shop: Shop) -> None:
     assert await said(shop, "POST", "t/statements", {"month": "2024-01"}) == (200, made)
     assert await said(shop, "GET", "t/statements/2024-01") == (200, made)
     assert (await said(shop, "GET", "t/statements"))[1]["data"][0]["sha256"] == made["sha256"]
+
+
+async def test_the_list_has_pages_the_latest_month_first(shop: Shop) -> None:
+    shop.at("2024-06-02")
+    await said(shop, "POST", "t/statements", {"month": "2024-01"})
+    await said(shop, "POST", "t/statements", {"month": "2024-05"})
+    seen: list[str] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        _, page = await said(shop, "GET", "t/statements", limit="2", after=page["next"])
+        seen += [one["month"] for one in page["data"]]
+    assert seen == ["2024-05", "2024-04", "2024-03", "2024-02", "2024-01"]
+    assert (await said(shop, "GET", "t/statements", limit="5"))[1]["next"] is None
+    status, error = await said(shop, "GET", "t/statements", after="a\nb")
+    assert (status, error["param"]) == (400, "after")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_all_else_has_one_answer(headers: dict[str, str]) -> None:
     with pytest.raises(InvalidKey) as missing:
         directory().authenticate({}, 0)
     assert caught.value.body() == missing.value.body()
+    assert caught.value.message.startswith("Incorrect API key provided")  # by which LiteLLM knows what it is
 
 
 def test_the_hash_is_of_the_whole_key() -> None:

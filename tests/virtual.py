@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from gateway.call import BUCKETS, Answer, Call, Request
+from gateway.call import BUCKETS, Answer, Call, Pieces, Request
 from gateway.config.model import (
     Backend,
     Breaker,
@@ -180,8 +180,9 @@ class FakeClient:
         self._script = script if callable(script) else list(script)
 
     async def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]
+        self, url: str, headers: Mapping[str, str], body: bytes | Pieces, sending: Callable[[], None]
     ) -> FakeExchange:
+        assert isinstance(body, bytes), "forms go over real sockets"
         sent = Sent(self._clock.now(), url, dict(headers), orjson.loads(body))
         self.sent.append(sent)
         said = self._script(sent) if callable(self._script) else self._script.pop(0)

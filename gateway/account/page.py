@@ -22,7 +22,8 @@ from gateway.account.printed import STYLE as PRINTED_STYLE
 from gateway.account.printed import printed
 from gateway.account.view import Account
 from gateway.call import Answer
-from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound
+from gateway.errors import GatewayError, InvalidKey, InvalidValue, MethodNotAllowed, NotFound, RateLimited
+from gateway.guesses import Guesses
 from gateway.request import HttpRequest
 from gateway.status.html import Html, el, join
 from gateway.status.page import STYLE as SHARED_STYLE
@@ -54,14 +55,17 @@ class AccountPage:
 
     def __init__(self, account: Account) -> None:
         self._account = account
+        self._guesses = Guesses(account.clock)
         self._sessions: dict[str, Session] = {}
 
     async def answer(self, http: HttpRequest, tenants: Tenants) -> Answer:
         """What goes wrong is shown as a page as well."""
         try:
             return await self._answer(http, tenants)
-        except InvalidKey as error:
-            return self._asked(error.message, error.status)
+        except (InvalidKey, RateLimited) as error:
+            asked = self._asked(error.message, error.status)
+            asked.headers.update(error.headers())
+            return asked
         except GatewayError as error:
             return _page(error.status, "Account", _lone(el("p", error.message, class_="bad"), _back()))
 
@@ -112,19 +116,20 @@ class AccountPage:
     # -- who it is ----------------------------------------------------------------------------------------------------
 
     async def _log_in(self, http: HttpRequest, tenants: Tenants) -> Answer:
-        """Raises InvalidKey."""
+        """Raises InvalidKey, or RateLimited after ten wrong keys in a minute from one address."""
         body = await http.body(MAX_FORM_BYTES)
         try:
             fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=8))
         except ValueError as error:
             raise InvalidValue("This is not the form of this page.") from error
         key = fields.get("key", "").strip()
-        if not key or len(key) > MAX_KEY_CHARS:
-            raise InvalidKey(_WRONG)
+        hashed, now_ms = key_hash(key), self._account.now_ms
         try:
-            hashed, now_ms = key_hash(key), self._account.now_ms
+            if not key or len(key) > MAX_KEY_CHARS:
+                raise InvalidKey(_WRONG)
             tenants.by_hash(hashed, now_ms)
         except InvalidKey:
+            self._guesses.failed(http.remote)
             raise InvalidKey(_WRONG) from None
         self._forget(now_ms)
         token = secrets.token_urlsafe(32)

@@ -52,11 +52,11 @@ class Account:
         self._path = path
         self._zone = ZoneInfo(timezone)
         self._daily = daily
-        self._clock = clock
+        self.clock = clock
 
     @property
     def now_ms(self) -> int:
-        return self._clock.wall_ms()
+        return self.clock.wall_ms()
 
     async def cut_statement(self, tenant: str, month: str) -> dict[str, Any]:
         """Raises NotFound where it is not cut."""
@@ -65,7 +65,7 @@ class Account:
     async def view(self, tenant: str) -> View:
         """Raises NotFound, StoreUnavailable."""
         await self._daily.look()  # so that the calls of this minute are there
-        usage, now_ms = self._ledger.usage(tenant), self._clock.wall_ms()
+        usage, now_ms = self._ledger.usage(tenant), self.now_ms
         today = datetime.fromtimestamp(now_ms / 1000, self._zone).date()
         days = [(today - timedelta(days=back)).isoformat() for back in range(DAYS - 1, -1, -1)]
         since = (today - timedelta(days=KEYS_DAYS)).isoformat()

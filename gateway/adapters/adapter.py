@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from gateway.call import JSON, Call, Usage
+from gateway.call import JSON, Call, Pieces, Usage
 from gateway.config.model import Model, Quirks
 
 
@@ -84,7 +84,7 @@ class Adapter(Protocol):
 
     def headers(self, call: Call, key: str | None) -> dict[str, str]: ...
 
-    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes: ...
+    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes | Pieces: ...
 
     def answer(self, call: Call, model: Model) -> AnswerReader: ...
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from gateway.adapters.like_openai import LikeOpenAI
-from gateway.adapters.openai import PATHS
-from gateway.call import Call
+from gateway.adapters.like_openai import LikeOpenAI, path_of
+from gateway.call import Call, Pieces
 from gateway.config.model import Quirks
 
 OPENAI: Final = "openai"
@@ -26,7 +25,7 @@ class Azure(LikeOpenAI):
 
     def url(self, base_url: str, call: Call, as_name: str) -> str:
         """`as_name` is the name of a deployment."""
-        path = PATHS[call.endpoint]
+        path = path_of(call)
         if self.api_version is None:
             return base_url + path
         return f"{base_url}/deployments/{quote(as_name, safe='')}{path}?api-version={self.api_version}"
@@ -34,7 +33,7 @@ class Azure(LikeOpenAI):
     def headers(self, call: Call, key: str | None) -> dict[str, str]:
         return {} if key is None else {"api-key": key}
 
-    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes:
+    def body(self, call: Call, as_name: str, max_tokens: int | None, quirks: Quirks) -> bytes | Pieces:
         """A chat client says what its deployment takes; another dialect's call is put in OpenAI's words of today."""
         if call.dialect and quirks.like is None:
             quirks = Quirks(quirks.include_usage, quirks.max_tokens_field, OPENAI)

@@ -1,6 +1,7 @@
 """A client's dialect over what a backend says: how answers and streams are written for a call.
 
 In another dialect an answer has an id of ours: those of two backends may be the same, and clients name answers by them.
+When it was created is the moment of the call.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from gateway.dialects.known import DIALECTS
 
 def translated_answer(call: Call, model: Model, read: Read) -> TranslatedAnswer:
     def written(answer: JSON) -> JSON:
-        if not call.dialect:
-            return answer
-        return DIALECTS[call.dialect].answer({**answer, "id": call.request_id}, call.original)
+        answer = {**answer, **_ours(call)}
+        return DIALECTS[call.dialect].answer(answer, call.original) if call.dialect else answer
 
     return TranslatedAnswer(call, model, read, written)
 
 
 def translated_stream(call: Call, model: Model, decoder: Decoder) -> TranslatedStream:
-    if not call.dialect:
-        return TranslatedStream(call, model, decoder, Translating(Encoder(wants_usage=call.wants_usage)))
-    encoder = DIALECTS[call.dialect].Encoder(call.original)
-    return TranslatedStream(call, model, decoder, Translating(encoder, {"id": call.request_id}))
+    encoder = DIALECTS[call.dialect].Encoder(call.original) if call.dialect else Encoder(wants_usage=call.wants_usage)
+    return TranslatedStream(call, model, decoder, Translating(encoder, _ours(call)))
+
+
+def _ours(call: Call) -> JSON:
+    return {"id": call.request_id, "created": call.created} if call.dialect else {"created": call.created}
 
 
 def untouched_answer(call: Call, model: Model, read: Read) -> TranslatedAnswer:

@@ -32,11 +32,11 @@ def normalise(usage: Any, *, context: int, max_output: int, choices: int, endpoi
     if not isinstance(usage, dict) or usage.get("prompt_tokens") is None:
         return None
     given_out = 0 if endpoint == "embeddings" else usage.get("completion_tokens")
-    if not (_is_number(usage["prompt_tokens"]) and _is_number(given_out)):
+    if not (is_number(usage["prompt_tokens"]) and is_number(given_out)):
         return None  # said, but not in numbers: counting is fairer than taking it for nothing
     prompts = 1 if endpoint == "chat" else choices  # each prompt, or embedded text, has the context to itself
-    prompt, fine = _clamped(usage["prompt_tokens"], int(context * prompts * INPUT_SLACK))
-    output, output_fine = _clamped(given_out, max_output * choices)
+    prompt, fine = clamped(usage["prompt_tokens"], int(context * prompts * INPUT_SLACK))
+    output, output_fine = clamped(given_out, max_output * choices)
     prompt_parts, parts_fine = _split(prompt, "input", _prompt_details(usage))
     output_parts, output_parts_fine = _split(output, "output", _output_details(usage))
     flags: tuple[str, ...] = ()
@@ -100,21 +100,21 @@ def _split(total: int, bucket: str, parts: Sequence[tuple[str, Any]]) -> tuple[d
         return ({bucket: total} if total else {}), True
     left, fine, found = total, True, {}
     for name, given in parts:
-        found[name], good = (0, True) if given is None else _clamped(given, left)
+        found[name], good = (0, True) if given is None else clamped(given, left)
         left -= found[name]
         fine = fine and good
     return {name: n for name, n in {bucket: left, **found}.items() if n}, fine
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return type(value) is int or type(value) is float
 
 
-def _clamped(value: Any, limit: int) -> tuple[int, bool]:
+def clamped(value: Any, limit: int) -> tuple[int, bool]:
     """(a number in [0, limit], whether the value was one)."""
     if type(value) is int and 0 <= value <= limit:
         return value, True
-    if not _is_number(value):
+    if not is_number(value):
         return 0, False
     n = int(min(max(value, 0), limit))
     return n, isinstance(value, int) and n == value

@@ -25,9 +25,9 @@ class Writer(Protocol):
 class Translating:
     """`ours` comes in the place of what a backend said of its stream."""
 
-    def __init__(self, encoder: Encoder, ours: JSON | None = None) -> None:
+    def __init__(self, encoder: Encoder, ours: JSON) -> None:
         self._encoder = encoder
-        self._ours = ours or {}
+        self._ours = ours
 
     def write(self, event: bytes, chunks: Sequence[JSON]) -> bytes:
         return b"".join([self._encoder.feed({**chunk, **self._ours}) for chunk in chunks])

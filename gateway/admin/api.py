@@ -19,20 +19,17 @@ from gateway.charging.cutting import Statements
 from gateway.charging.image import Image
 from gateway.charging.ledger import Ledger
 from gateway.clock import Clock
-from gateway.config.model import Limits
 from gateway.errors import GatewayError, InvalidKey, InvalidValue, NotAllowed, StoreUnavailable
-from gateway.limits import Gates
+from gateway.guesses import Guesses
 from gateway.tenants import MAX_KEY_CHARS, credential, key_hash
 
-FAILED_LOGINS: Final = Limits(rpm=10)
-MAX_REMOTES: Final = 1024
 VERSION: Final = "version"
 _PREFIX: Final = "/admin/v1/"
 _ETAGS: Final = re.compile(r'\s*(?:\*|"[!#-~]*")(?:\s*,\s*"[!#-~]*")*\s*')
 
 
 class Admin:
-    """State: failed logins by address, bounded."""
+    """Collaborators only."""
 
     def __init__(
         self,
@@ -51,8 +48,7 @@ class Admin:
         self._ledger = ledger
         self._desk = Desk(ledger, plans, packages, cards, clock, reload, explain, why, caches, statements)
         self._operations = offered(self._desk)
-        self._failures = Gates(clock)
-        self._remotes: set[str] = set()
+        self._guesses = Guesses(clock)
 
     def authorise(self, headers: Mapping[str, str], remote: str, key: str | None) -> By:
         """As `verify`."""
@@ -76,14 +72,8 @@ class Admin:
             by, wrong = None, error
         if by is not None:
             return by
-        self._failures.of(self._remote(remote), FAILED_LOGINS).admit(0).release(None)
+        self._guesses.failed(remote)
         raise wrong
-
-    def _remote(self, remote: str) -> str:
-        if remote not in self._remotes and len(self._remotes) >= MAX_REMOTES:
-            return "others"
-        self._remotes.add(remote)
-        return remote
 
     async def handle(
         self, method: str, path: str, query: Mapping[str, str], body: bytes, by: By = CLI, request_id: str = "",

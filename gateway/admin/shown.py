@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from gateway.admin.fields import is_text, query_int
@@ -32,14 +32,26 @@ def everything(tenant: str | None) -> bool:
 
 def listed(items: Iterable[Listed], query: Mapping[str, str], show: Callable[[Listed], Any]) -> dict[str, Any]:
     """In the order of their ids; `next` is the `after` of the following page."""
-    limit, after = max(1, query_int(query, "limit", MAX_LISTED, MAX_LISTED)), query.get("after", "")
-    if not is_text(after, MAX_CURSOR_CHARS):
-        raise InvalidValue("after is what `next` of the last page says.", param="after")
+    limit, after = page_asked(query)
     rest = sorted((item for item in items if item.id > after), key=lambda item: item.id)
     return {
         "data": [show(item) for item in rest[:limit]],
         "next": rest[limit - 1].id if len(rest) > limit else None,
     }
+
+
+def page_asked(query: Mapping[str, str]) -> tuple[int, str]:
+    """How many are wanted, and after which; "" for the first page."""
+    limit, after = max(1, query_int(query, "limit", MAX_LISTED, MAX_LISTED)), query.get("after", "")
+    if not is_text(after, MAX_CURSOR_CHARS):
+        raise InvalidValue("after is what `next` of the last page says.", param="after")
+    return limit, after
+
+
+def page_of_months(read: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """Of statements, of which one more than `limit` was read."""
+    page = [*read[:limit]]
+    return {"data": page, "next": page[-1]["month"] if len(read) > limit else None}
 
 
 def shown(account: Account) -> dict[str, Any]:

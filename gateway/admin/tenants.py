@@ -11,7 +11,16 @@ from gateway.admin.desk import Desk, Wish
 from gateway.admin.fields import card_of, credits_uc, edit, id_of, is_text, key_limits, query_int, scope_of, time_ms
 from gateway.admin.kinds import GRANT, KEY, TENANT
 from gateway.admin.operations import Answer, Operation
-from gateway.admin.shown import listed, seconds, shown, shown_grant, shown_key, shown_limits
+from gateway.admin.shown import (
+    listed,
+    page_asked,
+    page_of_months,
+    seconds,
+    shown,
+    shown_grant,
+    shown_key,
+    shown_limits,
+)
 from gateway.charging import directory, views
 from gateway.charging.admins import OPERATOR, TENANT_ADMIN
 from gateway.charging.audited import note
@@ -147,7 +156,8 @@ async def show_statement(desk: Desk, wish: Wish) -> Answer:
 
 async def list_statements(desk: Desk, wish: Wish) -> Answer:
     assert desk.statements is not None
-    return 200, {"data": await desk.statements.listed(wish.path["tenant"]), "next": None}
+    limit, after = page_asked(wish.query)
+    return 200, page_of_months(await desk.statements.listed(wish.path["tenant"], after, limit + 1), limit)
 
 
 async def show_month(desk: Desk, wish: Wish) -> Answer:
@@ -223,7 +233,7 @@ OPERATIONS: Final = (
     Operation("charge.list", "GET", "tenants/{tenant}/charges", "charge records in order", list_charges,
               {200: schemas.page(schemas.CHARGE, schemas.INTEGER)}, query=schemas.NUMBERED_PAGES),
     Operation("statement.list", "GET", "tenants/{tenant}/statements", "months that are cut", list_statements,
-              {200: schemas.page(schemas.OBJECT, schemas.TEXT)}, needs="statements"),
+              {200: schemas.page(schemas.OBJECT, schemas.TEXT)}, query=schemas.PAGES, needs="statements"),
     Operation("statement.cut", "POST", "tenants/{tenant}/statements", "cuts a month that has ended, for all tenants",
               cut_month, {201: schemas.STATEMENT, 200: schemas.STATEMENT}, role=OPERATOR,
               body={"month": _MONTH}, required=("month",), errors=(409,), needs="statements"),

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
 
 from gateway.backends.connection import Connection, HttpExchange, Stale
+from gateway.call import Pieces
 from gateway.clock import Clock
 from gateway.deadline import Deadlines
 from gateway.errors import AttemptFailed
@@ -45,7 +46,9 @@ class Client(Protocol):
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Exchange: ...
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
+    async def send(
+        self, url: str, headers: Mapping[str, str], body: bytes | Pieces, sending: Callable[[], None]
+    ) -> Exchange:
         """Raises AttemptFailed of kind connect or broken; deadlines are the caller's.
 
         `sending` is called when there is a connection, before the first byte goes over it.
@@ -85,23 +88,29 @@ class HttpClient:
         self._tls: ssl.SSLContext | None = None
         self._wanted: set[tuple[str, str, int] | None] = set()  # empty until the first change of the configuration
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes, sending: Callable[[], None]) -> Exchange:
+    async def send(
+        self, url: str, headers: Mapping[str, str], body: bytes | Pieces, sending: Callable[[], None]
+    ) -> Exchange:
         origin, start = self._targets.get(url) or self._target(url)
-        return await self._sent(origin, _head(start, headers, len(body)) + body, sending)
+        if isinstance(body, bytes):
+            return await self._sent(origin, _head(start, headers, len(body)) + body, sending)
+        return await self._sent(origin, _head(start, headers, body.size), sending, body)
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Exchange:
         origin, start = self._target(url)
         message = _head(start.replace("POST", "GET", 1), headers, 0)
         return await self._sent(origin, message, lambda: None)
 
-    async def _sent(self, origin: Origin, message: bytes, sending: Callable[[], None]) -> Exchange:
+    async def _sent(
+        self, origin: Origin, message: bytes, sending: Callable[[], None], rest: Pieces | None = None
+    ) -> Exchange:
         if connection := self._idle(origin):
             try:
-                return await _exchange(connection, message, sending)
+                return await _exchange(connection, message, sending, rest)
             except Stale:  # the backend gave the connection up just as it was used again
                 pass
         try:
-            return await _exchange(await self._connect(origin), message, sending)
+            return await _exchange(await self._connect(origin), message, sending, rest)
         except Stale as error:  # pragma: no cover - a new connection is never stale
             raise AttemptFailed("broken", "no answer") from error
 
@@ -190,10 +199,14 @@ def _address(url: str) -> tuple[str, str, int] | None:
     return (parts.scheme, parts.hostname, port) if parts.hostname else None
 
 
-async def _exchange(connection: Connection, message: bytes, sending: Callable[[], None]) -> HttpExchange:
+async def _exchange(
+    connection: Connection, message: bytes, sending: Callable[[], None], rest: Pieces | None
+) -> HttpExchange:
     try:
         sending()
         exchange = connection.send(message)
+        if rest is not None:
+            await connection.pour(rest)
         await exchange.head()
     except BaseException:
         connection.abort()

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 import httptools
 
+from gateway.call import Pieces
 from gateway.clock import Clock
 from gateway.errors import AttemptFailed
 
@@ -134,7 +135,8 @@ class HttpExchange:
 class Connection(asyncio.Protocol):
     """One exchange at a time; `released` is called when it may serve the next, `lost` when it never will.
 
-    State: the transport, the exchange in progress, the head as it is parsed, and what `_failed` found wrong in it.
+    State: the transport, the exchange in progress, the head as it is parsed, and what `_failed` found wrong in it;
+    whether a body is still `_pouring`, and the transport too `_full` to take more of it until it is `_drained`.
     """
 
     def __init__(
@@ -156,6 +158,8 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._paused = False
         self._failed = ""
+        self._pouring = self._full = False
+        self._drained: asyncio.Future[None] | None = None
         self._parser = httptools.HttpResponseParser(self)  # last: it looks up the callbacks now
 
     def send(self, message: bytes) -> HttpExchange:
@@ -165,6 +169,20 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._transport.write(message)
         return exchange
+
+    async def pour(self, rest: Pieces) -> None:
+        """What follows a message, no faster than it is taken. An answer that comes before its end stops it, and then
+        the connection cannot serve another exchange."""
+        exchange = self._exchange
+        self._pouring = True
+        async for piece in rest.pieces():
+            if self._transport is None or exchange is None or exchange.status or exchange.ended:
+                return  # `head` tells what happened
+            self._transport.write(piece)
+            if self._full:
+                self._drained = self._loop.create_future()
+                await self._drained
+        self._pouring = False
 
     def resume(self) -> None:
         if self._paused and self._transport is not None:
@@ -182,6 +200,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without inheriting from it
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -202,6 +228,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         exchange, self._exchange, self._transport = self._exchange, None, None
+        self.resume_writing()
         self._lost(self)
         self.gone.set_result(None)
         if exchange is None:
@@ -262,7 +289,9 @@ class Connection(asyncio.Protocol):
         self._used = True
         exchange.end()
         self.resume()
-        if self._parser.should_keep_alive():  # only in here it tells the truth
+        if self._pouring:
+            self.abort()
+        elif self._parser.should_keep_alive():  # only in here it tells the truth
             self._released(self)
         elif self._transport is not None:
             self._transport.close()

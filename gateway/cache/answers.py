@@ -264,6 +264,8 @@ def finished(answer: JSON, endpoint: str, choices: int) -> bool:
     if endpoint == "embeddings":
         data = answer.get("data")
         return isinstance(data, list) and len(data) == choices
+    if endpoint == "rerank":
+        return isinstance(answer.get("results"), list)
     found = answer.get("choices")
     if not isinstance(found, list) or len(found) != choices:
         return False

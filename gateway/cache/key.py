@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.call import Call
+from gateway.call import LIMITED, READING, Call
 from gateway.config.model import Config, Fallback, Model, Route
 
 # How an answer is handed over and for whom: a model reads none of it. All else is in the key, whatever it is.
@@ -20,7 +20,9 @@ _KEY_BYTES: Final = 32
 
 def repeatable(call: Call, *, sampled: bool) -> bool:
     """Whether the same call means the same answer: no randomness, or a seed for it. `sampled` takes any answer."""
-    if sampled or call.endpoint == "embeddings":
+    if call.endpoint not in LIMITED:
+        return call.endpoint in READING
+    if sampled:
         return True
     temperature, seed = call.body.get("temperature"), call.body.get("seed")
     cold = type(temperature) in (int, float) and temperature == 0

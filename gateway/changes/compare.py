@@ -40,7 +40,9 @@ _SECTIONS: Final = {  # where they stand in routes.yaml, if not under their own 
     "ledger": "storage.ledger", "outage": "storage", "tenant_label_top": "observability.tenant_label",
     "timeout": "defaults.timeout", "retry": "defaults.retry", "breaker": "defaults.breaker", "queue": "defaults.queue",
 }  # fmt: skip
-_NOT_COMPARED: Final = frozenset({"warnings", "sources"})  # they follow from the rest, or say where it stands
+_NOT_COMPARED: Final = frozenset(
+    {"warnings", "sources", "catalogues"}
+)  # they follow from the rest, or say where it stands
 _TOLD: Final = 12  # names in one line
 _MAX_CHARS: Final = 200  # of one value
 

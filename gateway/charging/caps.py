@@ -12,6 +12,7 @@ from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -77,6 +78,7 @@ class Meter:
 
     @property
     def used(self) -> int:
+        """By the last look, as `held` is."""
         return sum(slot.used for slot in self.slots if slot.counts)
 
     @property
@@ -190,6 +192,7 @@ def _known(window: str, since_ms: int, till_ms: int, now_ms: int) -> bool:
     return since_ms + ROLLING_MS.get(window, 0) <= now_ms < till_ms
 
 
+@lru_cache(1_000)  # a start asks for the same few of each account
 def bounds(window: str, now_ms: int, zone: ZoneInfo) -> tuple[int, int]:
     """Where the slot of this moment starts, and when it counts no more."""
     if window == "total":

@@ -34,6 +34,8 @@ from gateway.charging.views import iso
 from gateway.errors import Conflict, InvalidValue, NotFound
 
 AT_ONCE: Final = 500  # statements in one commit
+MOST_LISTED: Final = 1_000
+_LAST: Final = ":"  # is behind all months
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,17 @@ def kept_of(db_path: str, tenant: str, month: str) -> dict[str, Any]:
     return shown(*kept)
 
 
-def listed(db_path: str, tenant: str) -> list[dict[str, Any]]:
-    """Those that are cut, the latest first. Raises NotFound, StoreUnavailable."""
+def listed(db_path: str, tenant: str, after: str = "", limit: int = MOST_LISTED) -> list[dict[str, Any]]:
+    """Those that are cut, the latest first; with `after`, those that are before that month.
+
+    Raises NotFound, StoreUnavailable.
+    """
     with reading(db_path) as connection:
         check_tenant(connection, tenant)
         if not cut_table(connection):
             return []
-        sql = "SELECT body, sha256 FROM statements WHERE tenant = ? ORDER BY month DESC"
-        found = [shown(*row) for row in connection.execute(sql, (tenant,))]
+        sql = "SELECT body, sha256 FROM statements WHERE tenant = ? AND month < ? ORDER BY month DESC LIMIT ?"
+        found = [shown(*row) for row in connection.execute(sql, (tenant, after or _LAST, limit))]
     names = ("month", "from", "to", "calls", "cards", "money", "cut", "sha256")
     return [{name: one[name] for name in names} for one in found]
 

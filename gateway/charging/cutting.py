@@ -38,8 +38,9 @@ class Statements:
         asked = self._path, tenant, month, self._zone, self.currency, self._clock.wall_ms()
         return await asyncio.to_thread(cuts.of_month, *asked)
 
-    async def listed(self, tenant: str) -> list[dict[str, Any]]:
-        return await asyncio.to_thread(cuts.listed, self._path, tenant)
+    async def listed(self, tenant: str, after: str = "", limit: int = cuts.MOST_LISTED) -> list[dict[str, Any]]:
+        """As `cuts.listed`."""
+        return await asyncio.to_thread(cuts.listed, self._path, tenant, after, limit)
 
     async def cut(self, tenant: str, month: str) -> tuple[dict[str, Any], bool]:
         """The tenant's statement of a month, which is cut for all tenants if it was not; and whether it was cut now.

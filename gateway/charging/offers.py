@@ -14,6 +14,7 @@ STANDARD: Final = "standard"
 RAW: Final = "raw"
 CARDS: Final = (STANDARD, RAW)  # those that are there without a word in routes.yaml
 KINDS: Final = ("input", "output")
+HELD_COUNTS: Final = ("images", "audio_ms")  # of which a call can say before how many it may take
 RAW_RATES: Final[Mapping[str, int]] = dict.fromkeys(TOKEN_BUCKETS, UC_PER_CREDIT)  # a credit per token, of any kind
 RAW_CARD: Final[Mapping[str, int]] = {**dict.fromkeys(BUCKETS, 0), **RAW_RATES}  # for each model
 
@@ -56,11 +57,13 @@ def scope_of(value: Mapping[str, Any] | None) -> Scope | None:
 
 @dataclass(frozen=True, slots=True)
 class Dearest:
-    """The most that a unit takes: uc per input token, per output token, and per call."""
+    """The most that a unit takes: uc per input token, per output token, per call, and of what else is counted."""
 
     input: int
     output: int
     call: int
+    images: int = 0
+    audio_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +97,4 @@ def offered(model: str, backend: str, region: str, tags: frozenset[str], rates: 
 
 def _dearest(rates: Mapping[str, int]) -> Dearest:
     input_, output = (max(rate for bucket, rate in rates.items() if bucket.startswith(kind)) for kind in KINDS)
-    return Dearest(input_, output, rates.get("calls", 0))
+    return Dearest(input_, output, rates.get("calls", 0), *(rates.get(bucket, 0) for bucket in HELD_COUNTS))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 from gateway.charging.image import Image
 from gateway.charging.in_force import Cards
 from gateway.charging.ledger import Ledger
 from gateway.charging.offers import RAW, RAW_CARD, STANDARD
 from gateway.charging.tariffs import Rates, Tariff, Tariffs, changed
+from gateway.config.known import named
 from gateway.config.model import CardHours, CardTerms, Config, Model
 
 MILLION: Final = 1_000_000  # factors are millionths
@@ -125,13 +125,6 @@ class _Resolver:
         if terms.hours is None:
             return self._hours(terms.base, day) if terms.base is not None else ()
         return terms.hours
-
-
-def named(rates: Mapping[str, Any], model: str) -> Any:
-    """What stands there for a model: under its name, else under the first pattern that fits it; None without either."""
-    if model in rates:
-        return rates[model]
-    return next((value for pattern, value in rates.items() if fnmatchcase(model, pattern)), None)
 
 
 def _by_factor(hours: tuple[CardHours, ...]) -> dict[int, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final
@@ -94,6 +94,8 @@ class Quote:
     throttled: bool = False  # it is for nothing, so that debts do not matter
     slice_tokens: int = 0  # a hold of so much output may do at first, as it can grow in mid-stream; 0: it cannot
     key_id: str = ""  # of the api key; "" for one of routes.yaml
+    open_output: int = 0  # tokens of output that no max_tokens limits; in `input_uc`, as the call may take it all
+    counts: Mapping[str, int] = field(default_factory=dict)  # the most of what is counted; in `input_uc` too
 
     @property
     def min_tokens(self) -> int:

@@ -77,9 +77,10 @@ def spread(burn: Sequence[Grant], quote: Quote, room_uc: int, *, clamp: bool) ->
 def _spread_at(burn: Sequence[Grant], quote: Quote, max_tokens: int | None, room_uc: int) -> Spread | None:
     held: dict[str, int] = {}
     covered = set()
-    output = (max_tokens or 0) * quote.choices
+    due = {"call": 1, "input": quote.input_tokens, "output": (max_tokens or 0) * quote.choices + quote.open_output}
+    due |= quote.counts
     for offer in quote.offers:
-        parts = _ceiling(burn, offer, quote.input_tokens, output)
+        parts = _ceiling(burn, offer, due)
         if parts is None and offer.free:
             parts = {}
         if parts is None:
@@ -93,17 +94,18 @@ def _spread_at(burn: Sequence[Grant], quote: Quote, max_tokens: int | None, room
     return Spread(max_tokens, [(grant, held[grant.id]) for grant in burn if held.get(grant.id)], frozenset(covered))
 
 
-def _ceiling(burn: Iterable[Grant], offer: Offer, input_: int, output: int) -> dict[str, int] | None:
+def _ceiling(burn: Iterable[Grant], offer: Offer, most: Mapping[str, int]) -> dict[str, int] | None:
     """What each grant pays of the most that the offer can take; None when they cannot."""
     parts: dict[str, int] = {}
-    due = {"call": 1, "input": input_, "output": output}
+    due = dict(most)
     for grant in burn:
         if not pays(grant, offer):
             continue
         dearest = offer.dearest[grant.card]
         left_uc = grant.available
-        for kind, rate in (("call", dearest.call), ("input", dearest.input), ("output", dearest.output)):
-            n = due[kind] if not rate else min(due[kind], left_uc // rate)
+        for kind, asked in due.items():
+            rate = getattr(dearest, kind)
+            n = asked if not rate else min(asked, left_uc // rate)
             due[kind] -= n
             left_uc -= n * rate
         if left_uc < grant.available:

@@ -20,8 +20,10 @@ from gateway.cli import (
     explain,
     export,
     imports,
+    models,
     orders,
     packages,
+    probe,
     reconcile,
     reload,
     serve,
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sold = (packages, orders, subscriptions, codes, alerts)
     books = (verify, why, export, reconcile)
     own = (accounts, statement, *sold, admin_keys, cache, *books)
-    for noun in (serve, check, diff, explain, test, imports, reload, *own):
+    for noun in (serve, check, diff, explain, test, imports, models, probe, reload, *own):
         noun.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

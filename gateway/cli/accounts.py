@@ -13,9 +13,8 @@ from zoneinfo import ZoneInfo
 
 from gateway.charging.directory import STATUSES
 from gateway.cli import tables
-from gateway.cli.reach import WRONG_USE, Asked, answer
+from gateway.cli.reach import WRONG_USE, Asked, all_pages
 from gateway.config.load import load
-from gateway.config.model import Config
 from gateway.tenants import key_hash
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
@@ -164,20 +163,12 @@ def _hash(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, build: Build, show: Show) -> int:
     config = load(args.config)
-    value = _all_pages(config, args.url, _in_zone(build(args), ZoneInfo(config.timezone)))
+    value = all_pages(config, args.url, _in_zone(build(args), ZoneInfo(config.timezone)))
     if args.json:
         print(json.dumps(value, ensure_ascii=False))
     else:
         show(value)
     return 0
-
-
-def _all_pages(config: Config, url: str | None, asked: Asked) -> Any:
-    value = answer(config, url, asked)
-    while asked.method == "GET" and value.get("next") is not None:
-        page = answer(config, url, Asked("GET", asked.parts, query={**asked.query, "after": str(value["next"])}))
-        value = {"data": value["data"] + page["data"], "next": page["next"]}
-    return value
 
 
 def _in_zone(asked: Asked, zone: ZoneInfo) -> Asked:

@@ -24,6 +24,8 @@ from gateway.admin.shown import (
     order,
     orders,
     packages,
+    page_asked,
+    page_of_months,
     shown,
     shown_key,
     subscription,
@@ -96,6 +98,15 @@ def ask_gateway(url: str, asked: Asked) -> Any:
     value = _by_gateway(url, asked, os.environ.get("MOMA_ADMIN_KEY", ""))
     if value is None:
         raise CommandFailed(f"No gateway answers at {url}: use --url to say where it is.", WRONG_USE)
+    return value
+
+
+def all_pages(config: Config, url: str | None, asked: Asked) -> Any:
+    """As `answer`, of a list all of it."""
+    value = answer(config, url, asked)
+    while asked.method == "GET" and value.get("next") is not None:
+        page = answer(config, url, Asked("GET", asked.parts, query={**asked.query, "after": str(value["next"])}))
+        value = {"data": value["data"] + page["data"], "next": page["next"]}
     return value
 
 
@@ -203,7 +214,8 @@ def _by_reading(config: Config, asked: Asked) -> Any:
             span = statements.span(from_, to, now_ms, ZoneInfo(config.timezone))
             return statements.statement(path, tenant, *span, config.currency)
         case ("tenants", tenant, "statements"):
-            return {"data": cuts.listed(path, tenant), "next": None}
+            limit, after = page_asked(asked.query)
+            return page_of_months(cuts.listed(path, tenant, after, limit + 1), limit)
         case ("tenants", tenant, "statements", month):
             now_ms = time.time_ns() // 1_000_000
             return cuts.of_month(path, tenant, month, ZoneInfo(config.timezone), config.currency, now_ms)

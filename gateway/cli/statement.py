@@ -15,7 +15,7 @@ from gateway.account.words import KINDS, amount, amounts, money, month, package,
 from gateway.charging.composing import SUMS
 from gateway.cli.accounts import Subparsers, given
 from gateway.cli.layout import say, table
-from gateway.cli.reach import WRONG_USE, Asked, CommandFailed, answer
+from gateway.cli.reach import WRONG_USE, Asked, CommandFailed, all_pages
 from gateway.config.load import load
 
 Value = Mapping[str, Any]
@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     config = load(args.config)
-    _show(args, answer(config, args.url, _asked(args)))
+    _show(args, all_pages(config, args.url, _asked(args)))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.text import Text
 
@@ -14,12 +14,14 @@ from gateway.cli.layout import table as _table
 from gateway.config.model import Plan
 
 Row = Sequence[str]
+TOLD: Final = 3  # of a catalogue's models in one list; of more their number is said
 
 
 def summary(facts: dict[str, Any], warnings: Sequence[str]) -> None:
     """From the outside in: what can be called, what serves it, who may call it, what limits it."""
     _say(f"{_counts(facts)}; listens on {facts['listen']}, ledger {facts['ledger']}, timezone {facts['timezone']}")
     _models(facts)
+    _catalogues(facts)
     _backends(facts)
     _routes(facts)
     _caches(facts)
@@ -41,8 +43,9 @@ def _counts(facts: dict[str, Any]) -> str:
 
 
 def _models(facts: dict[str, Any]) -> None:
-    rows = []
-    for model in facts["models"]:
+    rows: list[Row] = []
+    catalogued = _catalogue_of(facts)
+    for model in (model for model in facts["models"] if model["name"] not in catalogued):
         price, rates = model["price"], model["rates"]
         costs = (f"{price[b]} ({rates[b]})" for b in ("input", "output"))
         via = ", ".join(_via(model["name"], via) for via in model["backends"])
@@ -51,6 +54,35 @@ def _models(facts: dict[str, Any]) -> None:
         rows += [("", "", "", "", "", line) for line in further]
     title = f"Models: price in {facts['currency']} per 1M tokens (credits per token)"
     _table(title, ("model", "context", "output", "price in", "price out", "backends; other prices"), rows)
+
+
+def _catalogues(facts: dict[str, Any]) -> None:
+    rows = [(one["name"], one["of"], one["date"], one["backend"], _first(one["models"])) for one in facts["catalogues"]]
+    title = "Catalogues (moma check --json has each of their models)"
+    _table(title, ("catalogue", "of", "facts of", "backend", "models"), rows)
+
+
+def _catalogue_of(facts: dict[str, Any]) -> dict[str, str]:
+    """Of models that are made by one, and are written out nowhere."""
+    return {model: one["name"] for one in facts["catalogues"] for model in one["models"]}
+
+
+def _first(names: Sequence[str]) -> str:
+    if not names:
+        return "none, as all are written out"
+    return f"{len(names)}: {', '.join(names[:TOLD])}" + (", ..." if len(names) > TOLD else "")
+
+
+def _gathered(facts: dict[str, Any], said: Iterable[tuple[str, str]]) -> list[str]:
+    """Names with what is said of each; what is said of many of one catalogue once, with their number."""
+    of, groups = _catalogue_of(facts), dict[tuple[str, str], list[str]]()
+    for name, words in said:
+        groups.setdefault((of.get(name, f"-{name}"), words), []).append(name)
+    lines = []
+    for (catalogue, words), names in groups.items():
+        many = [f"{len(names)} of catalogue {catalogue}"] if len(names) > TOLD else names
+        lines += [f"{one}{words}" for one in many]
+    return lines
 
 
 def _via(model: str, via: dict[str, Any]) -> str:
@@ -85,8 +117,8 @@ def _routes(facts: dict[str, Any]) -> None:
     rows = []
     for route in facts["routes"]:
         require = "; ".join(f"{key} {' or '.join(words)}" for key, words in route["require"].items())
-        lines = [("picks", _targets(route["pick"])), ("requires", require)]
-        lines += [(f"on {kind}", _targets(targets)) for kind, targets in route["fallback"].items()]
+        lines = [("picks", _targets(facts, route["pick"])), ("requires", require)]
+        lines += [(f"on {kind}", _targets(facts, targets)) for kind, targets in route["fallback"].items()]
         names = [route["name"], route["policy"]]
         for what, text in lines:
             if text:
@@ -95,8 +127,9 @@ def _routes(facts: dict[str, Any]) -> None:
     _table("Routes: model (backends that satisfy the route)", ("route", "policy", "", "models"), rows)
 
 
-def _targets(targets: Iterable[dict[str, Any]]) -> str:
-    return ", ".join(f"{target['model']} ({', '.join(target['backends']) or 'none'})" for target in targets)
+def _targets(facts: dict[str, Any], targets: Iterable[dict[str, Any]]) -> str:
+    said = [(target["model"], f" ({', '.join(target['backends']) or 'none'})") for target in targets]
+    return ", ".join(_gathered(facts, said))
 
 
 def _caches(facts: dict[str, Any]) -> None:
@@ -236,7 +269,7 @@ def _limits(facts: dict[str, Any]) -> None:
         name, kinds = f"{limit['of']} {limit['name']}", [limit[kind] for kind in ("rpm", "tpm", "concurrency")]
         if any(kinds):
             binds = [*limit["binds"], *(f"{route} (fallback)" for route in limit["binds_fallback_of"])]
-            rows.append((name, limit["counted_for"], *map(_number, kinds), _binds(binds, every)))
+            rows.append((name, limit["counted_for"], *map(_number, kinds), _binds(facts, binds, every)))
         else:
             free.append(name)
     _table("Limits", ("limit of", "counted for", "rpm", "tpm", "at once", "binds"), rows)
@@ -247,8 +280,10 @@ def _limits(facts: dict[str, Any]) -> None:
         _table("Without limits", ("",), [(", ".join(free),)])
 
 
-def _binds(names: Sequence[str], every: int) -> str:
-    return "every name" if len(names) == every > 1 else ", ".join(names) or "nothing"
+def _binds(facts: dict[str, Any], names: Sequence[str], every: int) -> str:
+    if len(names) == every > 1:
+        return "every name"
+    return ", ".join(_gathered(facts, [(name, "") for name in names])) or "nothing"
 
 
 def _listed(words: Iterable[str], first: str) -> str:

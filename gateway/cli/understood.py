@@ -12,10 +12,23 @@ from typing import Any
 from gateway.admin.shown import shown_exhausted, shown_package
 from gateway.call import BUCKETS
 from gateway.charging.offers import STANDARD
-from gateway.charging.rate_cards import named, tariffs
+from gateway.charging.rate_cards import tariffs
 from gateway.charging.rating import credits_text, percent_text
 from gateway.charging.tariffs import Tariff
-from gateway.config.model import Backend, Cache, CardTerms, Config, Fallback, Limits, Model, Plan, Require, Route
+from gateway.config.known import named
+from gateway.config.model import (
+    Backend,
+    Cache,
+    CardTerms,
+    Catalogue,
+    Config,
+    Fallback,
+    Limits,
+    Model,
+    Plan,
+    Require,
+    Route,
+)
 from gateway.routing.live import Live
 from gateway.routing.router import Router
 
@@ -31,6 +44,7 @@ def understood(config: Config) -> Facts:
         "listen": f"{config.server.host}:{config.server.port}",
         "backends": [_backend(backend) for backend in config.backends.values()],
         "models": [_model(model) for model in config.models.values()],
+        "catalogues": [_catalogue(catalogue) for catalogue in config.catalogues.values()],
         "routes": routes,
         "caches": [_cache(config, cache) for cache in config.caches.values()],
         "aliases": dict(config.aliases),
@@ -82,6 +96,16 @@ def _model(model: Model) -> Facts:
         "endpoints": sorted(model.endpoints),
         "can": None if model.can is None else sorted(model.can),
         "tags": list(model.tags),
+    }
+
+
+def _catalogue(catalogue: Catalogue) -> Facts:
+    return {
+        "name": catalogue.name,
+        "of": catalogue.of,
+        "date": catalogue.date,
+        "backend": catalogue.backend,
+        "models": list(catalogue.models),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from gateway.call import READING
 from gateway.config.known import hidden, must_exist
 from gateway.config.structure import near
 from gateway.config.yaml_source import ANY, Source
@@ -141,7 +142,7 @@ def _card_rates(source: Source, values: Values, path: Path, wanted: str, rates: 
         must_exist(source, path, wanted, models, "models")
     elif not meant and not hidden(source, "models", ANY):
         source.problem(path, "matches no model", near(wanted, models, source))
-    writes = any(set(model.get("endpoints", ("chat",))) != {"embeddings"} for model in meant)
+    writes = any(not READING.issuperset(model.get("endpoints", ("chat",))) for model in meant)
     for bucket in ("input", "output") if writes else ("input",):
         if bucket not in rates and not source.doubts((*path, bucket)):
             source.problem(path, f"has no {bucket}", "a rate of 0 must be written")

@@ -1,8 +1,9 @@
-"""Names that must exist, where a problem of another kind may hide that they do."""
+"""Names that must exist, where a problem of another kind may hide that they do; and what names and patterns mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.config.structure import near
@@ -25,3 +26,15 @@ def hidden(source: Source, section: str, name: str) -> bool:
 def doubtful(source: Source, section: str, key: str) -> bool:
     """Whether a problem may have hidden what some name of the section has for the key."""
     return hidden(source, section, ANY) or source.doubts((section, ANY, key))
+
+
+def named(values: Mapping[str, Any], name: str) -> Any:
+    """What stands there under a name, else under the first pattern that fits it; None without either."""
+    if name in values:
+        return values[name]
+    return next((value for pattern, value in values.items() if fnmatchcase(name, pattern)), None)
+
+
+def fitting(names: Iterable[str], wanted: str) -> list[str]:
+    """Those that a name or pattern means."""
+    return [name for name in names if name == wanted or fnmatchcase(name, wanted)]

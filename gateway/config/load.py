@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from gateway.call import BUCKETS
 from gateway.config import names
+from gateway.config.catalogues import DEFAULT_CURRENCY, expand
 from gateway.config.model import (
     Backend,
     Breaker,
     Cache,
     CardHours,
     CardTerms,
+    Catalogue,
     Check,
     Config,
     Exhausted,
@@ -55,13 +57,16 @@ def load(path: Path) -> Config:
         source = read(path, sources)
         structure = Structure(source)
         values = structure.read(source.value, SCHEMA)
+        models, catalogues = expand(source, values)
+        values = {**values, "models": models}
         names.check(source, values)
         if source.problems:
             raise ConfigError(source.problems)
     except ConfigError as error:
         error.sources = sources
         raise
-    config = _config(values, (*_later(structure), *_warnings(values)), sources)
+    warnings = (*_later(structure), *_warnings(values), *_dearer(catalogues))
+    config = _config(values, catalogues, warnings, sources)
     _place_secrets(source, sources, config)
     return config
 
@@ -80,11 +85,11 @@ def _place_secrets(source: Source, sources: Sources, config: Config) -> None:
         sources.secrets.setdefault(secret.reference, source.place(path))
 
 
-def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Config:
-    models, storage = values.get("models", {}), values.get("storage", {})
+def _config(values: Values, catalogues: Mapping[str, Catalogue], warnings: tuple[str, ...], sources: Sources) -> Config:
+    models, storage = values["models"], values.get("storage", {})
     defaults = values.get("defaults", {})
     return Config(
-        currency=values.get("currency", "CNY"),
+        currency=values.get("currency", DEFAULT_CURRENCY),
         timezone=values.get("timezone", "UTC"),
         server=_made(Server, values.get("server", {}), drain="drain_s"),
         ledger=storage.get("ledger", "sqlite:moma.db"),
@@ -101,6 +106,7 @@ def _config(values: Values, warnings: tuple[str, ...], sources: Sources) -> Conf
             name: Tenant(name, value["plan"], value.get("keys", ()))
             for name, value in values.get("tenants", {}).items()
         },
+        catalogues=catalogues,
         caches={name: _cache(name, value) for name, value in values.get("cache", {}).items()},
         packages={name: _package(name, value) for name, value in values.get("packages", {}).items()},
         rate_cards={name: _rate_card(value) for name, value in values.get("rate_cards", {}).items()},
@@ -296,3 +302,11 @@ def _warnings(values: Values) -> Iterable[str]:
             yield f"cache {name} keeps nothing, as no route names it"
         if cache.get("mode") == "semantic":
             yield f"mode semantic of cache {name} runs as exact in this version"
+
+
+def _dearer(catalogues: Mapping[str, Catalogue]) -> Iterable[str]:
+    for name, catalogue in catalogues.items():
+        if catalogue.dearer:
+            first, more = catalogue.dearer[0], len(catalogue.dearer) - 1
+            whose = f"{first} and {more} more" if more else first
+            yield f"catalogue {name}: a long input of {whose} costs more than is counted here"

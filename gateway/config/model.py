@@ -161,6 +161,19 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Catalogue:
+    """What one of `catalogues` stands for: `models` by their names here; those that are `dearer` cost more than their
+    price once the input is long."""
+
+    name: str
+    of: str  # the family
+    date: str  # of its facts
+    backend: str
+    models: tuple[str, ...]
+    dearer: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Require:
     """A hard filter over backends; empty means any."""
 
@@ -338,6 +351,7 @@ class Config:
     plans: Mapping[str, Plan]
     tenants: Mapping[str, Tenant]
     queue: Queue = Queue()
+    catalogues: Mapping[str, Catalogue] = field(default_factory=dict)
     caches: Mapping[str, Cache] = field(default_factory=dict)
     packages: Mapping[str, Package] = field(default_factory=dict)
     rate_cards: Mapping[str, tuple[CardTerms, ...]] = field(

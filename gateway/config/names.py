@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from gateway.call import READING
 from gateway.config import card_names
 from gateway.config.known import doubtful, must_exist
 from gateway.config.model import Cache, Payg
@@ -79,8 +80,8 @@ def _model(source: Source, values: Values, name: str, model: Values) -> None:
     path = ("models", name)
     for index, backend in enumerate(_backends(model)):
         must_exist(source, (*path, "via", str(index)), backend, values.get("backends", {}), "backends")
-    embeds = set(model.get("endpoints", ("chat",))) == {"embeddings"} or source.doubts((*path, "endpoints"))
-    for bucket in ("input",) if embeds else ("input", "output"):
+    reads = READING.issuperset(model.get("endpoints", ("chat",))) or source.doubts((*path, "endpoints"))
+    for bucket in ("input",) if reads else ("input", "output"):
         if bucket not in model.get("price", ()) and not source.doubts((*path, "price", bucket)):
             source.problem((*path, "price"), f"has no {bucket}", "a price of 0 must be written")
     if "context" in model and model.get("max_output", 0) > model["context"]:

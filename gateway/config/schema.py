@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from gateway.call import BUCKETS
+from gateway.call import BUCKETS, ENDPOINTS
 from gateway.config import kinds
 from gateway.config.kinds import Kind, number, one_of
 from gateway.config.model import PROVIDERS
@@ -115,6 +115,8 @@ _BACKEND: Final = Keys(
     required=("kind", "base_url"),
     later=("hours",),
 )
+_CAN: Final = Many(one_of("tools", "json", "vision", "audio", "reasoning"))
+_ENDPOINTS: Final = Many(one_of(*ENDPOINTS), least=1)
 _VIA: Final = Keys({"backend": kinds.TEXT, "as": kinds.TEXT, "weight": _WEIGHT}, required=("backend",))
 _MODEL: Final = Keys(
     {
@@ -124,14 +126,52 @@ _MODEL: Final = Keys(
         "price": _BUCKET_VALUES,
         "rates": _BUCKET_VALUES,
         "quality": kinds.SHARE,
-        "can": Many(one_of("tools", "json", "vision", "audio", "reasoning")),
+        "can": _CAN,
         "tags": TEXTS,
-        "endpoints": Many(one_of("chat", "completions", "embeddings"), least=1),
+        "endpoints": _ENDPOINTS,
         "max_image_tokens": number(0),
         "tokenizer": kinds.TEXT,
     },
     required=("via", "context", "max_output", "price"),
     later=("tokenizer",),
+)
+_CATALOGUE: Final = Keys(
+    {
+        "of": kinds.TEXT,
+        "backend": kinds.TEXT,
+        "models": Many(kinds.TEXT, least=1),
+        "except": TEXTS,
+        "prefix": kinds.TEXT,
+        "price": Names(_BUCKET_VALUES, "model"),
+        "price_factor": kinds.FACTOR,
+        "rates": _BUCKET_VALUES,
+        "rates_factor": kinds.FACTOR,
+        "quality": kinds.SHARE,
+        "tags": TEXTS,
+    },
+    required=("backend", "models"),
+)
+FAMILY: Final = Keys(  # a file of gateway/models
+    {
+        "date": kinds.DATE,
+        "currency": kinds.TEXT,
+        "source": Many(kinds.URL, least=1),
+        "models": Names(
+            Keys(
+                {
+                    "context": number(),
+                    "max_output": number(),
+                    "price": _BUCKET_VALUES,
+                    "price_up_to": number(),
+                    "can": _CAN,
+                    "endpoints": _ENDPOINTS,
+                },
+                required=("context", "max_output", "can", "endpoints"),
+            ),
+            "model",
+        ),
+    },
+    required=("date", "currency", "source", "models"),
 )
 _ROUTE: Final = Keys(
     {
@@ -237,6 +277,7 @@ SCHEMA: Final = Keys(
         "defaults": _DEFAULTS,
         "backends": Names(_BACKEND, "backend"),
         "models": Names(_MODEL, "model"),
+        "catalogues": Names(_CATALOGUE, "catalogue"),
         "aliases": Names(kinds.TEXT, "alias"),
         "routes": Names(_ROUTE, "route"),
         "cache": Names(_CACHE, "cache"),

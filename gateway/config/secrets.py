@@ -40,10 +40,11 @@ def secrets_of(config: Config) -> Secrets:
     """Reads the environment and files; the files are among the sources of the configuration from then on."""
     secrets = [secret for backend in config.backends.values() for secret in backend.keys]
     secrets += [s for s in (config.server.admin_key, config.server.metrics_key) if s is not None]
-    return Secrets({secret.reference: _value(secret, config.sources) for secret in secrets})
+    return Secrets({secret.reference: secret_value(secret, config.sources) for secret in secrets})
 
 
-def _value(secret: Secret, sources: Sources | None) -> str | None:
+def secret_value(secret: Secret, sources: Sources | None = None) -> str | None:
+    """None where nothing is set."""
     scheme, _, name = secret.reference.partition(":")
     if scheme == "env":
         return os.environ.get(name) or None

@@ -98,6 +98,21 @@ def embeddings(body: Json) -> tuple[list[list[float] | str], int]:
     return vectors, sum(_input_tokens(text) for text in texts)
 
 
+def ranked(body: Json) -> tuple[list[Json], int]:
+    """The documents with the most words of the query first, and the tokens of each pair."""
+    query, documents = str(body["query"]), body["documents"]
+    texts = [document["text"] if isinstance(document, dict) else document for document in documents]
+    words = set(query.lower().split())
+    scores = [len(words & set(text.lower().split())) / max(1, len(words)) for text in texts]
+    order = sorted(range(len(texts)), key=lambda place: -scores[place])[: body.get("top_n") or len(texts)]
+    results = [
+        {"index": place, "relevance_score": scores[place]}
+        | ({"document": {"text": texts[place]}} if body.get("return_documents") else {})
+        for place in order
+    ]
+    return results, sum(count(query) + count(text) for text in texts)
+
+
 def usage(prompt_tokens: int, made: list[Choice]) -> Json:
     completion_tokens = sum(choice.tokens for choice in made)
     return {

@@ -7,14 +7,37 @@ The wording lives in `answers`; here are the HTTP shapes. `python -m gateway.dem
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
-from gateway.demo.answers import Choice, Invalid, Json, choices, completion_choices, embeddings, header, usage
+from gateway.demo.answers import (
+    Choice,
+    Invalid,
+    Json,
+    choices,
+    completion_choices,
+    count,
+    embeddings,
+    header,
+    ranked,
+    usage,
+)
+from gateway.demo.media import (
+    CHUNK_BYTES,
+    Heard,
+    heard,
+    image_usage,
+    images_asked,
+    picture,
+    spoken,
+    transcript,
+)
 
 HOST = "127.0.0.1"
 MAX_BODY_BYTES = 64_000_000
@@ -23,11 +46,13 @@ MODELS = ("large",)
 
 @dataclass(slots=True)
 class Answer:
-    """A status with either one JSON body or the events of a stream."""
+    """A status with one JSON body, a text, or the pieces of a stream."""
 
     status: int
     body: Json | None = None
+    text: str | None = None
     events: list[bytes] | None = None
+    kind: str = "text/event-stream"
 
 
 def make_app(pace_s: float = 0.0) -> web.Application:
@@ -45,10 +70,12 @@ def answer(method: str, path: str, raw: bytes) -> Answer:
     """What an honest backend says to this request."""
     if (method, path) == ("GET", "/v1/models"):
         return Answer(200, {"object": "list", "data": [_model(name) for name in MODELS]})
-    operation = {"/v1/chat/completions": _chat, "/v1/completions": _complete, "/v1/embeddings": _embed}.get(path)
-    if method != "POST" or operation is None:
+    operation, by_form = OPERATIONS.get(path), path in FORMS
+    if method != "POST" or not (operation or by_form):
         return Answer(404, error(f"no {method} {path}", "not_found"))
     try:
+        if operation is None:
+            return _hear(heard(raw))
         body = json.loads(raw)
         if not isinstance(body, dict):
             raise Invalid("the body is not an object")
@@ -72,9 +99,11 @@ DONE = b"data: [DONE]\n\n"
 
 async def send(request: web.Request, reply: Answer, pace_s: float = 0.0) -> web.StreamResponse:
     """Write an answer to the client."""
+    if reply.text is not None:
+        return web.Response(text=reply.text, status=reply.status)
     if reply.events is None:
         return web.json_response(reply.body, status=reply.status)
-    response = web.StreamResponse(status=reply.status, headers={"content-type": "text/event-stream"})
+    response = web.StreamResponse(status=reply.status, headers={"content-type": reply.kind})
     await response.prepare(request)
     for item in reply.events:
         await response.write(item)
@@ -143,8 +172,57 @@ def _embed(body: Json) -> Answer:
     return Answer(200, {"object": "list", "model": body.get("model"), "data": data, "usage": counted})
 
 
+def _rerank(body: Json) -> Answer:
+    results, tokens = ranked(body)
+    return Answer(200, {"model": body.get("model"), "results": results, "usage": {"total_tokens": tokens}})
+
+
+def _paint(body: Json) -> Answer:
+    prompt, n = images_asked(body)
+    usage = image_usage(prompt, n)
+    if not body.get("stream"):
+        return Answer(200, {"created": 0, "data": [{"b64_json": picture(prompt, i)} for i in range(n)], "usage": usage})
+    partly: list[Json] = [
+        {"type": "image_generation.partial_image", "partial_image_index": i, "b64_json": picture(prompt, 0)}
+        for i in range(body.get("partial_images") or 0)
+    ]
+    done = {"type": "image_generation.completed", "b64_json": picture(prompt, 0), "usage": usage}
+    return Answer(200, events=[event(one) for one in [*partly, done]])
+
+
+def _speak(body: Json) -> Answer:
+    sound, kind = spoken(body)
+    pieces = [sound[place : place + CHUNK_BYTES] for place in range(0, len(sound), CHUNK_BYTES)]
+    if body.get("stream_format") != "sse":
+        return Answer(200, events=pieces, kind=kind)
+    deltas: list[Json] = [{"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()} for piece in pieces]
+    tokens = {"input_tokens": count(body["input"]), "output_tokens": len(pieces)}
+    tokens["total_tokens"] = sum(tokens.values())
+    return Answer(200, events=[event(one) for one in [*deltas, {"type": "speech.audio.done", "usage": tokens}]])
+
+
+def _hear(form: Heard) -> Answer:
+    if form.fields.get("stream") != "true":
+        said = transcript(form)
+        return Answer(200, text=said) if isinstance(said, str) else Answer(200, said)
+    deltas = [event({"type": "transcript.text.delta", "delta": piece}) for piece in form.pieces]
+    done = {"type": "transcript.text.done", "text": "".join(form.pieces), "usage": form.tokens}
+    return Answer(200, events=[*deltas, event(done)])
+
+
 def _model(name: str) -> Json:
     return {"id": name, "object": "model", "created": 0, "owned_by": "moma-demo"}
+
+
+OPERATIONS: Final = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _complete,
+    "/v1/embeddings": _embed,
+    "/v1/rerank": _rerank,
+    "/v1/images/generations": _paint,
+    "/v1/audio/speech": _speak,
+}
+FORMS: Final = ("/v1/audio/transcriptions", "/v1/audio/translations")
 
 
 def main() -> None:

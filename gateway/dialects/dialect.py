@@ -38,6 +38,9 @@ class Dialect(Protocol):
     @property
     def Encoder(self) -> Callable[[JSON], Encoder]: ...  # noqa: N802
 
+    def headers(self, request_id: str) -> dict[str, str]:
+        """By which its SDKs find the id of a request, where that is not `x-request-id`."""
+
     def error(self, value: JSON, status: int) -> JSON:
         """The body of an error; `value` is the error object of the OpenAI form."""
 

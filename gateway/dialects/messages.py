@@ -17,7 +17,7 @@ from gateway.dialects.messages_request import body
 from gateway.dialects.messages_stream import Encoder, event
 
 __all__ = [
-    "Encoder", "answer", "body", "error", "error_event", "finished",
+    "Encoder", "answer", "body", "error", "error_event", "finished", "headers",
     "replay", "whole",
 ]  # fmt: skip
 
@@ -29,6 +29,10 @@ _TYPES: Final = {
 # What a status alone would say wrongly: waiting does not help.
 _TYPES_BY_CODE: Final = {"insufficient_quota": "billing_error", "not_cached": "invalid_request_error"}
 _FIRST_SERVER_ERROR: Final = 500
+
+
+def headers(request_id: str) -> dict[str, str]:
+    return {"request-id": request_id}
 
 
 def error(value: JSON, status: int) -> JSON:

@@ -14,7 +14,7 @@ from gateway.dialects.responses_request import body
 from gateway.dialects.responses_stream import Encoder, replay, whole
 from gateway.errors import AttemptFailed
 
-__all__ = ["Encoder", "answer", "body", "error", "error_event", "finished", "replay", "whole"]
+__all__ = ["Encoder", "answer", "body", "error", "error_event", "finished", "headers", "replay", "whole"]
 
 
 def answer(value: JSON, original: JSON) -> JSON:
@@ -26,6 +26,10 @@ def answer(value: JSON, original: JSON) -> JSON:
     except (LookupError, TypeError, AttributeError) as error:
         raise AttemptFailed("broken", "the backend's answer holds nothing") from error
     return output.end(value.get("usage"))
+
+
+def headers(request_id: str) -> dict[str, str]:
+    return {}
 
 
 def finished(answer: JSON) -> bool:

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.call import ENDPOINTS as OWN
 from gateway.call import Request
 from gateway.dialects.known import DIALECTS
 from gateway.errors import InvalidValue
 from gateway.explain.explainer import ANYBODY
 from gateway.tenants import Caller
 
-ENDPOINTS: Final = ("chat", "completions", "embeddings", *DIALECTS)
+ENDPOINTS: Final = (*OWN, *DIALECTS)
 FIELDS: Final = ("body", "tenant", "endpoint", "headers")
 REQUEST_ID: Final = "explain"
 

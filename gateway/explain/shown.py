@@ -18,7 +18,7 @@ from gateway.explain.detail import detail
 from gateway.explain.findings import Findings
 from gateway.limits import Gate
 from gateway.routing.breaker import CLOSED, HALF_OPEN, OPEN
-from gateway.routing.estimate import estimated_input, expected_cost, expected_output
+from gateway.routing.estimate import estimated_input, expected_cost, expected_counts, expected_output
 from gateway.routing.policies import TERMS, Target, expected_seconds, weights_of
 from gateway.routing.preview import Preview
 
@@ -158,7 +158,8 @@ def _measures(target: Target, preview: Preview, call: Call, now: float) -> Field
     route, live = preview.route, preview.live
     assert route is not None
     measures, model = live.of(target.key), target.model
-    cost = expected_cost(model, estimated_input(call), _output(call, preview), call.choices) / 1e6
+    counts = expected_counts(call)
+    cost = expected_cost(model, estimated_input(call), _output(call, preview), call.choices, counts) / 1e6
     known = measures.first_token_s is not None
     slow = live.state(target.key, now) == CLOSED and measures.breaker.share(now) < 1.0
     return {

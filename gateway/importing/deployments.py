@@ -90,7 +90,9 @@ def deployment(entry: Any, path: KeyPath, report: Report, table: Values, secrets
         report.see(key)
     if "*" in name or "*" in str(params.get("model", "")):
         report.lost(
-            (*path, "model_name"), f"is a wildcard: {name}", "list each model that clients may call, with its price"
+            (*path, "model_name"),
+            f"is a wildcard: {name}",
+            "write a pattern under catalogues, or list each model with its price",
         )
         return None
     found = _reached(name, params, path, report)

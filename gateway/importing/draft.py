@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from gateway.changes.flat import compact
+
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./@-]*(:[A-Za-z0-9_./@-]+)*")
 _WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
@@ -55,6 +57,12 @@ class Draft:
                 lines.append(f"  # fill in: {missing}")
             lines.append(f"  {scalar(name)}: {flow(value)}")
         return lines
+
+
+def size(number: int) -> int | str:
+    """As routes.yaml writes it, where that is exact."""
+    text = compact(number)
+    return int(text) if text.isdigit() else text
 
 
 def flow(value: Any) -> str:

@@ -20,7 +20,7 @@ from gateway.call import Call
 from gateway.charging.in_force import InForce
 from gateway.charging.offers import Offer
 from gateway.config.model import Backend, Model, Route
-from gateway.routing.estimate import estimated_input, expected_cost, expected_output
+from gateway.routing.estimate import estimated_input, expected_cost, expected_counts, expected_output
 from gateway.routing.live import Live, Measures
 
 Floats = Sequence[float]
@@ -261,8 +261,8 @@ def worse(values: Floats) -> Floats:
 def expected_costs(live: Live, route: str, targets: Sequence[Target], call: Call) -> Floats:
     """In micro-units of currency."""
     output = expected_output(call, live.output(route))
-    read = estimated_input(call)
-    return [expected_cost(target.model, read, output, call.choices) for target in targets]
+    read, counts = estimated_input(call), expected_counts(call)
+    return [expected_cost(target.model, read, output, call.choices, counts) for target in targets]
 
 
 def expected_seconds(live: Live, route: str, targets: Sequence[Target], call: Call, now: float) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,8 @@ from gateway.adapters.adapter import Adapter
 from gateway.adapters.kinds import adapter_of, takes_all
 from gateway.call import Call
 from gateway.config.model import Config, Model, Plan, Route
-from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend
+from gateway.dialects.known import DIALECTS
+from gateway.errors import ContextTooLong, GatewayError, InvalidValue, ModelNotFound, NoBackend, NotConfigured
 from gateway.routing.affinity import conversation
 from gateway.routing.estimate import needed_context
 from gateway.routing.live import Live
@@ -79,6 +80,7 @@ class Router:
         self._policies = {name: policy_of(route, live, rng) for name, route in self._routes.items()}
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
         self._drained = {name for name, route in self._routes.items() if _drains(config, route)}
+        self.served = _served(self._targets.values())
         self._adapters = {adapter_of(backend) for backend in config.backends.values()}
         self._all_take_all = all(takes_all(adapter) for adapter in self._adapters)
         self._shortlists: dict[tuple[str, str, str, frozenset[str], frozenset[Adapter]], Shortlist] = {}
@@ -98,6 +100,12 @@ class Router:
     def drains(self, model: str) -> bool:
         """Whether a target of it is read on when the client has left."""
         return bool(self._drained) and self._config.aliases.get(model, model) in self._drained
+
+    def why_not(self, endpoint: str) -> NotConfigured | None:
+        """Of an endpoint, or a dialect of chat, that no model serves."""
+        if endpoint in self.served:
+            return None
+        return NotConfigured(f"No model of this gateway serves {endpoint}. Its operator has to add one to routes.yaml.")
 
     def check(self, model: str, plan: Plan) -> None:
         """Raises ModelNotFound for a name that this plan may not put in `model`."""
@@ -121,7 +129,7 @@ class Router:
         short = self.shortlist(route, call, needed, instead=instead is not None)
         lists = _filled_up(short)
         if lists is None:
-            raise _why_none(short, call, needed)
+            raise self.why_not(call.endpoint) or _why_none(short, call, needed)
         targets, on_error, on_context = lists
         talk, went_on = conversation(call, tenant, name, route.affinity) if len(targets) > 1 else (0, False)
         kept = self._live.affinity.find(talk, now) if went_on else None
@@ -218,6 +226,12 @@ def _targets_of(config: Config, model: Model) -> tuple[Target, ...]:
     return tuple(Target(config.backends[via.backend], model, via.as_name, via.weight) for via in model.via)
 
 
+def _served(targets: Iterable[Sequence[Target]]) -> frozenset[str]:
+    """The endpoints that some model serves by a backend that can, and the dialects of those."""
+    found = {name for some in targets for one in some for name in one.model.endpoints & one.adapter.endpoints}
+    return frozenset(found | DIALECTS.keys() if "chat" in found else found)
+
+
 def _contexts_of(config: Config, route: Route) -> list[int]:
     """In ascending order."""
     fallbacks = (*route.fallback_error, *route.fallback_context)
@@ -252,7 +266,8 @@ def _why_none(short: Shortlist, call: Call, needed: int) -> GatewayError:
     if "context" in reasons:
         longest = max(target.model.context for target, _ in short.removed)
         return ContextTooLong(
-            f"The input has about {needed} tokens; the longest context here is {longest}. Shorten it.",
+            # LiteLLM knows what happened by the words up to the colon.
+            f"The input is longer than the model's context length: about {needed} tokens of {longest}. Shorten it.",
             param="messages",
         )
     if "endpoint" in reasons:

@@ -154,6 +154,8 @@ def _rated(targets: Sequence[Target], rates: InForce) -> Rated:
             max([one.input for one in by_standard], default=0),
             max([one.output for one in by_standard], default=0),
             max([one.call for one in by_standard], default=0),
+            max([one.images for one in by_standard], default=0),
+            max([one.audio_ms for one in by_standard], default=0),
         ),
         offers,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.adapters.azure import Azure
 from gateway.adapters.openai_answers import Decoder, answer
-from gateway.call import Call
+from gateway.call import Call, Pieces
 from gateway.config.model import Quirks
 
 MESSAGES = [{"role": "developer", "content": "x"}]
@@ -34,13 +34,18 @@ def test_paths(endpoint: str, api_version: str | None, expected: str) -> None:
     assert Azure(api_version=api_version).url("https://r", call(endpoint), "my gpt/4") == expected
 
 
+def read(body: bytes | Pieces) -> Any:
+    assert isinstance(body, bytes)
+    return orjson.loads(body)
+
+
 def test_the_key_has_a_header_of_its_own() -> None:
     assert Azure().headers(call(), "k") == {"api-key": "k"}
     assert Azure().headers(call(), None) == {}
 
 
 def test_what_a_chat_client_says_passes() -> None:
-    sent = orjson.loads(Azure().body(call(messages=MESSAGES, max_tokens=50), "gpt", 9, Quirks()))
+    sent = read(Azure().body(call(messages=MESSAGES, max_tokens=50), "gpt", 9, Quirks()))
     assert sent == {
         "model": "gpt",
         "messages": MESSAGES,
@@ -51,14 +56,14 @@ def test_what_a_chat_client_says_passes() -> None:
 
 def test_another_dialect_is_put_in_openai_s_words() -> None:
     asked = call(dialect="messages", messages=MESSAGES, max_tokens=50)
-    assert orjson.loads(Azure().body(asked, "gpt", 9, Quirks())) == {
+    assert read(Azure().body(asked, "gpt", 9, Quirks())) == {
         "model": "gpt",
         "messages": MESSAGES,
         "max_completion_tokens": 9,
         "stream_options": {"include_usage": True},
     }
     older = Quirks(include_usage=False, max_tokens_field="max_tokens")
-    sent = orjson.loads(Azure().body(asked, "gpt", 9, older))
+    sent = read(Azure().body(asked, "gpt", 9, older))
     assert sent == {"model": "gpt", "messages": MESSAGES, "max_tokens": 9}
 
 

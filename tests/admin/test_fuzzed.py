@@ -75,7 +75,7 @@ async def test_the_api_is_what_its_document_says(
 ) -> None:
     if not TOOL.exists():
         pytest.skip("make .venv/schemathesis/.done installs it")
-    monkeypatch.setattr("gateway.admin.api.FAILED_LOGINS", Limits(rpm=10**6))  # it asks each operation without a key
+    monkeypatch.setattr("gateway.guesses.FAILED_LOGINS", Limits(rpm=10**6))  # it asks each operation without a key
     config = tmp_path / "schemathesis.toml"
     config.write_text(configuration(await stocked(world)))
     document = tmp_path / "openapi.json"  # of what it reads itself it does not test the path

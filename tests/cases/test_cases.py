@@ -197,7 +197,7 @@ def test_the_file_may_be_named_and_may_include_others(team: Team) -> None:
         ("  a: {body: {}, expect: {model: small}, when: {down: [nort]}}", "there is no backend nort"),
         ("  a: {body: {}, expect: {model: small}, when: {down: [tiny@north]}}", "there is no model tiny"),
         ("  a: {body: {}, expect: {model: small}, when: {full: [south]}}", "backend south has no limits"),
-        ("  a: {body: {}, expect: {model: small}, endpoint: images}", "is one of chat, completions, embeddings"),
+        ("  a: {body: {}, expect: {model: small}, endpoint: paint}", "is one of chat, completions, embeddings"),
         ("  {}", "routes.test.yaml:2 cases: has no case"),
     ],
 )

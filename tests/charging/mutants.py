@@ -123,7 +123,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a permit is kept": _method(Entry, "release", _keep_the_permit),
     "cached tokens are counted twice": _method(usage, "_split", _count_cached_twice),
     "missing usage counts as nothing": _method(unreported, "_estimated", _take_missing_for_nothing),
-    "usage that is impossible is believed": _method(usage, "_clamped", lambda _, value, limit: (int(value), True)),
+    "usage that is impossible is believed": _method(usage, "clamped", lambda _, value, limit: (int(value), True)),
     "a row of a batch is lost": _method(writer, "rows_of", _drop_a_grant_of_a_batch),
     "after a failed commit the old image is used": _method(Store, "open", _go_on_with_the_old_image),
     "what a crash left open stays open": _method(loading, "close_orphans", lambda *_: None),

@@ -19,7 +19,7 @@ from gateway.charging.ledger import Ledger, open_ledger
 from gateway.config.model import Caps
 from gateway.errors import QuotaExhausted
 from tests.charging import manage
-from tests.charging.fakes import settle
+from tests.charging.fakes import FakeClock, opened, quote, settle
 from tests.charging.test_caps import HOUR_MS, MINUTE_MS, SHANGHAI, Tree
 
 DAY_MS = 24 * HOUR_MS
@@ -247,3 +247,21 @@ async def test_a_grant_that_begins_after_a_jump_was_put_right_pays_from_then_on(
     tree.clock.ms += DAY_MS
     assert ledger.available_uc("ann") == 10_500
     await tree.end()
+
+
+async def test_a_plan_renews_each_day_after_a_jump_was_put_right(tmp_path: Path) -> None:
+    """The days between were not due by the clock that was ahead."""
+    clock = FakeClock()
+    ledger = await opened(tmp_path, clock, 100, "day")
+    clock.ms += MONTH_MS
+    assert ledger.available_uc("t") == 100
+    clock.ms -= MONTH_MS
+    for day in range(3):
+        clock.ms += DAY_MS
+        assert ledger.available_uc("t") == 100
+        await ledger.reserve(f"c{day}", quote(0, 60), clamp=False)
+        ledger.dispatched(f"c{day}", "b", "m")
+        await settle(ledger, f"c{day}", 60)
+    ledger.check_invariants()
+    await ledger.aclose()
+    assert audit(f"{tmp_path}/l.db") == []

@@ -107,7 +107,7 @@ async def test_caps_count_it_in_the_window_in_which_the_call_began(tmp_path: Pat
     await settle(ledger, "c", 50)
     ledger.checkpoint()
     again, _ = await after(await killed(ledger, tmp_path), clock)
-    assert [meter.used for meter in again.tenant("t").meters] == [120, 120]
+    assert [cap["used"] for cap in again.usage("t")["caps"]] == ["0.00012", "0.00012"]
     await again.aclose()
     await ledger.aclose()
 

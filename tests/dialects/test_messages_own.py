@@ -53,5 +53,6 @@ def test_texts_are_nobodys() -> None:
 def test_a_backend_of_anthropics_own_gets_the_rest_as_it_came() -> None:
     asked = {**conversation({**SIGNED, "signature": ""}, TEXT), "max_tokens": 10, "container": "c"}
     call = parse_call(Request("r", "messages", {}, orjson.dumps(asked)))
-    sent = orjson.loads(adapter_of(Backend("b", "anthropic", "https://r")).body(call, "claude", 7, Quirks()))
-    assert sent == {**conversation(TEXT), "model": "claude", "max_tokens": 7, "container": "c"}
+    sent = adapter_of(Backend("b", "anthropic", "https://r")).body(call, "claude", 7, Quirks())
+    assert isinstance(sent, bytes)
+    assert orjson.loads(sent) == {**conversation(TEXT), "model": "claude", "max_tokens": 7, "container": "c"}

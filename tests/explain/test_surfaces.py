@@ -63,7 +63,7 @@ async def test_a_body_may_be_the_text_that_a_client_sends(world: World) -> None:
     [
         ({}, 400, "body"),
         ({"body": []}, 400, "body"),
-        ({"body": BODY, "endpoint": "images"}, 400, "endpoint"),
+        ({"body": BODY, "endpoint": "paint"}, 400, "endpoint"),
         ({"body": BODY, "tenant": 7}, 400, "tenant"),
         ({"body": BODY, "headers": {"x": 1}}, 400, "headers"),
         ({"body": BODY, "header": {}}, 400, "header"),

@@ -448,3 +448,10 @@ def _replaced(value: Any, place: tuple[Any, ...], junk: Any) -> Any:
     copied = dict(value) if isinstance(value, dict) else list(value)
     copied[place[0]] = _replaced(value[place[0]], place[1:], junk)
     return copied
+
+
+def test_a_wildcard_is_sent_to_catalogues(importer: Importer) -> None:
+    text = 'model_list:\n  - {model_name: "openai/*", litellm_params: {model: "openai/*"}}\n'
+    (found,) = [one for one in importer.text(text + entry())["report"] if "wildcard" in one["what"]]
+    assert (found["kind"], found["key_path"]) == (LOST, "model_list.0.model_name")
+    assert "catalogues" in found["todo"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import orjson
 import pytest
 
-from tests.pairs.conftest import POOR_KEY, Pairs
+from tests.pairs.conftest import KEY, POOR_KEY, Pairs
 from tests.pairs.events import event
 from tests.pairs.meaning import JSON, Backend, Client, Said
 from tests.pairs.speaks_anthropic import AnthropicBackend, MessagesClient
+from tests.pairs.speaks_chat import ChatClient
 from tests.pairs.test_pairs import HELLO, each_pair
 
 LONG = Said("word " * 4000, written=4000)
@@ -97,3 +99,39 @@ async def test_headers_of_the_dialect_reach_its_own_backend_only(
     )
     status, _ = await pairs.call(client, backend, HELLO, stream=False)
     assert (status, seen) == (200, ["b-1"])
+
+
+async def test_sdks_of_the_dialect_find_the_id_and_their_list_of_models(pairs: Pairs) -> None:
+    client = MessagesClient()
+    base = f"http://127.0.0.1:{pairs.app.port}"
+    for body in (client.asks(HELLO, "m-openai", stream=False), client.asks(HELLO, "nope", stream=False)):
+        async with pairs.http.post(f"{base}/v1/messages", json=body, headers=client.headers(KEY)) as answer:
+            assert answer.headers["request-id"] == answer.headers["x-request-id"]
+    async with pairs.http.get(f"{base}/v1/models", headers=client.headers(KEY)) as answer:
+        listed = await answer.json()
+    assert {"type": "model", "id": "m-openai", "display_name": "m-openai"}.items() <= listed["data"][0].items()
+    assert (listed["has_more"], listed["first_id"]) == (False, "m-openai")
+    async with pairs.http.get(f"{base}/v1/models/m-openai", headers=client.headers(KEY)) as answer:
+        assert (await answer.json())["type"] == "model"
+
+
+async def test_a_hold_covers_what_a_backend_may_add_by_itself(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MessagesClient()
+    monkeypatch.setattr(AnthropicBackend, "understands", lambda *_: HELLO)
+    body = client.asks(HELLO, "m-anthropic", stream=False)
+    body["tools"] = [{"type": "web_search_20250305", "name": "web_search"}]
+    pairs.said = Said("found", read=90_000, written=5)
+    status, _ = await pairs.send(client, body, POOR_KEY)
+    assert status == 429
+    status, _ = await pairs.send(client, body)
+    assert status == 200
+    [charge] = await pairs.charges()
+    assert float(charge["reserved"]) >= 128_000
+    assert (charge["usage"]["input"], charge["overage"]) == (90_000, "0")
+
+
+async def test_an_answer_says_when_it_was_made(pairs: Pairs) -> None:
+    client = ChatClient()
+    status, data = await pairs.send(client, client.asks(HELLO, "m-anthropic", stream=False))
+    assert status == 200
+    assert abs(orjson.loads(data)["created"] - time.time()) < 60

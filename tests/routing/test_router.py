@@ -179,6 +179,7 @@ def test_the_context_is_met_exactly(tokens: int, fits: bool) -> None:
         assert isinstance(error, ContextTooLong)
         assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "messages")
         assert "100" in error.message
+        assert "is longer than the model's context length" in error.message  # by which LiteLLM knows what it is
 
 
 def test_too_long_goes_to_the_fallback_for_context_then_for_errors() -> None:

@@ -107,6 +107,46 @@ def models(c):
     assert c.models.retrieve("small").id == "small"
 
 
+def responses(c):
+    answer = c.responses.create(model="auto", input="hello there", instructions="be brief")
+    assert (answer.status, answer.output_text) == ("completed", "You said: hello there")
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+
+
+def responses_are_streamed(c):
+    with c.responses.stream(model="auto", input="hello there") as events:
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        final = events.get_final_response()
+    assert text == final.output_text == "You said: hello there"
+    assert final.usage.output_tokens > 0
+
+
+def responses_are_kept(c):
+    first = c.responses.create(model="auto", input="hello there")
+    then = c.responses.create(model="auto", input="and now", previous_response_id=first.id)
+    assert then.usage.input_tokens > first.usage.input_tokens
+    assert c.responses.retrieve(then.id).output_text == "You said: and now"
+    newest = c.responses.input_items.list(then.id).data[0]
+    assert newest.content[0].text == "and now"
+    c.responses.delete(then.id)
+    raises(openai.NotFoundError, None, lambda: c.responses.retrieve(then.id))
+
+
+def responses_call_tools(c):
+    tool = {"type": "function", "strict": False, **TOOL["function"]}
+    first = c.responses.create(model="small", input="hello", tools=[tool])
+    [call] = first.output
+    assert (call.type, call.name) == ("function_call", "weather")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    then = c.responses.create(model="small", input=[result], previous_response_id=first.id, tools=[tool])
+    assert then.output_text == "You said: hello"
+
+
+def responses_are_parsed(c):
+    answer = c.responses.parse(model="small", input="hello there", text_format=Person)
+    assert isinstance(answer.output_parsed, Person)
+
+
 def raw_headers(c):
     raw = c.chat.completions.with_raw_response.create(model="auto", messages=HELLO)
     assert raw.headers["x-moma-model"] == "small"
@@ -213,6 +253,7 @@ def main():
         for check in (
             chat_is_answered, chat_is_streamed, usage_is_streamed_when_asked_for, several_choices, tools_are_called,
             tools_are_called_in_a_stream, json_schema_is_parsed, a_stream_helper_works, completions, embeddings, models,
+            responses, responses_are_streamed, responses_are_kept, responses_call_tools, responses_are_parsed,
             raw_headers, unknown_fields_pass, errors_have_their_classes, no_quota_is_said_at_once,
             a_backend_in_trouble_is_an_error_in_the_stream, timeouts_are_the_clients,
         ):  # fmt: skip

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from gateway.demo.scripted import HANG, Fault, Reply, Seen, refusal
+from tests.clients.table import Group, in_the_table
 from tests.conftest import ADMIN_KEY, World
 
 HERE = Path(__file__).parent
 CHOICE = b'{"index":0,"delta":{"content":"word "}}'
 CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[%b]}\n\n' % CHOICE
-CHECKS = 18
+CHECKS = 23
 
 
 def in_trouble(seen: Seen) -> Reply | None:
@@ -26,6 +27,13 @@ def in_trouble(seen: Seen) -> Reply | None:
         "slow": HANG,
         "break": Reply(stream=(CHUNK, Fault.EOF)),
     }.get(content)
+
+
+def rows(client: str, version: str, done: list[str]) -> list[Group]:
+    """What was done over /v1/responses, and all else, for docs/clients.md."""
+    over_responses = tuple(name for name in done if name.startswith("responses"))
+    others = tuple(name for name in done if name not in over_responses)
+    return [Group(client, version, "chat", others, {}), Group(client, version, "responses", over_responses, {})]
 
 
 async def empty_key(world: World) -> str:
@@ -53,6 +61,9 @@ async def test_a_major_of_the_sdk(world: World, major: int) -> None:
     assert process.returncode == 0, output.decode()
     assert re.match(rf"openai {major}\.", version)
     assert len(done) == CHECKS
+    in_the_table(
+        rows(f"OpenAI Python {major}", version.removeprefix("openai "), [name.replace("_", " ") for name in done])
+    )
     refused = world.app.metrics.registry.get_sample_value("moma_limit_refusals_total", {"kind": "quota"})
     assert refused == 1  # x-should-retry: false keeps the SDK from trying again
     while world.app.ledger.open_holds:

@@ -1,0 +1,1 @@
+"""What a live backend has and can do, found out by asking it."""
