@@ -74,7 +74,7 @@ def _fields(value: Any, path: Path) -> Values:
         if one.name == "limits" and isinstance(value, Plan):  # they stand beside the rest
             out |= flat(item, path)
         elif one.name.endswith("_s"):
-            out[*path, one.name.removesuffix("_s")] = None if item is None else f"{item:g}s"
+            out[*path, one.name.removesuffix("_s")] = None if item is None else f"{item:.12g}s"
         elif one.name.endswith("_uc"):
             out[*path, one.name.removesuffix("_uc")] = credits_text(item)
         else:
