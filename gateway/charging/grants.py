@@ -59,7 +59,8 @@ class Grant:
         return self.scope is not None or self.card != STANDARD
 
     def live(self, now_ms: int) -> bool:
-        return self.starts_ms <= now_ms and not self.over(now_ms)
+        """It has begun and has not ended. What had begun when it was granted has, wherever the clock was set since."""
+        return self.starts_ms <= max(now_ms, self.created_ms) and not self.over(now_ms)
 
     def over(self, now_ms: int) -> bool:
         return self.expires_ms is not None and self.expires_ms <= now_ms

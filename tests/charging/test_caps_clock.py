@@ -250,7 +250,7 @@ async def test_a_grant_that_begins_after_a_jump_was_put_right_pays_from_then_on(
 
 
 async def test_a_plan_renews_each_day_after_a_jump_was_put_right(tmp_path: Path) -> None:
-    """The days between were not due by the clock that was ahead."""
+    """The days between were not due by the clock that was ahead; the one that was has begun."""
     clock = FakeClock()
     ledger = await opened(tmp_path, clock, 100, "day")
     clock.ms += MONTH_MS
@@ -258,7 +258,7 @@ async def test_a_plan_renews_each_day_after_a_jump_was_put_right(tmp_path: Path)
     clock.ms -= MONTH_MS
     for day in range(3):
         clock.ms += DAY_MS
-        assert ledger.available_uc("t") == 100
+        assert ledger.available_uc("t") == 100 + 100
         await ledger.reserve(f"c{day}", quote(0, 60), clamp=False)
         ledger.dispatched(f"c{day}", "b", "m")
         await settle(ledger, f"c{day}", 60)
