@@ -25,6 +25,7 @@ KEY = "sk-moma-key-of-the-clients"
 EMPTY_KEY = "sk-moma-key-without-credits"
 OWN = ("OPENAI_", "ANTHROPIC_", "LITELLM_", "LLM_", "AIDER_")
 ENDPOINTS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+REAL = {"real": "chat", "real_messages": "messages", "real_responses": "responses"}  # the small model, through these
 ROUTES = """
 version: 1
 currency: CNY
@@ -93,9 +94,8 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         await app.start("127.0.0.1", 0)
         absent = await not_served(f"http://127.0.0.1:{app.port}")
         if small is None:
-            absent["real"] = absent["real_messages"] = "the wheels of the small model are not installed"
-        elif "messages" in absent:
-            absent["real_messages"] = absent["messages"]
+            absent |= dict.fromkeys(REAL, "the wheels of the small model are not installed")
+        absent |= {real: absent[group] for real, group in REAL.items() if group in absent}
         yield Served(app, scripted, absent)
         await app.aclose()
         assert audit(str(path / "moma.db")) == []

@@ -15,6 +15,7 @@ DIALECTS = {
     "responses": "responses",
     "real": "chat, a real model",
     "real_messages": "messages, a real model",
+    "real_responses": "responses, a real model",
 }
 
 

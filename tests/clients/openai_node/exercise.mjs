@@ -152,6 +152,15 @@ async function realModel() {
   assert.ok(text.length > 0);
 }
 
+async function realResponses() {
+  const asked = { model: REAL, input: "Say hello.", max_output_tokens: 16, temperature: 0 };
+  const whole = await client.responses.create(asked);
+  const streamed = await client.responses.stream(asked).finalResponse();
+  assert.ok(whole.output_text.length > 0);
+  assert.equal(streamed.output_text, whole.output_text);
+  assert.deepEqual(streamed.usage.output_tokens, whole.usage.output_tokens);
+}
+
 async function responses() {
   const answer = await client.responses.create({ model: "auto", input: "hello there" });
   assert.equal(answer.output_text, "You said: hello there");
@@ -226,4 +235,5 @@ await run(version, {
     "json_schema": responsesSchema, "errors": responsesErrors,
   },
   real: { "whole and streamed": realModel },
+  real_responses: { "whole and streamed": realResponses },
 });
