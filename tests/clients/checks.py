@@ -1,8 +1,8 @@
 """Runs the checks of one client, in that client's own environment, and prints what was exercised as JSON.
 
 A script gives its checks in groups by what they need: `chat`, `messages` and `responses` are endpoints of the gateway;
-`real`, `real_messages` and `real_responses` the small model through them. What is not there is named, not run. The first
-failure ends the script.
+`real`, `real_messages` and `real_responses` the small model through them. What is not there is named, not run.
+The first failure ends the script.
 """
 
 from __future__ import annotations
