@@ -58,7 +58,7 @@ class Body:
             raise too_large(limit)
         if self.broken:
             raise InvalidValue("The body is not valid HTTP.")
-        parts = self._parts
+        parts, self._parts = self._parts, []  # what was taken is not kept twice
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def some(self) -> bytes:
