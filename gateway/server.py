@@ -22,6 +22,7 @@ from gateway.admin.api import Admin
 from gateway.backends.failures import SHUTDOWN_RETRY_S
 from gateway.call import Answer, Request, Sink
 from gateway.dialects import messages_models
+from gateway.dialects.known import id_headers
 from gateway.dialects.messages_models import VERSION_HEADER
 from gateway.errors import (
     UNFORESEEN,
@@ -118,8 +119,6 @@ class HttpSink:
         elif not self._chunked:
             framing += "\r\nconnection: keep-alive"
         own = f"x-moma-config: {self._generation}\r\ndate: {_http_date(int(time.time()))}"
-        if self._request.path.startswith(_MESSAGES) and "x-request-id" in headers:
-            own += f"\r\nrequest-id: {headers['x-request-id']}"  # where Anthropic's SDKs look for it
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{before}{lines}{framing}\r\n{own}\r\n\r\n"
         self._head = head.encode("ascii")
         self.begun = True
@@ -298,7 +297,9 @@ class Gateway:
         generation = self.generation
         caller = self._known(http, generation)
         request = Request(request_id, "messages", http.headers, await http.body(generation.config.server.max_body))
-        await sink.send(_json(await generation.pipeline.count_tokens(caller, request), request_id))
+        answer = _json(await generation.pipeline.count_tokens(caller, request), request_id)
+        answer.headers |= id_headers(request_id, "messages")
+        await sink.send(answer)
 
     async def _models(self, http: HttpRequest, sink: HttpSink, request_id: str) -> None:
         pipeline = self.generation.pipeline
