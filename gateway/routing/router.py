@@ -81,8 +81,8 @@ class Router:
         self._contexts = {name: _contexts_of(config, route) for name, route in self._routes.items()}
         self._drained = {name for name, route in self._routes.items() if _drains(config, route)}
         self.served = _served(self._targets.values())
-        self._adapters = {adapter_of(backend) for backend in config.backends.values()}
-        self._all_take_all = all(takes_all(adapter) for adapter in self._adapters)
+        self._adapters = {name: _adapters_of(config, route) for name, route in self._routes.items()}
+        self._choosy = {name for name, adapters in self._adapters.items() if not all(map(takes_all, adapters))}
         self._shortlists: dict[tuple[str, str, str, frozenset[str], frozenset[Adapter]], Shortlist] = {}
 
     def names(self, plan: Plan) -> list[str]:
@@ -172,18 +172,18 @@ class Router:
     def shortlist(self, route: Route, call: Call, needed: int, *, instead: bool = False) -> Shortlist:
         """What of a route can serve the call, and what cannot; `instead` of the one that it asked for."""
         asked = self.route_of(call.model) if instead else None
-        key = (route.name, "" if asked is None else asked.name, call.endpoint, call.needs, self._dumb(call))
+        key = (route.name, "" if asked is None else asked.name, call.endpoint, call.needs, self._dumb(route, call))
         short = self._shortlists.get(key)
         if short is None:
             also = ANYTHING if asked is None else asked.require
             short = self._shortlists[key] = shortlist(route, self._targets, call, also)
         return within(short, needed) if needed > short.shortest else short
 
-    def _dumb(self, call: Call) -> frozenset[Adapter]:
-        """The dialects of backends that cannot express the call."""
-        if self._all_take_all and not call.beyond:
+    def _dumb(self, route: Route, call: Call) -> frozenset[Adapter]:
+        """The dialects of the route's backends that cannot express the call."""
+        if route.name not in self._choosy and not call.beyond:
             return _NONE
-        return frozenset([adapter for adapter in self._adapters if adapter.beyond(call) is not None])
+        return frozenset([adapter for adapter in self._adapters[route.name] if adapter.beyond(call) is not None])
 
     def route_of(self, model: str) -> Route | None:
         """What a name in `model` stands for."""
@@ -232,16 +232,23 @@ def _served(targets: Iterable[Sequence[Target]]) -> frozenset[str]:
     return frozenset(found | DIALECTS.keys() if "chat" in found else found)
 
 
+def _models_of(config: Config, route: Route) -> list[Model]:
+    """All that may serve a call of it."""
+    fallbacks = (*route.fallback_error, *route.fallback_context)
+    return [config.models[name] for name in {*route.pick, *(fallback.model for fallback in fallbacks)}]
+
+
+def _adapters_of(config: Config, route: Route) -> frozenset[Adapter]:
+    return frozenset(adapter_of(config.backends[via.backend]) for one in _models_of(config, route) for via in one.via)
+
+
 def _contexts_of(config: Config, route: Route) -> list[int]:
     """In ascending order."""
-    fallbacks = (*route.fallback_error, *route.fallback_context)
-    names = {*route.pick, *(fallback.model for fallback in fallbacks)}
-    return sorted({config.models[name].context for name in names})
+    return sorted({model.context for model in _models_of(config, route)})
 
 
 def _drains(config: Config, route: Route) -> bool:
-    names = (*route.pick, *(fallback.model for fallback in (*route.fallback_error, *route.fallback_context)))
-    backends = {via.backend for name in names for via in config.models[name].via}
+    backends = {via.backend for model in _models_of(config, route) for via in model.via}
     return any(config.backends[name].on_disconnect == "drain" for name in backends)
 
 
