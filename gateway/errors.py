@@ -131,6 +131,9 @@ class NotConfigured(CallRejected):
     status = 404
     code = "not_configured"
 
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(f"No model of this gateway serves {endpoint}. Its operator has to add one to routes.yaml.")
+
 
 class MethodNotAllowed(CallRejected):
     status = 405

@@ -23,7 +23,7 @@ from gateway.charging.records import Hold, Receipt
 from gateway.clock import Clock
 from gateway.config.model import Config
 from gateway.deadline import Deadline, Deadlines
-from gateway.dialects.known import DIALECTS, id_headers
+from gateway.dialects.known import id_headers
 from gateway.dispatch import Delivery, Dispatcher, Job
 from gateway.failing import error_answer, error_event
 from gateway.goingon import GoingOn
@@ -72,6 +72,7 @@ class Pipeline:
         self._admission = Admission(gates, waiting, clock)
         self._going_on = GoingOn(ledger, router, dispatcher, self._admission, tokenizer, clock)
         self._router = router
+        self.served = router.served  # endpoints
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._tokenizer = tokenizer
@@ -168,10 +169,6 @@ class Pipeline:
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
         return self._tenants.authenticate(headers, self._clock.wall_ms())
 
-    def why_not(self, endpoint: str) -> errors.NotConfigured | None:
-        """Why nothing that is asked of this endpoint can be answered."""
-        return self._router.why_not("chat" if endpoint in DIALECTS else endpoint)
-
     def models(self, caller: Caller) -> list[dict[str, Any]]:
         return [_listed(name) for name in self._router.names(caller.plan)]
 
@@ -250,7 +247,7 @@ class Pipeline:
         def headers(delivery: Delivery) -> dict[str, str]:
             assert delivery.target is not None
             out = {
-                **id_headers(call.request_id, call.dialect),
+                "x-request-id": call.request_id,
                 "x-moma-model": delivery.target.model.name,
                 "x-moma-backend": delivery.target.backend.name,
                 "x-moma-route": decision.route,
@@ -261,6 +258,8 @@ class Pipeline:
             }
             if delivery.kind:
                 out["content-type"] = delivery.kind
+            if call.dialect:
+                out |= id_headers(call.request_id, call.dialect)
             if life.lowered_to is not None:
                 out["x-moma-max-tokens"] = str(life.lowered_to)
             return out

@@ -30,6 +30,7 @@ from gateway.errors import (
     InvalidKey,
     InvalidValue,
     MethodNotAllowed,
+    NotConfigured,
     NotFound,
     ShuttingDown,
 )
@@ -52,6 +53,7 @@ _ENDPOINTS = {
 }  # fmt: skip
 _FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations")
 _MESSAGES = "/v1/messages"
+KEPT = "responses"  # the endpoint whose answers are
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _UNKEPT = "cache-control: no-cache\r\n"
@@ -259,8 +261,11 @@ class Gateway:
 
     async def _serve(self, caller: Caller, request: Request, generation: Generation, sink: HttpSink) -> None:
         request.at_s = int(time.time())
+        if request.endpoint != KEPT and HEADER not in request.headers:
+            await generation.pipeline.handle(caller, request, sink)
+            return
         serve: Serve = functools.partial(generation.pipeline.handle, caller)
-        if request.endpoint == "responses":
+        if request.endpoint == KEPT:
             most = generation.config.server.max_body
             serve = functools.partial(self._keep, caller.tenant, serve, most)
         if HEADER in request.headers:
@@ -278,8 +283,8 @@ class Gateway:
     def _asked(self, http: HttpRequest, generation: Generation) -> tuple[Caller, str]:
         """Who calls, and what for: asked before the body is read, as a stranger does not get to send 20 MB."""
         caller, endpoint = self._known(http, generation), _ENDPOINTS[http.path]
-        if (why := generation.pipeline.why_not(endpoint)) is not None:
-            raise why
+        if endpoint not in generation.pipeline.served:
+            raise NotConfigured(endpoint)
         return caller, endpoint
 
     def _known(self, http: HttpRequest, generation: Generation) -> Caller:

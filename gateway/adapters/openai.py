@@ -77,22 +77,22 @@ def _limit_output(call: Call, body: JSON, max_tokens: int | None, quirks: Quirks
 
 
 class AnswerReader:
-    """A whole answer: checked, its usage read, its bytes left as they are. State: `_answer`, once it is read."""
+    """A whole answer: checked, its usage read, its bytes left as they are. State: `_body`, once it is read."""
 
     def __init__(self, call: Call, model: Model) -> None:
         self._call = call
         self._model = model
-        self._answer: JSON = {}
+        self._body = b"{}"
 
     def read(self, status: int, body: bytes) -> tuple[bytes, Usage | None]:
         answer = parsed(body, status)
         if not isinstance(answer.get("data" if self._call.endpoint == "embeddings" else "choices"), list):
             raise AttemptFailed("broken", "the backend's answer holds nothing", backend_status=status)
-        self._answer = answer
+        self._body = body
         return body, usage_of(self._call, self._model, answer.get("usage"))
 
     def passed_text(self) -> str:
-        return answer_text(self._answer)
+        return answer_text(parsed(self._body))
 
 
 def refusal_usage(call: Call, model: Model, body: bytes) -> Usage | None:

@@ -103,9 +103,7 @@ class Router:
 
     def why_not(self, endpoint: str) -> NotConfigured | None:
         """Of an endpoint, or a dialect of chat, that no model serves."""
-        if endpoint in self.served:
-            return None
-        return NotConfigured(f"No model of this gateway serves {endpoint}. Its operator has to add one to routes.yaml.")
+        return None if endpoint in self.served else NotConfigured(endpoint)
 
     def check(self, model: str, plan: Plan) -> None:
         """Raises ModelNotFound for a name that this plan may not put in `model`."""
