@@ -145,7 +145,7 @@ def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]
     # is read on meanwhile.
     left = any(one.left or one.answer.code == "deadline_exceeded" for one in asked)
     again = any(one.once for one in asked)
-    given = [one.answer for one in asked if one.request == record.request or record.model in ("kept", "gratis")]
+    given = [one.answer for one in asked if one.request == record.request or one.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:
         read_on = (heard.texts for heard in seen if left and (again or heard.backend == "b"))
         most = max((*(answer.texts for answer in given), *read_on), default=0)
