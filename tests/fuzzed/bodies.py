@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ BODIES: Final[dict[str, JSON]] = {
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": [
                 {"type": "text", "text": "hello"},
-                {"type": "image_url", "image_url": {"url": _URL, "detail": "low"}},
+                {"type": "image_url", "image_url": {"url": _URL}},
             ]},
             {"role": "assistant", "content": None, "tool_calls": [_CALL]},
             {"role": "tool", "tool_call_id": "call_1", "content": "sun"},
@@ -57,7 +58,7 @@ BODIES: Final[dict[str, JSON]] = {
         "input": [
             {"role": "user", "content": [
                 {"type": "input_text", "text": "hello"},
-                {"type": "input_image", "image_url": _URL, "detail": "low"},
+                {"type": "input_image", "image_url": _URL},
             ]},
             {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}],
                 "encrypted_content": "c2ln"},
@@ -104,11 +105,13 @@ ONLY_PLAIN: Final[dict[str, JSON]] = {
 }  # fmt: skip
 NESTED: Final = "[" * 55 + "]" * 55  # with what is around it just below the bound
 NESTED_OBJECT: Final = '{"a":' * 55 + "1" + "}" * 55
+DEEP: Final = '{"a":' * 600 + "1" + "}" * 600  # orjson reads it and cannot write it
+TEXTS: Final = (DEEP, '{"a": "\\ud800"}', '{"a": 1e999}', "[1]", "null", '{"a": 1, "a": 2}', NESTED)  # within texts
 VALUES: Final = (
     "null", "true", "0", "-1", "1.5", "-0.0", "1e308", "1e999", "9" * 40, str(2**63), str(2**64), "9" * 5000, "NaN",
     '""', '" "', '"x"', '"\\u0000"', '"\\ud800"', '"\\udc00\\ud800"', '"1e999"', '"true"', "[]", "{}", "[null]", "[[]]",
     "[{}]", '{"": ""}', '{"type": "text"}', '[{"type": "text"}]', '{"a": 1, "a": 2}', '{"type": {}}', '["a", 1]',
-    NESTED, NESTED_OBJECT, '"' + "x" * 100_000 + '"', "[" + "1," * 5000 + "1]",
+    NESTED, NESTED_OBJECT, *(json.dumps(text) for text in TEXTS), '"' + "x" * 100_000 + '"', "[" + "1," * 5000 + "1]",
 )  # fmt: skip
 
 

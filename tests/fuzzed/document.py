@@ -9,17 +9,19 @@ from typing import Any, Final
 
 import pytest
 
-from tests.fuzzed.others import DELETE_RESPONSE, OTHERS, PLAIN, TEXT
+from tests.fuzzed.others import DELETE_RESPONSE, OTHERS, TEXT
 
 JSON = dict[str, Any]
 
+PLAIN: Final = {"schema": TEXT}
 FILE: Final = Path(__file__).parent.parent.parent.parent / "shared/data/openai-operations.json"
 NOT_SERVED: Final = ("/moderations",)
-# What is answered beside what the document lists. Where it lists events, it takes their data for the events.
-_EVENTS: Final = {"text/event-stream": PLAIN}
+# What is answered beside what the document lists. It takes the data of events for the events, as others do not.
+_EVENTS: Final[JSON] = {"text/event-stream": {}}
+_STREAMED: Final = ("/chat/completions", "/completions", "/responses", "/images/generations", "/messages")
 _SOUNDS: Final = ("mpeg", "opus", "aac", "flac", "wav", "pcm")
 _MORE: Final[dict[str, JSON]] = {
-    "/completions": _EVENTS,
+    **dict.fromkeys(_STREAMED, _EVENTS),
     "/audio/speech": {**_EVENTS, **{f"audio/{kind}": PLAIN for kind in _SOUNDS}},
     "/audio/transcriptions": {**_EVENTS, "text/plain": PLAIN},
 }
@@ -31,9 +33,9 @@ def document() -> JSON:
         pytest.skip(f"OPENAI'S DOCUMENT IS NOT AT {FILE}: its operations are not fuzzed")
     whole: JSON = json.loads(FILE.read_text())
     paths: JSON = {path: item for path, item in whole["paths"].items() if path not in NOT_SERVED}
+    paths |= copy.deepcopy(OTHERS)
     for path, more in _MORE.items():
         paths[path]["post"]["responses"]["200"]["content"] |= more
-    paths |= copy.deepcopy(OTHERS)
     paths["/audio/translations"] = copy.deepcopy(paths["/audio/transcriptions"])
     paths["/audio/translations"]["post"]["operationId"] = "createTranslation"
     paths["/responses/{response_id}"]["delete"] = copy.deepcopy(DELETE_RESPONSE)

@@ -7,7 +7,6 @@ from typing import Any, Final
 JSON = dict[str, Any]
 
 TEXT: Final = {"type": "string"}
-PLAIN: Final = {"schema": TEXT}
 
 
 def _object(*required: str, **properties: Any) -> JSON:
@@ -60,8 +59,8 @@ _PAGE: Final = [
 ]
 
 
-def _operation(name: str, parameters: list[Any], body: JSON | None = None, **more: JSON) -> JSON:
-    content: JSON = {"application/json": {"schema": {"type": "object"}}, **more}
+def _operation(name: str, parameters: list[Any], body: JSON | None = None) -> JSON:
+    content: JSON = {"application/json": {"schema": {"type": "object"}}}
     asked: JSON = {"required": True, "content": {"application/json": {"schema": body}}}
     answers: JSON = {"200": {"description": "good", "content": content}}
     it: JSON = {"operationId": name, "parameters": parameters, "responses": answers}
@@ -72,7 +71,7 @@ DELETE_RESPONSE: Final = _operation("deleteResponse", [_ID])
 OTHERS: Final[JSON] = {
     "/responses/{response_id}/input_items": {"get": _operation("listInputItems", [_ID, *_PAGE])},
     "/rerank": {"post": _operation("rerank", [], _RERANK)},
-    "/messages": {"post": _operation("createMessage", [], _MESSAGES, **{"text/event-stream": PLAIN})},
+    "/messages": {"post": _operation("createMessage", [], _MESSAGES)},
     "/messages/count_tokens": {"post": _operation("countTokens", [], _MESSAGES)},
     "/usage": {"get": _operation("usage", [])},
 }
