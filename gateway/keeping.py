@@ -17,6 +17,7 @@ from gateway.kept.responses import KeptResponses
 from gateway.parse import parse_object
 
 PATH: Final = "/v1/responses"
+_METHODS: Final = {"": ("GET", "DELETE"), "input_items": ("GET",)}  # by what follows the id of a response
 _GOOD: Final = 200
 _LAST_EVENTS: Final = (b"event: response.completed\n", b"event: response.incomplete\n")
 Serve = Callable[[Request, Sink], Coroutine[Any, Any, None]]
@@ -46,19 +47,19 @@ class Keeping:
     async def asked(self, tenant: str, method: str, path: str, query: Mapping[str, str], max_bytes: int) -> JSON:
         """Of the paths behind PATH. Raises NotFound, InvalidValue, MethodNotAllowed."""
         response_id, _, what = path.removeprefix(f"{PATH}/").partition("/")
-        if what not in ("", "input_items"):
+        if what not in _METHODS:
             raise NotFound("There is nothing at this path of a response but 'input_items'.")
         if self._kept is None:
             raise NotFound("This gateway keeps no responses.")
+        if method not in (allowed := _METHODS[what]):
+            raise MethodNotAllowed("A response is read and deleted here.", allow=allowed)
+        if method == "DELETE":
+            return await self._kept.forget(tenant, response_id)
         if query.get("stream", "false") != "false":
             raise InvalidValue("Kept responses are given whole: leave 'stream' out.", param="stream")
-        if what and method == "GET":
+        if what:
             return await self._kept.input_items(tenant, response_id, query, max_bytes)
-        if not what and method == "GET":
-            return await self._kept.find(tenant, response_id)
-        if not what and method == "DELETE":
-            return await self._kept.forget(tenant, response_id)
-        raise MethodNotAllowed("A response is read and deleted here.", allow=["GET"] if what else ["GET", "DELETE"])
+        return await self._kept.find(tenant, response_id)
 
 
 class Overheard:

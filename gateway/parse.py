@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
+from gateway.bounded import MAX_CONTAINERS, BeyondReason, loads
 from gateway.call import JSON, Call, Request, Work
 from gateway.dialects.known import DIALECTS
 from gateway.dialects.messages_request import body_to_count
@@ -16,8 +16,6 @@ from gateway.endpoints.known import WORKS
 from gateway.errors import InvalidValue
 from gateway.tokens import MESSAGE_TOKENS, TEMPLATE_TOKENS
 
-MAX_NESTING: Final = 64
-MAX_CONTAINERS: Final = 100_000  # 20 MB of "[]," would be 400 MB of lists and seconds of everyone's time
 MAX_MODEL_CHARS: Final = 256
 MAX_MESSAGES: Final = 4096
 MAX_PROMPTS: Final = 2048
@@ -53,9 +51,6 @@ _NO_NEEDS: Final[frozenset[str]] = frozenset()
 _NOTHING: Final[tuple[str, ...]] = ()
 _NO_HEADERS: Final[dict[str, str]] = {}
 
-# Possessive, and closed by the end too: a text that is never closed must not be searched again from each quote.
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-
 
 def parse_call(request: Request) -> Call:
     """Raises InvalidValue; `param` names the field."""
@@ -74,6 +69,8 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
     endpoint, beyond = request.endpoint, _NOTHING
     if to_middle is not None:
         endpoint, (body, beyond) = "chat", to_middle(original)
+    if len(request.body) > MAX_CONTAINERS:  # only then there may be as many
+        _check_arguments(body)
     model = _model(body)
     if endpoint in WORKS:
         return _working(request, model, body, WORKS[endpoint](body, request.upload))
@@ -137,37 +134,28 @@ def _own_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def parse_object(data: bytes) -> JSON:
     """JSON that is an object, and neither deep nor wide beyond reason. Raises InvalidValue."""
-    containers = data.count(b"[") + data.count(b"{")
-    if containers > MAX_CONTAINERS and _containers_outside_texts(data) > MAX_CONTAINERS:
-        raise InvalidValue(f"The body has more than {MAX_CONTAINERS} lists and objects.")
     try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        body = loads(data)
+    except BeyondReason as error:
+        raise InvalidValue(f"The body {error}.") from None
+    except ValueError as error:
         raise InvalidValue(f"The body is not valid JSON: {error}.") from None
     if not isinstance(body, dict):
         raise InvalidValue("The body must be a JSON object.")
-    if containers > MAX_NESTING and _nesting_over(body, MAX_NESTING):
-        raise InvalidValue(f"The body is nested deeper than {MAX_NESTING} levels.")
     return body
 
 
-def _containers_outside_texts(data: bytes) -> int:
-    bare = _STRING.sub(b"", data)
-    return bare.count(b"[") + bare.count(b"{")
+def _check_arguments(body: JSON) -> None:
+    """Of all calls of tools together, as JSON in texts is neither deep nor wide beyond reason."""
+    calls = [call for message in _objects(body.get("messages")) for call in _objects(message.get("tool_calls"))]
+    texts = [function.get("arguments") for call in calls for function in _objects([call.get("function")])]
+    if sum(text.count("[") + text.count("{") for text in texts if isinstance(text, str)) > MAX_CONTAINERS:
+        said = f"The arguments of all tool calls have more than {MAX_CONTAINERS} lists and objects."
+        raise InvalidValue(said, param="messages")
 
 
-def _nesting_over(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        inner: list[Any] = []
-        for holder in level:
-            inner += [
-                v for v in (holder.values() if isinstance(holder, dict) else holder) if isinstance(v, dict | list)
-            ]
-        if not inner:
-            return False
-        level = inner
-    return True
+def _objects(value: Any) -> list[JSON]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _model(body: JSON) -> str:

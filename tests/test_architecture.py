@@ -55,7 +55,7 @@ LAYERS = (
     ("deadline", "chores"),
     ("clock",),
     ("sse",),
-    ("call", "errors", "hours", "sound", "multipart"),
+    ("bounded", "call", "errors", "hours", "sound", "multipart"),
     ("demo",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

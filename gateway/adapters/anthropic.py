@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import orjson
-
 from gateway.adapters.anthropic_answer import answer, usage
 from gateway.adapters.anthropic_beyond import beyond
 from gateway.adapters.anthropic_request import request
 from gateway.adapters.anthropic_stream import Decoder
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 
 __all__ = ["Decoder", "answer", "beyond", "credentials", "error", "path", "request", "usage"]
@@ -35,8 +34,8 @@ def credentials(key: str | None) -> dict[str, str]:
 def error(body: bytes) -> JSON:
     """https://platform.claude.com/docs/en/api/errors: `message`, `type`, `code`, `param`; {} when it is unreadable."""
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = loads_of_backend(body)
+    except ValueError:
         return {}
     said = value.get("error") if isinstance(value, dict) else None
     message = said.get("message") if isinstance(said, dict) else None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import orjson
-
 from gateway.adapters.anthropic_neutral import is_neutral
 from gateway.adapters.anthropic_request import DATA_URL, SERVICE_TIERS, SYSTEM_ROLES
 from gateway.adapters.anthropic_thinking import beyond_thinking, is_forced
+from gateway.bounded import is_object
 from gateway.call import JSON
 from gateway.parse import OUTPUT_LIMITS
 
@@ -176,20 +175,14 @@ def _beyond_said(message: JSON) -> str | None:
         # `extra_content` is where Gemini signs its calls.
         if not _is_function(call, "id", "index", "extra_content") or not _is_id(call.get("id")):
             return f".tool_calls[{place}]"
-        if not _is_object(call["function"].get("arguments")):
+        arguments = call["function"].get("arguments")
+        if arguments != "" and not is_object(arguments):
             return f".tool_calls[{place}].function.arguments"
     return None
 
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str) and value != ""
-
-
-def _is_object(arguments: Any) -> bool:
-    try:
-        return arguments == "" or isinstance(orjson.loads(arguments), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _is_text_part(part: JSON) -> bool:

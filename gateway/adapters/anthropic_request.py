@@ -66,7 +66,7 @@ def _schema(wanted: JSON) -> JSON:
 
 
 def _add_tools(sent: JSON, body: JSON) -> None:
-    tools, choice = body.get("tools"), body.get("tool_choice")
+    tools, choice = body.get("tools"), body.get("tool_choice") or None
     if not tools:
         return
     if isinstance(choice, dict) and choice["type"] == "allowed_tools":

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from gateway.adapters.anthropic_answer import (
     CREATED,
     annotation,
@@ -23,6 +21,7 @@ from gateway.adapters.anthropic_answer import (
     text_of,
     usage,
 )
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 from gateway.sse import event_data
 
@@ -180,6 +179,6 @@ _STEPS: Final[dict[str, Callable[[Decoder, JSON], list[JSON]]]] = {
 
 def _parsed(data: bytes) -> JSON:
     try:
-        return as_object(orjson.loads(data))
-    except orjson.JSONDecodeError:
+        return as_object(loads_of_backend(data))
+    except ValueError:
         raise broken("the backend's stream is not JSON") from None

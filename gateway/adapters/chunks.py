@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-import orjson
-
 from gateway.adapters.openai_errors import in_ok
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON, Call, Usage
 from gateway.errors import AttemptFailed
 
@@ -18,8 +17,8 @@ _CHUNK_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")
 def parsed(data: bytes, status: int = 200) -> JSON:
     """Raises AttemptFailed for what is no object, or tells of an error."""
     try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        value = loads_of_backend(data)
+    except ValueError:
         raise AttemptFailed("broken", "the backend's answer is not JSON", backend_status=status) from None
     if not isinstance(value, dict):
         raise AttemptFailed("broken", "the backend's answer is not an object", backend_status=status)

@@ -33,7 +33,7 @@ def answer(value: JSON) -> JSON:
     if not choices:
         if not blocked(value):
             raise AttemptFailed("broken", "the backend's answer holds nothing")
-        message = {"role": "assistant", "content": None}
+        message = {"role": "assistant", "content": None, "refusal": None}
         choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": "content_filter"}]
     return {**head(value, "chat.completion"), "choices": choices, "usage": usage(value.get("usageMetadata"))}
 
@@ -129,7 +129,7 @@ def _logprob(one: JSON) -> JSON:
 
 
 def _choice(value: JSON, candidate: JSON) -> JSON:
-    message: JSON = {"role": "assistant", "content": None}
+    message: JSON = {"role": "assistant", "content": None, "refusal": None}
     thought = ""  # since the last block
     for delta in deltas(value, candidate, 0):
         for name, added in delta.items():

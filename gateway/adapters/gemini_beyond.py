@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import orjson
-
 from gateway.adapters.gemini_contents import MEDIA, SYSTEM_ROLES, data_url
 from gateway.adapters.gemini_request import EFFORTS
+from gateway.bounded import is_object
 from gateway.call import JSON
 from gateway.parse import OUTPUT_LIMITS
 
@@ -91,17 +90,10 @@ def _calls(calls: Any, called: set[str]) -> str | None:
             return f"tool_calls[{place}]"
         if not isinstance(call.get("id"), str):
             return f"tool_calls[{place}].id"
-        if not _is_object(function.get("arguments") or "{}"):
+        if not is_object(function.get("arguments") or "{}"):
             return f"tool_calls[{place}].function.arguments"
         called.add(call["id"])
     return None
-
-
-def _is_object(text: Any) -> bool:
-    try:
-        return isinstance(orjson.loads(text), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _answers(call_id: Any, called: set[str]) -> bool:

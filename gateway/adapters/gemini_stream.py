@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from gateway.adapters.gemini_answer import blocked, candidates, check, deltas, finish, head, index_of, logprobs
 from gateway.adapters.gemini_citations import cited
 from gateway.adapters.gemini_usage import usage
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 from gateway.errors import AttemptFailed
 from gateway.sse import event_data
@@ -88,8 +87,8 @@ def _choice(index: int, delta: JSON, *, reason: str | None = None) -> JSON:
 
 def _parsed(data: bytes) -> JSON:
     try:
-        value: Any = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        value: Any = loads_of_backend(data)
+    except ValueError:
         raise AttemptFailed("broken", "the backend's answer is not JSON") from None
     check(value)
     return dict(value)

@@ -59,7 +59,7 @@ class WholeWork:
 
     def read(self, status: int, body: bytes) -> tuple[bytes, Usage | None]:
         call, model = self._call, self._model
-        if call.body.get("response_format") in _TEXTS and call.endpoint not in _LISTS:
+        if call.endpoint not in _LISTS and call.body.get("response_format") in _TEXTS:
             self._text = body.decode("utf-8", "replace")
             return body, None
         said = parsed(body, status)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 from gateway.dialects.chat import DONE
 from gateway.sse import event_data, split_events
@@ -41,11 +42,11 @@ def assembled(stream: bytes, usage: Any, endpoint: str) -> JSON | None:
             data = event_data(event)
             if data is None or not data.strip() or data.strip() == b"[DONE]":
                 continue
-            _add_chunk(whole, choices, _object(orjson.loads(data)), endpoint)
+            _add_chunk(whole, choices, _object(loads_of_backend(data)), endpoint)
         if not choices:
             return None
         out = [_choice(choices[index], endpoint) for index in sorted(choices)]
-    except (Unfaithful, orjson.JSONDecodeError):
+    except (Unfaithful, ValueError):
         return None
     whole["object"] = _OBJECTS[endpoint][0]
     whole["choices"] = out

@@ -80,7 +80,7 @@ def answer(method: str, path: str, raw: bytes) -> Answer:
         if not isinstance(body, dict):
             raise Invalid("the body is not an object")
         return operation(body)
-    except (ValueError, TypeError, AttributeError, KeyError) as problem:
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as problem:
         return Answer(400, error(f"invalid request: {problem}", "invalid_value"))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import orjson
-
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 
 # Anthropic's own advice on how to hand back what a model wrote in place of an object.
@@ -112,8 +111,8 @@ def tool_input(arguments: str) -> JSON:
     if not arguments.strip():
         return {}
     try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError:
+        value = loads_of_backend(arguments.encode())
+    except ValueError:
         value = None
     return value if isinstance(value, dict) else {INVALID_INPUT: arguments}
 

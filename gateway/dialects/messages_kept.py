@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 from gateway.dialects.messages_stream import event
 from gateway.sse import event_data, split_events
@@ -42,7 +43,7 @@ def _values(stream: bytes) -> Iterator[JSON]:
     for raw in split_events(stream):
         data = event_data(raw)
         if data is not None:
-            value = orjson.loads(data)
+            value = loads_of_backend(data)
             if value["type"] != "ping":
                 yield value
 
@@ -109,7 +110,7 @@ class _Pieces:
             if name != "input":
                 block[name] = text
             elif text:
-                block[name] = orjson.loads(text)
+                block[name] = loads_of_backend(text.encode())
         if not isinstance(block.get("input", {}), dict):
             raise _Unclear
         return block

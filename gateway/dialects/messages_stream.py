@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from gateway.bounded import loads_of_backend
 from gateway.call import JSON
 from gateway.dialects.messages_answer import (
     as_list,
@@ -181,7 +182,7 @@ class Encoder:
 
 def _is_json(text: str) -> bool:
     try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
+        loads_of_backend(text.encode())
+    except ValueError:
         return False
     return True

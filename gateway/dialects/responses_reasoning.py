@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.bounded import loads
 from gateway.call import JSON
 from gateway.errors import InvalidValue
 
@@ -68,14 +69,14 @@ def _packed(blocks: Sequence[JSON]) -> str:
 
 def _unpacked(packed: str, where: str) -> list[JSON]:
     try:
-        blocks = orjson.loads(base64.b64decode(packed.removeprefix(_OURS), altchars=b"-_", validate=True))
+        blocks = loads(base64.b64decode(packed.removeprefix(_OURS), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         blocks = None
     if not isinstance(blocks, list) or not all(_is_block(block) for block in blocks):
         raise InvalidValue(
             "This 'encrypted_content' is damaged: send it back as it came, or leave the item out.", param=where
         )
-    return blocks
+    return [{name: value for name, value in block.items() if not isinstance(value, (dict, list))} for block in blocks]
 
 
 def _is_block(block: Any) -> bool:

@@ -91,6 +91,8 @@ def test_settings(said: dict[str, Any], expected: dict[str, Any]) -> None:
 SINGLE = {"disable_parallel_tool_use": True}
 CHOICES: list[tuple[dict[str, Any], Any, int]] = [
     ({}, None, 2),
+    ({"tool_choice": {}}, None, 2),
+    ({"tool_choice": {}, "parallel_tool_calls": False}, {"type": "auto", **SINGLE}, 2),
     ({"tool_choice": "auto"}, {"type": "auto"}, 2),
     ({"tool_choice": "none", "parallel_tool_calls": False}, {"type": "none"}, 2),
     ({"tool_choice": "required"}, {"type": "any"}, 2),

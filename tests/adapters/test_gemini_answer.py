@@ -37,7 +37,7 @@ def test_a_text() -> None:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "Hi there"},
+                "message": {"role": "assistant", "content": "Hi there", "refusal": None},
                 "logprobs": None,
                 "finish_reason": "stop",
             }
@@ -66,7 +66,7 @@ def test_thoughts_and_signed_calls() -> None:
         "index": 0,
         "message": {
             "role": "assistant",
-            "content": None,
+            "content": None, "refusal": None,
             "reasoning_content": "Which city? Paris.",
             "thinking_blocks": [
                 {"type": "thinking", "thinking": "Which city? Paris.", "signature": "gemini:0:c2ln"}

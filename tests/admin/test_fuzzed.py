@@ -3,10 +3,6 @@ tenant admin. What it answers is what the OpenAPI document says, and never a 5xx
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +12,11 @@ from gateway.admin.table import OPERATIONS
 from gateway.charging.audit import audit
 from gateway.config.model import Limits
 from tests.conftest import ADMIN_KEY, World
+from tests.fuzzing import SHORT_AND_LONG, fuzz
 from tests.test_sales import SOLD
 
-TOOL = Path(__file__).parent.parent.parent / ".venv/schemathesis/bin/st"
 EXAMPLES = (12, 200)  # an operation and phase; the second for test-long
-SEED = 20261125
 REACHED = {"operator": 10, "tenant-admin": 3}  # operations that have changed something: not all data is refused
-ONLY_LONG = pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_LONG=1 runs it")
 UNKNOWABLE = "positive_data_acceptance"  # what is well formed may be no plan of routes.yaml, or have passed
 
 
@@ -61,39 +55,20 @@ async def stocked(world: World) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def configuration(values: dict[str, list[str]]) -> str:
-    """Of schemathesis: nine times in ten these are taken, where the kind of case lets it."""
-    lists = "".join(f'"{name}" = {{ values = {json.dumps(found)} }}\n' for name, found in values.items())
-    taken = "".join(f'"{name}" = {{ dictionary = "{name}", probability = 0.9 }}\n' for name in values)
-    return f"[dictionaries]\n{lists}[parameters]\n{taken}"
-
-
-@pytest.mark.parametrize("long", [False, pytest.param(True, marks=[pytest.mark.long, ONLY_LONG])])
+@pytest.mark.parametrize("long", SHORT_AND_LONG)
 @pytest.mark.parametrize("role", ["operator", "tenant-admin"])
 async def test_the_api_is_what_its_document_says(
     world: World, role: str, long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not TOOL.exists():
-        pytest.skip("make .venv/schemathesis/.done installs it")
     monkeypatch.setattr("gateway.guesses.FAILED_LOGINS", Limits(rpm=10**6))  # it asks each operation without a key
-    config = tmp_path / "schemathesis.toml"
-    config.write_text(configuration(await stocked(world)))
-    document = tmp_path / "openapi.json"  # of what it reads itself it does not test the path
-    document.write_text(json.dumps(await ask(world, "GET", "openapi.json")))
+    values, document = await stocked(world), await ask(world, "GET", "openapi.json")
     asked = {"name": "fuzzer", "role": role, "tenant": None if role == "operator" else "demo"}
     key = (await ask(world, "POST", "admin-keys", asked))["key"]
-    process = await asyncio.create_subprocess_exec(
-        str(TOOL), "--no-color", "--config-file", str(config), "run", str(document), "--url", f"{world.url}/admin/v1",
-        "--header", f"Authorization: Bearer {key}", "--seed", str(SEED), "--max-examples", str(EXAMPLES[long]),
-        "--phases", "coverage,fuzzing,stateful", "--continue-on-failure", "--warnings", "off",
-        "--checks", "all", "--exclude-checks", UNKNOWABLE,
-        cwd=tmp_path, env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "examples")},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    run = await fuzz(
+        document, f"{world.url}/admin/v1", key, values, path=tmp_path, examples=EXAMPLES[long], long=long,
+        phases="coverage,fuzzing,stateful", excluded=[UNKNOWABLE],
     )  # fmt: skip
-    output = (await asyncio.wait_for(process.communicate(), 1800 if long else 300))[0].decode()
-    print(output)  # `pytest -rP` shows how many cases there were
-    assert process.returncode == 0
-    assert re.search(rf"Tested: +{len(OPERATIONS)}\n", output)
+    assert run.tested == len(OPERATIONS)
     world.app.ledger.check_invariants()
     await world.written()
     assert audit(str(world.path / "moma.db")) == []

@@ -163,6 +163,7 @@ async def test_compressed_body_is_refused_unopened(world: World, encoding: str) 
         ("PATCH", CHAT, 405, "method_not_allowed"),
         ("OPTIONS", CHAT, 405, "method_not_allowed"),
         ("TRACE", "/v1/models", 405, "method_not_allowed"),
+        ("TRACE", "/v1/responses/resp_1?stream=true", 405, "method_not_allowed"),
         ("POST", "/metrics", 405, "method_not_allowed"),
         ("POST", "/healthz", 405, "method_not_allowed"),
         ("CONNECT", "evil.example:443", 404, "not_found"),

@@ -131,6 +131,10 @@ def test_completions_are_put_together() -> None:
         [b"data: {not json}\n\n"],
         [b"data: [1]\n\n"],
         [b": only a comment\n\n"],
+        [
+            data(delta(content="a")),
+            b'data: {"choices": [{"index": 0, "delta": {"x": ' + b"[" * 300 + b"]" * 300 + b"}}]}\n\n",
+        ],
     ],
 )
 def test_what_would_be_a_guess_is_not_put_together(events: list[bytes]) -> None:
