@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.adapters.openai_errors import in_ok
-from gateway.call import JSON, Call, Usage
+from gateway.call import JSON, Call
 from gateway.errors import AttemptFailed
 
 LEAST_BYTES_PER_TOKEN: Final = 2  # of a piece of several tokens, on average
@@ -93,12 +93,3 @@ def cut_chunk(last: JSON, going_on: Iterable[int], empty: JSON, reason: str) -> 
     """By it these choices have reached their length; `last` is a chunk of the stream, `empty` a choice's nothing."""
     choices = [{"index": index, **empty, "finish_reason": "length"} for index in going_on]
     return {**head_of(last), "choices": choices, "x_moma": {"reason": reason}}
-
-
-def said(usage: Usage) -> JSON:
-    """Usage that was counted here, as a backend says it."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }

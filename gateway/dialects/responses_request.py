@@ -18,9 +18,10 @@ _SAME: Final = frozenset({
     "model", "stream", "temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "parallel_tool_calls",
     "user", "safety_identifier", "prompt_cache_key",
 })  # fmt: skip
-# The gateway's own, hints for caches, and what only concerns tools that providers run.
+# The gateway's own, hints for caches, what only concerns tools that providers run, and what Codex says of itself.
 _NO_MATTER: Final = frozenset({
-    "input", "instructions", "metadata", "store", "max_tool_calls", "prompt_cache_retention", "prompt_cache_options",
+    "input", "instructions", "metadata", "client_metadata", "store", "max_tool_calls", "prompt_cache_retention",
+    "prompt_cache_options",
 })  # fmt: skip
 _LOGPROBS: Final = "message.output_text.logprobs"
 _INCLUDE: Final = frozenset({

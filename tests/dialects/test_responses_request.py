@@ -286,6 +286,7 @@ SETTINGS: list[tuple[JSON, JSON]] = [
         {
             "store": False,
             "metadata": {"a": "b"},
+            "client_metadata": {"x-codex-installation-id": "4e3c"},
             "max_tool_calls": 3,
             "prompt_cache_retention": "24h",
             "stream_options": {"include_obfuscation": False},

@@ -8,7 +8,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from tests.pairs.conftest import KEY, POOR_KEY, Pairs
+from tests.pairs.conftest import CLIENTS, KEY, POOR_KEY, Pairs
 from tests.pairs.events import event
 from tests.pairs.meaning import JSON, Backend, Client, Said
 from tests.pairs.speaks_anthropic import AnthropicBackend, MessagesClient
@@ -35,6 +35,32 @@ async def test_a_stream_that_a_package_ends_in_the_middle_has_a_proper_end(
     assert charge["overage"] == "0"
     assert float(charge["charged"]) <= 5000
     assert heard.written == charge["usage"]["output"]
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+async def test_what_was_read_from_a_cache_costs_that_although_the_stream_breaks(pairs: Pairs, client: Client) -> None:
+    pairs.said, pairs.cut_after = Said("a text that is much longer than it comes", read=2000, cached=1536), 6
+    status, _ = await pairs.call(client, AnthropicBackend(), HELLO, stream=True)
+    assert status == 200
+    [charge] = await pairs.charges()
+    written = charge["usage"].pop("output")
+    assert charge["usage"] == {"input": 464, "input_cached": 1536, "calls": 1}
+    assert 0 < written < 10
+    assert (charge["usage_source"], charge["flags"]) == ("estimated", ["estimated", "partial"])
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+async def test_what_was_read_from_a_cache_costs_that_although_the_package_ends(pairs: Pairs, client: Client) -> None:
+    pairs.said = replace(LONG, read=20, cached=15)
+    body = client.asks(replace(HELLO, max_tokens=4000), "m-anthropic", stream=True)
+    status, data = await pairs.send(client, body, POOR_KEY)
+    assert status == 200
+    heard = client.hears_stream(data)
+    [charge] = await pairs.charges("poor")
+    assert "quota_exhausted" in charge["flags"]
+    assert (charge["usage"]["input"], charge["usage"]["input_cached"]) == (5, 15)
+    if client.name != "chat":  # it did not ask
+        assert (heard.read, heard.cached) == (20, 15)
 
 
 @pytest.fixture
