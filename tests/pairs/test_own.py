@@ -8,7 +8,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from tests.pairs.conftest import CLIENTS, KEY, POOR_KEY, Pairs
+from tests.pairs.conftest import BACKENDS, CLIENTS, KEY, POOR_KEY, Pairs
 from tests.pairs.events import event
 from tests.pairs.meaning import JSON, Backend, Client, Said
 from tests.pairs.speaks_anthropic import AnthropicBackend, MessagesClient
@@ -154,6 +154,22 @@ async def test_a_hold_covers_what_a_backend_may_add_by_itself(pairs: Pairs, monk
     [charge] = await pairs.charges()
     assert float(charge["reserved"]) >= 128_000
     assert (charge["usage"]["input"], charge["overage"]) == (90_000, "0")
+
+
+@pytest.mark.parametrize("kind", [backend.kind for backend in BACKENDS])
+async def test_a_hold_covers_a_document_of_any_length(pairs: Pairs, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in BACKENDS:
+        monkeypatch.setattr(type(backend), "understands", lambda *_: HELLO)
+    pairs.said = Said("a summary", read=90_000, written=5)
+    client = MessagesClient()
+    body = client.asks(HELLO, f"m-{kind}", stream=False)
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+    body["messages"][0]["content"].append({"type": "document", "source": pdf})
+    status, data = await pairs.send(client, body)
+    assert status == 200, data
+    [charge] = await pairs.charges()
+    assert (charge["usage"]["input"], charge["overage"]) == (90_000, "0")
+    assert float(charge["reserved"]) >= 90_000
 
 
 async def test_an_answer_says_when_it_was_made(pairs: Pairs) -> None:
