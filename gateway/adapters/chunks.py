@@ -65,10 +65,10 @@ def text_of(holder: Any) -> str:
         return content
     parts = [holder.get(name) for name in ("text", "reasoning_content", "reasoning", "content", "refusal")]
     calls = holder.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    for function in [*functions, holder.get("function_call")]:
-        if isinstance(function, dict):
-            parts += [function.get("name"), function.get("arguments")]
+    called = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for tool in [*[call.get("function") or call.get("custom") for call in called], holder.get("function_call")]:
+        if isinstance(tool, dict):  # OpenAI's custom tools have an input in place of arguments
+            parts += [tool.get("name"), tool.get("arguments"), tool.get("input")]
     return "".join(part for part in parts if isinstance(part, str))
 
 
