@@ -14,6 +14,7 @@ _USUAL: Final[Mapping[str, tuple[Any, ...]]] = {  # what a call without the fiel
     "parallel_tool_calls": (True,), "modalities": (["text"],), "verbosity": ("medium",), "presence_penalty": (0,),
     "frequency_penalty": (0,), "top_logprobs": (0,), "top_k": (0, -1), "service_tier": ("auto", "default"),
 }  # fmt: skip
+ONE_AT_A_TIME: Final = "parallel_tool_calls"
 _WHO: Final = frozenset({"user", "safety_identifier"})
 MAX_WHO_CHARS: Final = 64  # https://platform.openai.com/docs/api-reference/chat/create
 _OUR_THINKING: Final = frozenset({"type", "budget_tokens", "display"})
@@ -22,10 +23,11 @@ _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, 
 _LEVELS: Final = ((2048, "low"), (8192, "medium"))  # up to so many tokens; above: high
 
 
-def beyond(body: JSON, to: Provider) -> str | None:
-    """The first field that means something and that the provider has no place for."""
+def beyond(body: JSON, to: Provider, *, translated: bool = False) -> str | None:
+    """The first field that means something and that the provider has no place for. Of an answer that is translated the
+    gateway keeps but the first call, if the client wants them one at a time: see one_call.py."""
     for name in to.lacks:
-        if name in body and not _neutral(name, body[name]):
+        if name in body and not _neutral(name, body[name]) and not (translated and name == ONE_AT_A_TIME):
             return name
     if (body.get("n") or 1) > to.choices:
         return "n"
