@@ -141,6 +141,7 @@ class Call:
     beyond: tuple[str, ...] = ()  # its fields that only that dialect can say
     created: int = 0  # when it came, in seconds of the wall clock
     own_headers: dict[str, str] = field(default_factory=dict)  # for backends of that dialect
+    documents: int = 0  # media parts of any length, such as a PDF or a film
     work: Work | None = None  # of an endpoint that is not chat, completions or embeddings
 
     @property

@@ -35,6 +35,8 @@ _MEDIA: Final = frozenset(
     {"image_url", "input_image", "image", "input_audio", "audio_url", "file", "input_file", "video_url"}
 )
 _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
+_SOUND: Final = frozenset({"input_audio"})
+SOUND_BYTES_PER_TOKEN: Final = 16  # of base64: 32 tokens a second, of which the smallest codecs make 750 bytes
 _MEDIA_DATA: Final = frozenset({"url", "data", "file_data", "image_url", "audio_url", "video_url", "file_url"})
 # Settings: whatever they hold, a model does not read it. All other text of a body counts.
 _NOT_READ: Final = frozenset({
@@ -77,7 +79,7 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
     stream = endpoint != "embeddings" and _boolean(body, "stream")
     wants_usage = _wants_usage(body)
     max_tokens = _integers(body)
-    prompts, bound, media, images = _input(endpoint, body)
+    prompts, bound, media, images, documents = _input(endpoint, body)
     return Call(
         request_id=request.request_id,
         endpoint=endpoint,
@@ -100,6 +102,7 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
         original=original,
         beyond=beyond,
         created=request.at_s,
+        documents=documents,
         own_headers=_NO_HEADERS if to_middle is None else _own_headers(request.headers),
     )
 
@@ -207,20 +210,20 @@ def _choices(body: JSON) -> int:
     return max(best_of, body.get("n_cmpl") or 1)
 
 
-def _input(endpoint: str, body: JSON) -> tuple[int, int, int, int]:
-    """(prompts, bytes or tokens in them, media parts, images among these)."""
+def _input(endpoint: str, body: JSON) -> tuple[int, int, int, int, int]:
+    """(prompts, bytes or tokens in them, media parts, images among these, documents and films among these)."""
     if endpoint == "chat":
         return _messages(body)
     name = "input" if endpoint == "embeddings" else "prompt"
     prompts, bound = _prompts(body, name)
-    return prompts, bound, 0, 0
+    return prompts, bound, 0, 0, 0
 
 
-def _messages(body: JSON) -> tuple[int, int, int, int]:
+def _messages(body: JSON) -> tuple[int, int, int, int, int]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not 0 < len(messages) <= MAX_MESSAGES:
         raise InvalidValue(f"'messages' must be a list of 1 to {MAX_MESSAGES} messages.", param="messages")
-    bound = media = images = 0
+    bound = media = images = documents = 0
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
             raise InvalidValue("A message must be an object.", param=f"messages[{place}]")
@@ -228,26 +231,35 @@ def _messages(body: JSON) -> tuple[int, int, int, int]:
             if isinstance(value, str):
                 bound += len(value) if value.isascii() else len(value.encode())
             elif name == "content" and isinstance(value, list):
-                text, found, seen = _parts(value)
-                bound, media, images = bound + text, media + found, images + seen
+                text, found, seen, long = _parts(value)
+                bound, media, images, documents = bound + text, media + found, images + seen, documents + long
             else:
                 bound += _json_bytes(value)
         bound += MESSAGE_TOKENS
-    return 1, bound, media, images
+    return 1, bound, media, images, documents
 
 
-def _parts(parts: list[Any]) -> tuple[int, int, int]:
-    """(bytes of text, media parts, images): what an image is made of says nothing about tokens."""
-    text = media = images = 0
+def _parts(parts: list[Any]) -> tuple[int, int, int, int]:
+    """(bytes of text, media parts, images, documents): what an image is made of says nothing about tokens, and what a
+    document is made of not even how many pages it has."""
+    text = media = images = documents = 0
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(kind, str) and kind in _MEDIA:
             media += 1
             images += kind in _IMAGES
+            documents += kind not in _IMAGES and kind not in _SOUND
             text += _media_text(part)
+            text += _sound_tokens(part) if kind in _SOUND else 0
         else:
             text += _json_bytes(part)
-    return text, media, images
+    return text, media, images, documents
+
+
+def _sound_tokens(part: JSON) -> int:
+    held = part.get("input_audio")
+    data = held.get("data") if isinstance(held, dict) else None
+    return len(data) // SOUND_BYTES_PER_TOKEN if isinstance(data, str) else 0
 
 
 def _media_text(part: JSON) -> int:

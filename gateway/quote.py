@@ -27,7 +27,7 @@ def quoted(
     dearest = rated.standard
     texts = 1 if call.endpoint == "chat" else call.choices  # each of a batch has the context to itself
     bound = min(ceiling.context * texts, input_bound + call.media_parts * ceiling.image_tokens)
-    if call.beyond:  # what a backend adds by itself, such as what it has searched for, nobody can tell before
+    if call.beyond or call.documents:  # what a backend adds by itself, or finds in a file, nobody can tell before
         bound = ceiling.context
     max_tokens = _max_tokens(caller, call, decision)
     input_uc, open_output, counts = bound * dearest.input + dearest.call, 0, _NOTHING

@@ -46,6 +46,17 @@ def test_a_chat_call() -> None:
     assert 40 < found.input_bound < 300
 
 
+def test_what_can_be_of_any_length_is_told_from_images_and_sound() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    sound = {"type": "input_audio", "input_audio": {"data": "A" * 16_000, "format": "wav"}}
+    file = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 16_000}}
+    film = {"type": "video_url", "video_url": {"url": "https://x/y.mp4"}}
+    for parts, documents, bound in (([image], 0, 0), ([sound], 0, 1000), ([file], 1, 0), ([film, file, image], 2, 0)):
+        found = parsed(messages=[{"role": "user", "content": parts}])
+        assert (found.documents, found.media_parts) == (documents, len(parts))
+        assert bound <= found.input_bound < bound + 200
+
+
 @pytest.mark.parametrize(
     ("prompt", "choices", "bound"), [("hé", 1, 35), (["a", "b"], 2, 34), ([1, 2, 3], 1, 35), ([[1], [2, 3]], 2, 35)]
 )

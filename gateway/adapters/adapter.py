@@ -42,7 +42,8 @@ class StreamReader(Protocol):
 
     @property
     def said_usage(self) -> tuple[Any, bytes]:
-        """Usage as the backend said it last, and the event of its own that it came in, if any."""
+        """Usage as the backend said it last, which may be of the input alone, and the event of its own that it came
+        in, if any."""
 
     @property
     def least(self) -> int:
@@ -98,6 +99,10 @@ class Decoder(Protocol):
     """A provider's stream as chunks of the middle form. State: `done`, once the provider said that it is complete."""
 
     done: bool
+
+    @property
+    def said_usage(self) -> JSON | None:
+        """As far as it is known before the end, which has a chunk of it."""
 
     def feed(self, event: bytes) -> list[JSON]:
         """Of one whole event. Raises AttemptFailed("broken") for an error or nonsense."""

@@ -53,6 +53,10 @@ class Decoder:
         self._written = 0
         self._ended = False
 
+    @property
+    def said_usage(self) -> JSON | None:
+        return usage(self._usage) if self._usage else None
+
     def feed(self, event: bytes) -> list[JSON]:
         """Raises AttemptFailed("broken") on an error, and on what makes no sense."""
         data = event_data(event)

@@ -7,10 +7,9 @@ from typing import Any, Final
 from gateway.adapters.anthropic_models import thinks_by_budget
 from gateway.adapters.anthropic_neutral import is_neutral
 from gateway.call import JSON
-from gateway.dialects.messages_own import is_signature
+from gateway.dialects.messages_own import MIN_BUDGET, is_signature, within
 from gateway.parse import OUTPUT_LIMITS
 
-MIN_BUDGET: Final = 1024  # the API's own
 LEAST_TOP_P: Final = 0.95  # beside thinking, as the API has it
 _TYPES: Final = ("enabled", "disabled", "adaptive", "between_tools")
 # The API's own level, and the share of the output limit that a model gets which knows only budgets.
@@ -28,20 +27,14 @@ def thinking_fields(body: JSON, as_name: str, max_tokens: int) -> tuple[JSON | N
     by_budget = thinks_by_budget(as_name)
     if wanted:
         budget = wanted.get("budget_tokens", 0)
-        thinking = _within(wanted, budget, max_tokens) if wanted["type"] == "enabled" else wanted
+        thinking = within(wanted, budget, max_tokens) if wanted["type"] == "enabled" else wanted
     elif effort == _NO_EFFORT:
         thinking = {"type": "disabled"}
     elif level and by_budget and not _lost(body["messages"]):
-        thinking = _within({"type": "enabled"}, max(MIN_BUDGET, int(max_tokens * share)), max_tokens)
+        thinking = within({"type": "enabled"}, max(MIN_BUDGET, int(max_tokens * share)), max_tokens)
     else:
         thinking = {"type": "adaptive"} if level and not by_budget else None
     return thinking, None if by_budget else level
-
-
-def _within(thinking: JSON, budget: int, max_tokens: int) -> JSON | None:
-    """The budget is less than the output limit, which may be lower than the client's; with no room, no thinking."""
-    room = min(budget, max_tokens - 1)
-    return {**thinking, "budget_tokens": room} if room >= MIN_BUDGET else None
 
 
 def _lost(messages: list[JSON]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.adapters.openai_errors import in_ok
 from gateway.bounded import loads_of_backend
-from gateway.call import JSON, Call, Usage
+from gateway.call import JSON, Call
 from gateway.errors import AttemptFailed
 
 LEAST_BYTES_PER_TOKEN: Final = 2  # of a piece of several tokens, on average
@@ -64,10 +64,10 @@ def text_of(holder: Any) -> str:
         return content
     parts = [holder.get(name) for name in ("text", "reasoning_content", "reasoning", "content", "refusal")]
     calls = holder.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    for function in [*functions, holder.get("function_call")]:
-        if isinstance(function, dict):
-            parts += [function.get("name"), function.get("arguments")]
+    called = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for tool in [*[call.get("function") or call.get("custom") for call in called], holder.get("function_call")]:
+        if isinstance(tool, dict):  # OpenAI's custom tools have an input in place of arguments
+            parts += [tool.get("name"), tool.get("arguments"), tool.get("input")]
     return "".join(part for part in parts if isinstance(part, str))
 
 
@@ -92,12 +92,3 @@ def cut_chunk(last: JSON, going_on: Iterable[int], empty: JSON, reason: str) -> 
     """By it these choices have reached their length; `last` is a chunk of the stream, `empty` a choice's nothing."""
     choices = [{"index": index, **empty, "finish_reason": "length"} for index in going_on]
     return {**head_of(last), "choices": choices, "x_moma": {"reason": reason}}
-
-
-def said(usage: Usage) -> JSON:
-    """Usage that was counted here, as a backend says it."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }

@@ -7,6 +7,7 @@ When it was created is the moment of the call.
 from __future__ import annotations
 
 from gateway.adapters.adapter import Decoder
+from gateway.adapters.one_call import FirstCallOnly, first_call_only
 from gateway.adapters.translated import Read, TranslatedAnswer, TranslatedStream
 from gateway.adapters.writers import Translating, Untouched
 from gateway.call import JSON, Call
@@ -19,6 +20,8 @@ from gateway.dialects.known import DIALECTS
 def translated_answer(call: Call, model: Model, read: Read) -> TranslatedAnswer:
     def written(answer: JSON) -> JSON:
         answer = {**answer, **_ours(call)}
+        if _one_at_a_time(call):
+            answer = first_call_only(answer)
         return DIALECTS[call.dialect].answer(answer, call.original) if call.dialect else answer
 
     return TranslatedAnswer(call, model, read, written)
@@ -26,7 +29,12 @@ def translated_answer(call: Call, model: Model, read: Read) -> TranslatedAnswer:
 
 def translated_stream(call: Call, model: Model, decoder: Decoder) -> TranslatedStream:
     encoder = DIALECTS[call.dialect].Encoder(call.original) if call.dialect else Encoder(wants_usage=call.wants_usage)
-    return TranslatedStream(call, model, decoder, Translating(encoder, _ours(call)))
+    writer = Translating(encoder, _ours(call), FirstCallOnly() if _one_at_a_time(call) else None)
+    return TranslatedStream(call, model, decoder, writer)
+
+
+def _one_at_a_time(call: Call) -> bool:
+    return call.body.get("parallel_tool_calls") is False
 
 
 def _ours(call: Call) -> JSON:

@@ -14,16 +14,20 @@ _USUAL: Final[Mapping[str, tuple[Any, ...]]] = {  # what a call without the fiel
     "parallel_tool_calls": (True,), "modalities": (["text"],), "verbosity": ("medium",), "presence_penalty": (0,),
     "frequency_penalty": (0,), "top_logprobs": (0,), "top_k": (0, -1), "service_tier": ("auto", "default"),
 }  # fmt: skip
+ONE_AT_A_TIME: Final = "parallel_tool_calls"
+_WHO: Final = frozenset({"user", "safety_identifier"})
+MAX_WHO_CHARS: Final = 64  # https://platform.openai.com/docs/api-reference/chat/create
 _OUR_THINKING: Final = frozenset({"type", "budget_tokens", "display"})
 # Levels and budgets stand for each other where a provider knows only one of them.
 _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 32768, "max": 32768}
 _LEVELS: Final = ((2048, "low"), (8192, "medium"))  # up to so many tokens; above: high
 
 
-def beyond(body: JSON, to: Provider) -> str | None:
-    """The first field that means something and that the provider has no place for."""
+def beyond(body: JSON, to: Provider, *, translated: bool = False) -> str | None:
+    """The first field that means something and that the provider has no place for. Of an answer that is translated the
+    gateway keeps but the first call, if the client wants them one at a time: see one_call.py."""
     for name in to.lacks:
-        if name in body and not _neutral(name, body[name]):
+        if name in body and not _neutral(name, body[name]) and not (translated and name == ONE_AT_A_TIME):
             return name
     if (body.get("n") or 1) > to.choices:
         return "n"
@@ -39,7 +43,11 @@ def beyond(body: JSON, to: Provider) -> str | None:
 
 def fitted(body: JSON, to: Provider, max_tokens_field: str | None = None) -> JSON:
     """What is left of the body for this provider, in its words. The body stays as it is."""
-    out = {to.renames.get(name, name): value for name, value in body.items() if _sent(name, to)}
+    out = {
+        to.renames.get(name, name): value
+        for name, value in body.items()
+        if _sent(name, to) and not _is_long_name(name, value)
+    }
     limit_name = max_tokens_field or to.max_tokens
     limits = [body[name] for name in OUTPUT_LIMITS if body.get(name) is not None]
     if limit_name and limits:
@@ -57,6 +65,11 @@ def fitted(body: JSON, to: Provider, max_tokens_field: str | None = None) -> JSO
 def _sent(name: str, to: Provider) -> bool:
     """Of what it lacks only the harmless is left here."""
     return name not in to.lacks and name not in to.idle and name != "thinking"
+
+
+def _is_long_name(name: str, value: Any) -> bool:
+    """Of who asks: agents name a session by more than OpenAI takes."""
+    return name in _WHO and isinstance(value, str) and len(value) > MAX_WHO_CHARS
 
 
 def _neutral(name: str, value: Any) -> bool:

@@ -19,7 +19,7 @@ _CHAT: Final = frozenset({"chat"})
 
 class Foreign:
     """`own` is the dialect of clients whose requests and answers it takes and gives as they are, but for `sent`, what
-    it takes of a request, and `closing`, which ends streams of it."""
+    it takes of a request with an output limit, and `closing`, which ends streams of it."""
 
     endpoints = _CHAT
 
@@ -27,7 +27,7 @@ class Foreign:
         self,
         provider: Provider,
         own: str = NOBODYS,
-        sent: Callable[[JSON], JSON] | None = None,
+        sent: Callable[[JSON, int], JSON] | None = None,
         closing: Callable[[], Closing] | None = None,
     ) -> None:
         self._provider = provider
@@ -51,7 +51,7 @@ class Foreign:
         assert max_tokens is not None, "chat has an output limit"
         if call.dialect == self._own:
             assert self._sent is not None
-            body: JSON = {**self._sent(call.original), "model": as_name, "max_tokens": max_tokens}
+            body: JSON = {**self._sent(call.original, max_tokens), "model": as_name}
         else:
             body = self._provider.request(call.body, as_name, max_tokens, stream=call.stream)
         return orjson.dumps(body)

@@ -142,9 +142,7 @@ def _tools(name: str, tools: Any) -> str | None:
 
 
 def _calling(body: JSON) -> str | None:
-    """What means nothing without tools."""
-    if body.get("parallel_tool_calls") is False:
-        return "parallel_tool_calls"
+    """What means nothing without tools. That they be called one at a time the gateway sees to: see one_call.py."""
     return None if _is_choice(body.get("tool_choice")) else "tool_choice"
 
 

@@ -17,6 +17,8 @@ _COUNTED: Final = ("gemini-1", "gemini-2")
 _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576}
 EFFORTS: Final = frozenset({"none", *_BUDGETS})
 _AS_IT_LIKES: Final = -1
+# The most that they may think, https://ai.google.dev/gemini-api/docs/thinking: a larger budget is refused.
+_MOST: Final = (("gemini-2.5-pro", 32768), ("gemini-2.5-flash", 24576))
 
 
 def request(body: JSON, as_name: str, max_tokens: int, *, stream: bool) -> JSON:
@@ -61,7 +63,7 @@ def _generation(body: JSON, as_name: str, max_tokens: int) -> JSON:
         out["responseLogprobs"] = True
         out["logprobs"] = body.get("top_logprobs") or 0
     out |= _format(body.get("response_format"))
-    if thinking := _thinking(body, as_name):
+    if thinking := _thinking(body, as_name, max_tokens):
         out["thinkingConfig"] = thinking
     if resolution := _resolution(body["messages"]):
         out["mediaResolution"] = resolution
@@ -79,7 +81,7 @@ def _format(wanted: JSON | None) -> JSON:
     return out
 
 
-def _thinking(body: JSON, as_name: str) -> JSON:
+def _thinking(body: JSON, as_name: str, max_tokens: int) -> JSON:
     """A budget or a level, never both: the API refuses that."""
     wanted, effort = body.get("thinking") or {}, body.get("reasoning_effort")
     kind = wanted.get("type")
@@ -90,12 +92,18 @@ def _thinking(body: JSON, as_name: str) -> JSON:
     out: JSON = {"includeThoughts": wanted.get("display") != "omitted"}
     counted = as_name.startswith(_COUNTED)
     if kind == "enabled":
-        out["thinkingBudget"] = wanted["budget_tokens"]
+        out["thinkingBudget"] = _within(wanted["budget_tokens"], as_name, max_tokens)
     elif effort in _BUDGETS:
         out |= {"thinkingBudget": _BUDGETS[effort]} if counted else {"thinkingLevel": str(effort).upper()}
     elif counted:
         out["thinkingBudget"] = _AS_IT_LIKES
     return out
+
+
+def _within(budget: int, as_name: str, max_tokens: int) -> int:
+    """It leaves something of the output limit, which may be lower than the client's, for the answer."""
+    most = next((most for name, most in _MOST if as_name.startswith(name)), budget)
+    return min(budget, most, max(1, max_tokens - 1))
 
 
 def _resolution(messages: list[JSON]) -> str | None:

@@ -35,6 +35,10 @@ class Decoder:
         self._metadata: Any = None
         self.done = False
 
+    @property
+    def said_usage(self) -> JSON | None:
+        return usage(self._metadata)
+
     def feed(self, event: bytes) -> list[JSON]:
         """The chunks that an event makes. Raises AttemptFailed("broken")."""
         data = event_data(event)

@@ -32,7 +32,9 @@ class LikeOpenAI:
     def beyond(self, call: Call) -> str | None:
         if call.beyond:
             return call.beyond[0]
-        return None if self.like is None or call.endpoint != "chat" else beyond(call.body, TABLE[self.like])
+        if self.like is None or call.endpoint != "chat":
+            return None
+        return beyond(call.body, TABLE[self.like], translated=call.dialect != "")
 
     def url(self, base_url: str, call: Call, as_name: str) -> str:
         return base_url + PATHS[call.endpoint] if call.work is None else base_url + path_of(call)

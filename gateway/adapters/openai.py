@@ -16,13 +16,12 @@ from gateway.adapters.chunks import (
     has_content,
     head_of,
     parsed,
-    said,
     text_of,
     usage_in,
 )
 from gateway.adapters.fitting import fitted
 from gateway.adapters.quirks import provider, takes_usage
-from gateway.adapters.usage import usage_of
+from gateway.adapters.usage import said, usage_of
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model, Quirks
 from gateway.dialects.chat import DONE, as_event

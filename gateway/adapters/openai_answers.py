@@ -37,6 +37,10 @@ class Decoder:
     def __init__(self) -> None:
         self.done = False
 
+    @property
+    def said_usage(self) -> JSON | None:
+        return None  # each time that it is said makes a chunk
+
     def feed(self, event: bytes) -> list[JSON]:
         """Raises AttemptFailed."""
         data = event_data(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ MARK: Final = "cache_control"
 # What the middle form has beyond OpenAI's. Thoughts that are signed for another provider nobody needs.
 _ADDED: Final = frozenset({"thinking_blocks", "reasoning_content", "is_error", MARK})
 FAILED: Final = "[error] "
+_SHORT_ID: Final = re.compile(r"[a-zA-Z0-9]{9}")
 
 
 def plain_messages(messages: Iterable[JSON], to: Provider) -> Iterable[JSON]:
@@ -19,6 +22,8 @@ def plain_messages(messages: Iterable[JSON], to: Provider) -> Iterable[JSON]:
     strange = _ADDED - to.keeps
     images: list[JSON] = []
     for message in messages:
+        if to.short_ids:
+            message = _with_short_ids(message)
         if message.get("role") != "tool":
             if images:
                 yield {"role": "user", "content": images}
@@ -36,6 +41,28 @@ def without(value: Any, names: frozenset[str]) -> Any:
     if not isinstance(value, dict) or names.isdisjoint(value):
         return value
     return {name: inner for name, inner in value.items() if name not in names}
+
+
+def _with_short_ids(message: JSON) -> JSON:
+    """Calls that a model of another provider made keep an id, the same in the call and in its answer."""
+    if isinstance(message.get("tool_call_id"), str):
+        return {**message, "tool_call_id": _short(message["tool_call_id"])}
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [_short_call(call) for call in calls]}
+
+
+def _short_call(call: Any) -> Any:
+    if not isinstance(call, dict) or not isinstance(call.get("id"), str):
+        return call
+    return {**call, "id": _short(call["id"])}
+
+
+def _short(given: str) -> str:
+    return (
+        given if _SHORT_ID.fullmatch(given) else hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:9]
+    )
 
 
 def _message(message: JSON, strange: frozenset[str], to: Provider) -> JSON:

@@ -27,7 +27,8 @@ class Provider:
 
     `no_formats`, `no_choices`: types of `response_format` and `tool_choice` that it lacks. `thinking`: how it is told
     to think (`fitting.py` has the ways). `keeps`: what it understands of the middle form's additions to messages, tools
-    and parts. `developer`: it knows that role, which is `system` elsewhere.
+    and parts. `developer`: it knows that role, which is `system` elsewhere. `short_ids`: the only ids of tool calls
+    that it takes are those of its own making, of nine letters and digits.
     """
 
     max_tokens: str | None = None
@@ -42,6 +43,7 @@ class Provider:
     thinking: str = "effort"
     keeps: frozenset[str] = frozenset({"reasoning_content"})
     developer: bool = False
+    short_ids: bool = False
 
 
 UNKNOWN: Final = Provider()
@@ -77,6 +79,7 @@ TABLE: Final[Mapping[str, Provider]] = {
         idle=frozenset({"user", "safety_identifier", "prompt_cache_retention"}),
         renames={"seed": "random_seed"},
         keeps=frozenset(),
+        short_ids=True,  # https://mistralai.github.io/mistral-common/usage/tools/
     ),
     # https://platform.kimi.ai/docs/api/chat: usage tells of the cache in cached_tokens, beside prompt_tokens.
     "moonshot": Provider(

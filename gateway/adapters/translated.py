@@ -16,10 +16,9 @@ from gateway.adapters.chunks import (
     has_content,
     head_of,
     parsed,
-    said,
     text_of,
 )
-from gateway.adapters.usage import usage_of
+from gateway.adapters.usage import said, usage_of
 from gateway.adapters.writers import Writer
 from gateway.call import JSON, Call, Usage
 from gateway.config.model import Model
@@ -60,7 +59,9 @@ class TranslatedStream:
 
     @property
     def said_usage(self) -> tuple[Any, bytes]:
-        if self._call.dialect or self._usage is None:
+        if self._usage is None:
+            return self._decoder.said_usage, b""
+        if self._call.dialect:
             return self._usage, b""
         return self._usage, as_event({**head_of(self._last), "choices": [], "usage": self._usage})
 

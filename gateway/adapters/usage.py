@@ -90,6 +90,17 @@ def in_openai_places(usage: Any) -> JSON | None:
     return out
 
 
+def said(usage: Usage) -> JSON:
+    """Usage that was counted here, as a backend says it."""
+    read, written = usage.input_tokens, usage.output_tokens
+    out: JSON = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    for details, side in (("prompt_tokens_details", "input"), ("completion_tokens_details", "output")):
+        parts = {_PLACES[b]: n for b, n in usage.quantities.items() if b in _PLACES and b.startswith(side)}
+        if parts:
+            out[details] = parts
+    return out
+
+
 def _object(value: Any) -> JSON:
     return value if isinstance(value, dict) else {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.adapters.one_call import FirstCallOnly
 from gateway.call import JSON
 from gateway.dialects.dialect import Closing, Encoder
 
@@ -23,13 +24,16 @@ class Writer(Protocol):
 
 
 class Translating:
-    """`ours` comes in the place of what a backend said of its stream."""
+    """`ours` comes in the place of what a backend said of its stream; `only` is what of its calls is wanted, or all."""
 
-    def __init__(self, encoder: Encoder, ours: JSON) -> None:
+    def __init__(self, encoder: Encoder, ours: JSON, only: FirstCallOnly | None) -> None:
         self._encoder = encoder
         self._ours = ours
+        self._only = only
 
     def write(self, event: bytes, chunks: Sequence[JSON]) -> bytes:
+        if self._only is not None:
+            chunks = [self._only.of(chunk) for chunk in chunks]
         return b"".join([self._encoder.feed({**chunk, **self._ours}) for chunk in chunks])
 
     def cut(self, chunk: JSON) -> bytes:

@@ -12,12 +12,12 @@ from gateway.admin.desk import Desk, Wish
 from gateway.admin.operations import Answer, Operation
 from gateway.admin.tenants import without_cost
 from gateway.cache.caches import Caches
-from gateway.call import ENDPOINTS
 from gateway.charging.admins import OPERATOR
 from gateway.charging.audited import note
 from gateway.charging.image import Image
 from gateway.charging.why import unknown
 from gateway.errors import InvalidValue, NotFound
+from gateway.explain.asked import ENDPOINTS
 
 PURGED_BY: Final = ("cache", "tenant", "model")
 

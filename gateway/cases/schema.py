@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from gateway.call import ENDPOINTS
 from gateway.config import kinds
 from gateway.config.kinds import Kind, number, one_of
 from gateway.config.schema import TEXTS, Keys, Many, Names, Node
 from gateway.errors import GatewayError
+from gateway.explain.asked import ENDPOINTS
 from gateway.explain.detail import SAYINGS
 
 POLICIES: Final = ("balanced", "cheapest", "fastest", "best", "weighted", "ordered", "least_busy")

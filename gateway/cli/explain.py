@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.call import ENDPOINTS
 from gateway.charging.image import Image
 from gateway.charging.preview import read_image
 from gateway.charging.store import real_path
@@ -22,7 +21,7 @@ from gateway.cli.reach import WRONG_USE, Asked, CommandFailed, by_gateway
 from gateway.clock import LoopClock
 from gateway.config.load import load
 from gateway.config.model import Config
-from gateway.explain.asked import explained
+from gateway.explain.asked import ENDPOINTS, explained
 from gateway.explain.offline import Offline
 from gateway.tokens import Tokenizer
 

@@ -29,6 +29,7 @@ _TYPES: Final = {
 # What a status alone would say wrongly: waiting does not help.
 _TYPES_BY_CODE: Final = {"insufficient_quota": "billing_error", "not_cached": "invalid_request_error"}
 _FIRST_SERVER_ERROR: Final = 500
+_TOO_LONG: Final = "prompt is too long"  # by Anthropic's words agents know that they have to shorten a conversation
 
 
 def headers(request_id: str) -> dict[str, str]:
@@ -38,13 +39,20 @@ def headers(request_id: str) -> dict[str, str]:
 def error(value: JSON, status: int) -> JSON:
     """Anthropic's error object; of the gateway's, which may name the `request_id`, code and all else are kept."""
     kept = {name: inner for name, inner in value.items() if name not in ("type", "message", "request_id")}
-    inner = {"type": _error_type(value, status), "message": value.get("message") or "", **_details(value), **kept}
+    inner = {"type": _error_type(value, status), "message": _message(value), **_details(value), **kept}
     return {"type": "error", "error": inner, "request_id": value.get("request_id")}
 
 
 def error_event(value: JSON, status: int) -> bytes:
     """The end of a stream that broke: it never looks complete."""
     return event(error(value, status))
+
+
+def _message(value: JSON) -> str:
+    message = as_text(value.get("message"))
+    if value.get("code") != "context_length_exceeded" or _TOO_LONG in message.lower():
+        return message
+    return f"{_TOO_LONG}: {message}"
 
 
 def _error_type(value: JSON, status: int) -> str:

@@ -1,23 +1,52 @@
-"""A conversation as Anthropic takes it: without what answers of other providers have left in it.
+"""A request as Anthropic takes it: without what answers of other providers have left in it, and within our limit.
 
 A client sends back what it was given, and a route may have answered an earlier turn by a backend of another provider.
-Anthropic refuses reasoning that it has not signed, and citations that it has not made.
+Anthropic refuses reasoning that it has not signed, and citations that it has not made; and a budget for thinking that
+is not below the output limit, which may be lower than the client's.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.call import JSON
 
+MIN_BUDGET: Final = 1024  # the API's own, in tokens
+CLEARS_THINKING: Final = "clear_thinking_"  # how the edits of a context begin that need thinking
 
-def own(original: JSON) -> JSON:
-    """Of a request that `body` has taken. The same object where there is nothing to leave out."""
+
+def own(original: JSON, max_tokens: int) -> JSON:
+    """Of a request that `body` has taken, with this output limit."""
     messages: list[JSON] = original["messages"]
     kept = [_message(message) for message in messages]
-    if all(new is old for new, old in zip(kept, messages, strict=True)):
-        return original
-    return {**original, "messages": [message for message in kept if message is not None]}
+    sent = {**original, "messages": [message for message in kept if message is not None], "max_tokens": max_tokens}
+    if max_tokens < original["max_tokens"]:
+        _fit_thinking(sent, max_tokens)
+    return sent
+
+
+def within(thinking: JSON, budget: int, max_tokens: int) -> JSON | None:
+    """The budget is less than the output limit, which may be lower than the client's; with no room, no thinking."""
+    room = min(budget, max_tokens - 1)
+    return {**thinking, "budget_tokens": room} if room >= MIN_BUDGET else None
+
+
+def _fit_thinking(sent: JSON, max_tokens: int) -> None:
+    """Without thinking there is none to clear: the API refuses to."""
+    wanted = sent.get("thinking")
+    if not wanted or wanted.get("type") != "enabled":
+        return
+    thinking = within(wanted, wanted["budget_tokens"], max_tokens)
+    if thinking is not None:
+        sent["thinking"] = thinking
+        return
+    del sent["thinking"]
+    editing = sent.get("context_management")
+    if editing and editing.get("edits"):
+        edits = [edit for edit in editing["edits"] if not str(edit.get("type")).startswith(CLEARS_THINKING)]
+        del sent["context_management"]
+        if edits:
+            sent["context_management"] = {**editing, "edits": edits}
 
 
 def is_signature(value: Any) -> bool:

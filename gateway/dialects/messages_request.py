@@ -21,6 +21,7 @@ from gateway.dialects.messages_checks import (
     note_others,
     objects,
 )
+from gateway.dialects.messages_own import CLEARS_THINKING
 from gateway.errors import InvalidValue
 
 MAX_MAX_TOKENS: Final = 1_000_000  # as that of the chat form
@@ -201,7 +202,7 @@ def _speed(value: Any, chat: JSON, beyond: list[str]) -> None:
 def _context_management(value: Any, chat: JSON, beyond: list[str]) -> None:
     note_others(an_object(value, "context_management"), {"edits"}, "context_management", beyond)
     for place, edit in enumerate(objects(value.get("edits") or [], "context_management.edits")):
-        if not str(edit.get("type")).startswith("clear_thinking_"):
+        if not str(edit.get("type")).startswith(CLEARS_THINKING):
             note(beyond, f"context_management.edits[{place}]")
 
 

@@ -5,7 +5,7 @@ What the model said in one turn is several items there (reasoning, a message, fu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from itertools import chain
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from gateway.call import JSON
 from gateway.dialects.responses_reasoning import reasoning_message
 from gateway.errors import InvalidValue
 
+MAX_NAME_CHARS: Final = 64  # a name of the client's own choice goes into errors
 # `developer` is what newer models call `system`; all providers know the older name.
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
@@ -50,6 +51,21 @@ def a_text(holder: JSON, name: str, where: str) -> str:
     return value
 
 
+def is_neutral(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+def others(holder: JSON, known: Set[str], where: str) -> list[str]:
+    """What else an object says, beside the fields that are known: it would be lost."""
+    if holder.keys() <= known:
+        return []
+    return [
+        f"{where}.{name[:MAX_NAME_CHARS]}"
+        for name, value in holder.items()
+        if name not in known and not is_neutral(value)
+    ]
+
+
 def kind_of(item: JSON) -> Any:
     """Messages and references may leave their type out."""
     kind = item.get("type")
@@ -65,6 +81,7 @@ def _message(item: JSON, where: str, beyond: list[str]) -> JSON | None:
     if make is None:
         beyond.append(where)
         return None
+    beyond += others(item, _FIELDS[str(kind)], where)
     return make(item, where, beyond)
 
 
@@ -77,11 +94,11 @@ def _said(item: JSON, where: str, beyond: list[str]) -> JSON:
         return {"role": role, "content": content}
     parts = a_list(content, f"{where}.content")
     if role == "assistant":
-        return _said_before(parts, f"{where}.content")
+        return _said_before(parts, f"{where}.content", beyond)
     return {"role": role, "content": _content(parts, f"{where}.content", _PARTS, beyond)}
 
 
-def _said_before(parts: list[Any], where: str) -> JSON:
+def _said_before(parts: list[Any], where: str, beyond: list[str]) -> JSON:
     texts, refusals = [], []
     for place, part in enumerate(parts):
         inner = f"{where}[{place}]"
@@ -92,6 +109,7 @@ def _said_before(parts: list[Any], where: str) -> JSON:
             refusals.append(a_text(part, "refusal", inner))
         else:
             raise InvalidValue("The assistant says output_text and refusal only.", param=f"{inner}.type")
+        beyond += others(part, _PART_FIELDS[kind], inner)
     said: JSON = {"role": "assistant", "content": "".join(texts)}
     if refusals:
         said["refusal"] = "".join(refusals)
@@ -109,6 +127,7 @@ def _content(parts: list[Any], where: str, known: _Parts, beyond: list[str]) -> 
         if made is None:
             beyond.append(inner)
         else:
+            beyond += others(part, _PART_FIELDS[str(kind)], inner)
             found.append(made)
     if not found:
         return ""
@@ -166,6 +185,23 @@ _LISTS: Final = frozenset({"tool_calls", "thinking_blocks"})
 _Parts = dict[str, Callable[[JSON, str], JSON | None]]
 _OUTPUT_PARTS: Final[_Parts] = {"input_text": _text_part, "output_text": _text_part, "input_image": _image_part}
 _PARTS: Final[_Parts] = {**_OUTPUT_PARTS, "input_file": _file_part, "input_audio": _audio_part}
+# What an item and a part may say. Ids, states and phases change no answer; nor do annotations of earlier ones.
+_FIELDS: Final = {
+    "message": frozenset({"type", "role", "content", "id", "status", "phase"}),
+    "function_call": frozenset({"type", "id", "call_id", "name", "arguments", "status"}),
+    "function_call_output": frozenset({"type", "id", "call_id", "output", "status"}),
+    "reasoning": frozenset({"type", "id", "summary", "content", "encrypted_content", "status"}),
+    "item_reference": frozenset({"type", "id"}),
+}
+_HINT: Final = "prompt_cache_breakpoint"
+_TEXT_FIELDS: Final = frozenset({"type", "text", "annotations", "logprobs", _HINT})
+_PART_FIELDS: Final = {
+    "input_text": _TEXT_FIELDS, "output_text": _TEXT_FIELDS, "text": _TEXT_FIELDS,
+    "refusal": frozenset({"type", "refusal"}),
+    "input_image": frozenset({"type", "image_url", "file_id", "detail", _HINT}),
+    "input_file": frozenset({"type", "file_data", "file_id", "file_url", "filename", "detail", _HINT}),
+    "input_audio": frozenset({"type", "input_audio"}),
+}  # fmt: skip
 _ITEMS: Final[dict[str, Callable[[JSON, str, list[str]], JSON]]] = {
     "message": _said,
     "function_call": _called,

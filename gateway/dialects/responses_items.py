@@ -163,14 +163,15 @@ def _annotation(annotation: JSON) -> JSON:
 
 
 class FunctionCall:
-    """State: the pieces of its arguments."""
+    """`given_id` is its backend's, if any. State: the pieces of its arguments."""
 
-    def __init__(self, say: Say, place: int, item_id: str, call_id: str, name: str) -> None:
+    def __init__(self, say: Say, place: int, stem: str, given_id: str, name: str) -> None:
         self._say = say
         self.place = place
-        self._id = item_id
-        self._where: JSON = {"item_id": item_id, "output_index": place}
-        self._call_id = call_id
+        self.given_id = given_id
+        self._id = f"fc_{stem}_{place}"
+        self._where: JSON = {"item_id": self._id, "output_index": place}
+        self._call_id = given_id or f"call_{stem}_{place}"
         self._name = name
         self._pieces: list[str] = []
         say("response.output_item.added", {"output_index": place, "item": self._item("", "in_progress")})

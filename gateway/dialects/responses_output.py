@@ -92,13 +92,16 @@ class Output:
         index = delta.get("index")
         if not isinstance(index, int):  # some backends send each call whole, and do not count them
             index = len(self._calls) if delta.get("id") or not self._calls else len(self._calls) - 1
-        call = self._calls.get(index)
+        call, own_id = self._calls.get(index), _text(delta.get("id"))
+        if call is not None and own_id and call.given_id not in ("", own_id):
+            # Another id is another call: there are backends that give all of them one index.
+            self._ended[call.place] = self._calls.pop(index).end("completed")
+            call = None
         if call is None:
             self._end_open()
             place = self._place
-            call_id = _text(delta.get("id")) or f"call_{self._stem}_{place}"
             name = _text(function.get("name"))
-            call = self._calls[index] = FunctionCall(self._say, place, f"fc_{self._stem}_{place}", call_id, name)
+            call = self._calls[index] = FunctionCall(self._say, place, self._stem, own_id, name)
         call.add(_text(function.get("arguments")))
 
     def _reasoning(self) -> Reasoning:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.call import JSON
-from gateway.dialects.responses_input import a_list, a_text, an_object, messages
+from gateway.dialects.responses_input import MAX_NAME_CHARS, a_list, a_text, an_object, is_neutral, messages, others
 from gateway.errors import InvalidValue
 
 # The same name and meaning in both forms.
@@ -18,9 +18,10 @@ _SAME: Final = frozenset({
     "model", "stream", "temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "parallel_tool_calls",
     "user", "safety_identifier", "prompt_cache_key",
 })  # fmt: skip
-# The gateway's own, hints for caches, and what only concerns tools that providers run.
+# The gateway's own, hints for caches, what only concerns tools that providers run, and what Codex says of itself.
 _NO_MATTER: Final = frozenset({
-    "input", "instructions", "metadata", "store", "max_tool_calls", "prompt_cache_retention", "prompt_cache_options",
+    "input", "instructions", "metadata", "client_metadata", "store", "max_tool_calls", "prompt_cache_retention",
+    "prompt_cache_options",
 })  # fmt: skip
 _LOGPROBS: Final = "message.output_text.logprobs"
 _INCLUDE: Final = frozenset({
@@ -50,8 +51,8 @@ def body(original: JSON) -> tuple[JSON, tuple[str, ...]]:
             chat[name] = value
         elif name in _TRANSLATED:
             chat |= _TRANSLATED[name](value, beyond)
-        elif not _is_neutral(value):
-            beyond.append(name)
+        elif not is_neutral(value):
+            beyond.append(name[:MAX_NAME_CHARS])
     return _consistent(chat), tuple(beyond)
 
 
@@ -86,19 +87,6 @@ def _consistent(chat: JSON) -> JSON:
     return chat
 
 
-def _is_neutral(value: Any) -> bool:
-    return value is False or value in ("", [], {})
-
-
-def _others(holder: JSON, known: tuple[str, ...], where: str) -> list[str]:
-    """What else an object says, beside the fields that are known."""
-    return [
-        f"{where}.{name}"
-        for name, value in holder.items()
-        if name not in known and value is not None and not _is_neutral(value)
-    ]
-
-
 def _tools(value: Any, beyond: list[str]) -> JSON:
     found = []
     for place, tool in enumerate(a_list(value, "tools")):
@@ -108,7 +96,7 @@ def _tools(value: Any, beyond: list[str]) -> JSON:
             continue
         function = {name: tool[name] for name in _TOOL_FIELDS if tool.get(name) is not None}
         found.append({"type": "function", "function": {"name": a_text(tool, "name", where), **function}})
-        beyond += _others(tool, ("type", "name", *_TOOL_FIELDS), where)
+        beyond += others(tool, {"type", "name", *_TOOL_FIELDS}, where)
     return {"tools": found} if found else {}
 
 
@@ -141,7 +129,7 @@ def _named(choice: JSON, where: str) -> JSON:
 
 def _text(value: Any, beyond: list[str]) -> JSON:
     text = an_object(value, "text")
-    beyond += _others(text, ("format", "verbosity"), "text")
+    beyond += others(text, {"format", "verbosity"}, "text")
     found: JSON = {}
     if text.get("verbosity") not in (None, "medium"):
         found["verbosity"] = text["verbosity"]
@@ -160,7 +148,7 @@ def _format(form: JSON, beyond: list[str]) -> JSON:
         raise InvalidValue("'text.format.type' must be text, json_object or json_schema.", param="text.format.type")
     an_object(form.get("schema"), "text.format.schema")
     schema = {name: form[name] for name in _SCHEMA_FIELDS if form.get(name) is not None}
-    beyond += _others(form, ("type", "name", *_SCHEMA_FIELDS), "text.format")
+    beyond += others(form, {"type", "name", *_SCHEMA_FIELDS}, "text.format")
     named = {"name": a_text(form, "name", "text.format"), **schema}
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 
@@ -169,7 +157,7 @@ def _reasoning(value: Any, beyond: list[str]) -> JSON:
     """What a backend shows of its reasoning is passed on as the summary, whichever is wished."""
     reasoning = an_object(value, "reasoning")
     wished = {name: said for name, said in reasoning.items() if (name, said) not in _USUAL_REASONING}
-    beyond += _others(wished, ("effort", "summary", "generate_summary"), "reasoning")
+    beyond += others(wished, {"effort", "summary", "generate_summary"}, "reasoning")
     return {} if reasoning.get("effort") is None else {"reasoning_effort": a_text(reasoning, "effort", "reasoning")}
 
 
@@ -211,7 +199,7 @@ def _truncation(value: Any, beyond: list[str]) -> JSON:
 
 def _stream_options(value: Any, beyond: list[str]) -> JSON:
     """Padding against who measures pieces on the wire: none is sent here, whatever is wished."""
-    beyond += _others(an_object(value, "stream_options"), ("include_obfuscation",), "stream_options")
+    beyond += others(an_object(value, "stream_options"), {"include_obfuscation"}, "stream_options")
     return {}
 
 

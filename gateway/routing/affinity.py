@@ -57,8 +57,7 @@ def _by_prefix(call: Call, tenant: str, route: str) -> tuple[int, bool]:
     messages = body["messages"]
     head: list[Any] = [tenant, route]
     for message in messages:
-        content = message.get("content")
-        head.append(content[:PREFIX_CHARS] if isinstance(content, str) else orjson.dumps(content))
+        head += _said(message.get("content"))
         if message.get("role") == "user":
             break
     tools = body.get("tools")
@@ -66,3 +65,17 @@ def _by_prefix(call: Call, tenant: str, route: str) -> tuple[int, bool]:
         head.append(orjson.dumps(tools))
     went_on = len(messages) > 2 and any([message.get("role") == "assistant" for message in messages])
     return hash(tuple(head)), went_on
+
+
+def _said(content: Any) -> list[Any]:
+    """A text and a part of the same text are one: clients move the mark for a cache, which makes a part, to the last
+    message of each turn."""
+    if isinstance(content, str):
+        return [content[:PREFIX_CHARS]]
+    if not isinstance(content, list):
+        return [orjson.dumps(content)]
+    said: list[Any] = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) else None
+        said.append(text[:PREFIX_CHARS] if isinstance(text, str) else orjson.dumps(part))
+    return said

@@ -204,3 +204,22 @@ def test_any_body_can_be_fitted(name: str) -> None:
         changed = spoilt(body, rng, keep=("max_tokens", "messages"))
         beyond(changed, TABLE[name])
         orjson.dumps(fitted(changed, TABLE[name]))
+
+
+def test_mistral_gets_ids_of_its_own_shape_and_answers_find_their_calls() -> None:
+    ids = ["toolu_01A09q90qw90lq917835lq9", "call_1", "D681PevKs"]
+    calls = [{"id": one, "type": "function", "function": {"name": "f", "arguments": "{}"}} for one in ids]
+    asked: list[JSON] = [HI, {"role": "assistant", "content": None, "tool_calls": calls}]
+    asked += [{"role": "tool", "tool_call_id": one, "content": "a"} for one in ids]
+    sent = fitted(chat(*asked), TABLE["mistral"])["messages"]
+    made = [call["id"] for call in sent[1]["tool_calls"]]
+    assert [message["tool_call_id"] for message in sent[2:]] == made
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}", one) for one in made)
+    assert made[2] == "D681PevKs"
+    assert len(set(made)) == 3
+    assert fitted(chat(*asked), TABLE["openai"])["messages"] == asked
+
+
+def test_a_name_of_who_asks_that_is_longer_than_openai_takes_is_left_out() -> None:
+    assert settings("openai", user="u" * 65, safety_identifier="s" * 65) == {}
+    assert settings("openai", user="u" * 64) == {"user": "u" * 64}

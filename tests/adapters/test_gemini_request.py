@@ -191,8 +191,10 @@ def test_settings(given: JSON, expected: JSON) -> None:
         ("gemini-3-pro-preview", {"reasoning_effort": "high"}, {"includeThoughts": True, "thinkingLevel": "HIGH"}),
         ("gemini-3-pro-preview", {"reasoning_effort": "none"}, {"thinkingBudget": 0}),
         ("gemini-2.5-flash", {"thinking": {"type": "disabled"}}, {"thinkingBudget": 0}),
+        ("gemini-3-pro-preview", {"thinking": {"type": "enabled", "budget_tokens": 48}},
+         {"includeThoughts": True, "thinkingBudget": 48}),
         ("gemini-3-pro-preview", {"thinking": {"type": "enabled", "budget_tokens": 2048}},
-         {"includeThoughts": True, "thinkingBudget": 2048}),
+         {"includeThoughts": True, "thinkingBudget": 99}),
         ("gemini-2.5-flash", {"thinking": {"type": "adaptive"}}, {"includeThoughts": True, "thinkingBudget": -1}),
         ("gemini-3-pro-preview", {"thinking": {"type": "adaptive"}}, {"includeThoughts": True}),
         ("gemini-3-pro-preview", {"thinking": {"type": "adaptive", "display": "omitted"}, "reasoning_effort": "low"},
@@ -271,7 +273,7 @@ def test_a_newer_model_gets_a_stand_in_for_a_signature_that_was_lost() -> None:
         (chat(reasoning_effort="max"), "reasoning_effort"),
         (chat(thinking={"type": "enabled"}), "thinking"),
         (chat(thinking={"type": "adaptive", "x": 1}), "thinking"),
-        (chat(parallel_tool_calls=False, tools=[TIME]), "parallel_tool_calls"),
+        (chat(parallel_tool_calls=False, tools=[TIME]), None),
         (chat(tools=[TIME, {"type": "custom", "custom": {"name": "x"}}]), "tools[1]"),
         (chat(tools=[{"type": "web_search"}]), "tools[0]"),
         (chat(tools=[{"type": "function", "function": {"name": "x", "y": 1}}]), "tools[0].function.y"),
@@ -342,3 +344,14 @@ def test_what_is_let_through_can_be_asked_whatever_a_client_writes() -> None:
             orjson.dumps(gemini.request(changed, "gemini-3-pro-preview", 9, stream=True))
             asked_for += 1
     assert 1000 < asked_for < 4000  # both happen often
+
+
+@pytest.mark.parametrize(
+    ("as_name", "most"),
+    [("gemini-2.5-flash", 24_576), ("gemini-2.5-flash-lite", 24_576), ("gemini-2.5-pro", 32_768), ("tuned/x", 40_000)],
+)
+def test_a_budget_is_what_the_model_can_take_and_leaves_room_for_an_answer(as_name: str, most: int) -> None:
+    asked = {"messages": [{"role": "user", "content": "a"}], "thinking": {"type": "enabled", "budget_tokens": 40_000}}
+    for max_tokens, budget in ((64_000, most), (4000, 3999)):
+        sent = gemini.request(asked, as_name, max_tokens, stream=False)["generationConfig"]
+        assert (sent["maxOutputTokens"], sent["thinkingConfig"]["thinkingBudget"]) == (max_tokens, budget)

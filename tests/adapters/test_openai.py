@@ -207,3 +207,15 @@ def test_completions_are_as_they_are() -> None:
     asked = call("completions", stream=False, prompt="x", logprobs=5, seed=1, max_tokens=9)
     sent = orjson.loads(request_body(asked, "M", 5, Quirks(like="zhipu")))
     assert sent == {"model": "M", "prompt": "x", "logprobs": 5, "seed": 1, "max_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    "called", [{"function": {"name": "f", "arguments": "xyz"}}, {"custom": {"name": "f", "input": "xyz"}}]
+)
+def test_what_is_written_into_a_call_of_any_tool_is_output(called: Any) -> None:
+    reader = StreamReader(call(), MODEL)
+    reader.feed(event([{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "c", **called}]}}]))
+    assert reader.passed_text() == "fxyz"
+    whole = AnswerReader(call(stream=False), MODEL)
+    whole.read(200, orjson.dumps({"choices": [{"message": {"content": None, "tool_calls": [{"id": "c", **called}]}}]}))
+    assert whole.passed_text() == "fxyz"

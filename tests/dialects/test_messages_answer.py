@@ -244,3 +244,15 @@ def test_who_asks_for_a_thread_hears_that_there_is_none() -> None:
 
 def test_a_code_that_is_no_text_does_no_harm() -> None:
     assert error({"message": None, "code": [1]}, 400)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "expected"),
+    [
+        ("The input is longer.", "context_length_exceeded", "prompt is too long: The input is longer."),
+        ("Prompt is too long: 9 > 8", "context_length_exceeded", "Prompt is too long: 9 > 8"),
+        ("The input is longer.", "invalid_value", "The input is longer."),
+    ],
+)
+def test_agents_know_an_input_that_is_too_long_by_anthropics_words(said: str, code: str, expected: str) -> None:
+    assert error({"message": said, "code": code}, 400)["error"]["message"] == expected

@@ -286,6 +286,7 @@ SETTINGS: list[tuple[JSON, JSON]] = [
         {
             "store": False,
             "metadata": {"a": "b"},
+            "client_metadata": {"x-codex-installation-id": "4e3c"},
             "max_tool_calls": 3,
             "prompt_cache_retention": "24h",
             "stream_options": {"include_obfuscation": False},
@@ -316,10 +317,21 @@ BEYOND: list[tuple[JSON, str]] = [
     ({"prompt": {"id": "pmpt_1"}}, "prompt"),
     ({"context_management": [{"type": "compaction"}]}, "context_management"),
     ({"unheard_of": 0}, "unheard_of"),
+    ({"x" * 1000: 1}, "x" * 64),
     ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
     ({"text": {"style": "x"}}, "text.style"),
     ({"stream_options": {"pace": 1}}, "stream_options.pace"),
     ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0]"),
+    ({"input": [{"role": "user", "content": "a", "mood": "good"}]}, "input[0].mood"),
+    ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "a", "x": 1}]}]}, "input[0].content[0].x"),
+    (
+        {"input": [{"role": "assistant", "content": [{"type": "output_text", "text": "a", "x": 1}]}]},
+        "input[0].content[0].x",
+    ),
+    (
+        {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "mcp"}]},
+        "input[0].namespace",
+    ),
     ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0]"),
     ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "u"}]}]}, "input[0].content[0]"),
     (

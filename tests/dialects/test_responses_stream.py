@@ -197,6 +197,22 @@ def test_calls_that_nobody_counts_are_told_apart() -> None:
     assert [(item["call_id"], item["name"]) for item in response["output"]] == [("c0", "f"), ("c1", "g")]
 
 
+def test_calls_that_all_have_one_index_are_told_apart() -> None:
+    same = [
+        chunk(tool_calls=[{**call(0, name="f", arguments="1"), "id": "x"}]),
+        chunk(tool_calls=[{**call(0, arguments="2"), "id": "x"}]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": "3"}}]),
+        chunk(tool_calls=[{**call(0, name="g", arguments="4"), "id": "y"}]),
+        chunk(finish="tool_calls"),
+    ]
+    output = final(encoded(same))["output"]
+    assert [(item["call_id"], item["name"], item["arguments"]) for item in output] == [
+        ("x", "f", "123"),
+        ("y", "g", "4"),
+    ]
+    assert len({item["id"] for item in output}) == 2
+
+
 def test_a_refusal_is_a_part_of_its_own() -> None:
     stream = encoded([chunk(content="So: "), chunk(refusal="no"), chunk(finish="stop")])
     assert [kind for kind in told(stream) if kind.startswith("refusal")] == ["refusal.delta", "refusal.done"]

@@ -108,6 +108,14 @@ def saved(shell: Shell, body: Any = BODY) -> str:
     return str(path)
 
 
+def test_a_call_of_another_dialect_is_asked_about_as_it_is(shell: Shell) -> None:
+    body = {"model": "auto", "max_tokens": 9, "system": "Be brief.", "messages": [{"role": "user", "content": "a"}]}
+    value = shell.json("explain", "--endpoint", "messages", saved(shell, body))
+    assert (value["endpoint"], value["first"]) == ("messages", {"model": "small", "backend": "a"})
+    value = shell.json("explain", "--endpoint", "responses", saved(shell, {"model": "auto", "input": "a"}))
+    assert (value["endpoint"], value["refusal"]) == ("responses", None)
+
+
 def test_without_a_gateway_it_says_so(shell: Shell) -> None:
     value = shell.json("explain", "--tenant", "demo", saved(shell))
     assert (value["live"], value["config"], value["first"]) == (False, None, {"model": "small", "backend": "a"})

@@ -32,6 +32,14 @@ def test_the_second_turn_is_of_the_conversation_of_the_first() -> None:
     assert key(messages=[SYSTEM, ASK, SAID, MORE, SAID, MORE]) == key(messages=SECOND)
 
 
+def test_the_mark_for_a_cache_that_moves_with_the_turns_changes_nothing() -> None:
+    marked = {
+        "role": "user",
+        "content": [{"type": "text", "text": ASK["content"], "cache_control": {"type": "ephemeral"}}],
+    }
+    assert key(messages=[SYSTEM, marked])[0] == key(messages=SECOND)[0]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -39,7 +47,7 @@ def test_the_second_turn_is_of_the_conversation_of_the_first() -> None:
         {"messages": [ASK]},
         {"messages": [{"role": "system", "content": "Be brief."}, ASK]},
         {"tools": TOOLS},
-        {"messages": [SYSTEM, {"role": "user", "content": [{"type": "text", "text": "What is a fox?"}]}]},
+        {"messages": [SYSTEM, {"role": "user", "content": [{"type": "text", "text": "What is a dog?"}]}]},
     ],
 )
 def test_another_beginning_is_another_conversation(other: dict[str, Any]) -> None:
