@@ -67,6 +67,7 @@ BODIES: Final[dict[str, JSON]] = {
             {"type": "message", "role": "assistant", "id": "msg_1", "content": [
                 {"type": "output_text", "text": "it will be fine", "annotations": []}
             ]},
+            {"role": "user", "content": "and tomorrow?"},
         ],
         "tools": [{"type": "function", **_FUNCTION}], "tool_choice": {"type": "function", "name": "weather"},
         "text": {"format": {"type": "json_schema", "name": "place", "schema": _SCHEMA}},
@@ -95,7 +96,7 @@ ONLY_PLAIN: Final[dict[str, JSON]] = {
         "verbosity": "low", "prediction": {"type": "content", "content": "x"}, "functions": [_FUNCTION],
         "function_call": {"name": "weather"}, "audio": {"voice": "alloy", "format": "wav"}, "modalities": ["text"],
     },
-    "messages": {"container": "c", "service_tier": "auto"},
+    "messages": {"service_tier": "auto"},
     "responses": {
         "temperature": 0.5, "top_p": 0.9, "include": ["message.output_text.logprobs"], "top_logprobs": 2,
         "parallel_tool_calls": True,

@@ -13,7 +13,7 @@ from tests.fuzzed.conftest import MODEL
 from tests.fuzzed.document import document
 from tests.fuzzing import SHORT_AND_LONG, fuzz
 
-EXAMPLES = (20, 1000)  # an operation; the second for test-long
+EXAMPLES = (20, 100)  # an operation; the second for test-long
 REACHED = (4, 8)  # paths of the backend that speaks as OpenAI does: not all data is refused
 PHASES = ("fuzzing", "coverage,fuzzing")
 
