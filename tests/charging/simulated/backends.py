@@ -49,9 +49,9 @@ class Heard:
         return self.kind == "beyond" or (self.kind == "filtered" and written > LONG_TOKENS)
 
     @property
-    def texts(self) -> int:
-        """Events of its stream that have text."""
-        return sum(isinstance(piece, bytes) and b'"content":"w' in piece for piece in self.pieces)
+    def words(self) -> int:
+        """Words of its stream."""
+        return sum(piece.count(b"word") for piece in self.pieces if isinstance(piece, bytes))
 
     @property
     def buckets(self) -> dict[str, int]:

@@ -63,9 +63,9 @@ class Answer:
         return orjson.loads(self.body)
 
     @property
-    def texts(self) -> int:
-        """Events of a stream that have text, of which each is a token at the least."""
-        return sum(b'"content":"' in event and b'"content":""' not in event for event in self.body.split(b"\n\n"))
+    def words(self) -> int:
+        """Words of a stream, of which each is a token at the least."""
+        return self.body.count(b"word")
 
     @property
     def code(self) -> str:

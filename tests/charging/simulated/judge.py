@@ -147,10 +147,10 @@ def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]
     again = any(one.once for one in asked)
     given = [one.answer for one in asked if one.request == record.request or one.model in ("kept", "gratis")]
     if "crash" in record.flags and record.charged:
-        read_on = (heard.texts for heard in seen if left and (again or heard.backend == "b"))
-        most = max((*(answer.texts for answer in given), *read_on), default=0)
+        read_on = (heard.words for heard in seen if left and (again or heard.backend == "b"))
+        most = max((*(answer.words for answer in given), *read_on), default=0)
         if record.usage.get("output", 0) > most:
-            yield f"{record} counts {record.usage} of a stream of which {most} pieces were passed on"
+            yield f"{record} counts {record.usage} of a stream of which {most} words were passed on"
     for answer in given:
         cut = b'"x_moma":{"reason":"quota_exhausted"}' in answer.body
         good = answer.complete and answer.status == 200  # who gave too little time is told so, and it is read on
