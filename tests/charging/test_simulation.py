@@ -22,7 +22,7 @@ ONLY_LONG = pytest.mark.skipif(os.environ.get("MOMA_LONG") != "1", reason="MOMA_
 SEEDS = 200
 PARTS = 4
 MANY_SEEDS = 20_000
-MOST_SEEDS = 30  # in which every mutant is found
+MOST_SEEDS = 100  # in which every mutant is found
 DOC = (Path(__file__).parents[2] / "docs" / "charging.md").read_text(encoding="utf-8")
 
 
