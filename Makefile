@@ -11,7 +11,7 @@ PYTHON_CLIENTS := $(patsubst tests/clients/%/requirements.lock,$(CLIENTS)/%/.don
 NODE_CLIENTS := $(patsubst tests/clients/%/package-lock.json,$(CLIENTS)/%/.done,$(wildcard tests/clients/*/package-lock.json))
 QUICK_CLIENTS := $(CLIENTS)/anthropic_python/.done $(CLIENTS)/openai_node/.done
 DEMO_ARGS ?=
-BOOKS := tests/dialects tests/adapters tests/admin tests/charging tests/config tests/explain tests/importing tests/routing
+BOOKS := $(addprefix tests/,adapters admin cache cases charging config dialects endpoints explain fuzzed importing kept pairs routing)
 
 .PHONY: run test test-books test-served test-clients test-long lint bench soak dashboards clean
 

@@ -129,7 +129,7 @@ class Call:
     choices: int  # prompts x max(n, best_of): what output is multiplied by
     input_bound: int  # never less than what any backend's tokenizer counts, media apart
     media_parts: int  # images and files, whose bytes say nothing about tokens
-    needs: frozenset[str]  # capabilities: tools, json, vision
+    needs: frozenset[str]  # capabilities: tools, json, vision, extras (what is billed beside tokens)
     deadline_s: float | None  # the client's own
     session: str = ""  # x-session-id
     prefer: str = ""  # x-moma-prefer: cost, latency, quality, balanced

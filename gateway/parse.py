@@ -11,6 +11,7 @@ import orjson
 from gateway.bounded import MAX_CONTAINERS, BeyondReason, loads
 from gateway.call import JSON, Call, Request, Work
 from gateway.dialects.known import DIALECTS
+from gateway.dialects.messages_extras import extras
 from gateway.dialects.messages_request import body_to_count
 from gateway.endpoints.known import WORKS
 from gateway.errors import InvalidValue
@@ -91,7 +92,7 @@ def _call(request: Request, to_middle: Callable[[JSON], tuple[JSON, tuple[str, .
         choices=prompts * _choices(body),
         input_bound=bound + TEMPLATE_TOKENS + _other_bytes(body),
         media_parts=media,
-        needs=_needs(body, images),
+        needs=_needs(body, images, extras=bool(beyond) and extras(original)),
         deadline_s=_deadline_s(request.headers),
         session=request.headers.get("x-session-id", ""),
         prefer=_prefer(request.headers),
@@ -312,8 +313,8 @@ def _json_bytes(value: Any) -> int:
     return len(orjson.dumps(value)) if value is not None else 0
 
 
-def _needs(body: JSON, images: int) -> frozenset[str]:
-    if not images and body.keys().isdisjoint(_NEEDING):
+def _needs(body: JSON, images: int, *, extras: bool) -> frozenset[str]:
+    if not images and not extras and body.keys().isdisjoint(_NEEDING):
         return _NO_NEEDS
     needs = set()
     if body.get("tools") or body.get("functions"):
@@ -323,6 +324,8 @@ def _needs(body: JSON, images: int) -> frozenset[str]:
         needs.add("json")
     if images:
         needs.add("vision")
+    if extras:
+        needs.add("extras")
     return frozenset(needs)
 
 

@@ -115,7 +115,7 @@ _BACKEND: Final = Keys(
     required=("kind", "base_url"),
     later=("hours",),
 )
-_CAN: Final = Many(one_of("tools", "json", "vision", "audio", "reasoning"))
+_CAN: Final = Many(one_of("tools", "json", "vision", "audio", "reasoning", "extras"))
 _ENDPOINTS: Final = Many(one_of(*ENDPOINTS), least=1)
 _VIA: Final = Keys({"backend": kinds.TEXT, "as": kinds.TEXT, "weight": _WEIGHT}, required=("backend",))
 _MODEL: Final = Keys(

@@ -41,9 +41,9 @@ tenants:
   poor: {{plan: small, keys: ["sha256:{poor_hash}"]}}
 """
 MODEL = (
-    "m-{kind}: {{via: [{{backend: {kind}, as: backend-model}}], context: 128k, max_output: 4k,"
+    "{name}-{kind}: {{via: [{{backend: {kind}, as: backend-model}}], context: 128k, max_output: 4k,"
     " price: {{input: 1, input_cached: 0.1, output: 2}}, rates: {{input: 1, input_cached: 0.1, output: 2}},"
-    " can: [tools, json, vision, reasoning]}}"
+    " can: [tools, json, vision, reasoning{more}]}}"
 )
 SAID = Said("hello")
 BACKENDS: Sequence[Backend] = [
@@ -107,7 +107,8 @@ async def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         for b, s in zip(BACKENDS, servers, strict=True)
     )
     routes = tmp_path / "routes.yaml"
-    models = ", ".join(MODEL.format(kind=b.kind) for b in BACKENDS)
+    named = {"m": ", extras", "plain": ""}
+    models = ", ".join(MODEL.format(kind=b.kind, name=n, more=m) for n, m in named.items() for b in BACKENDS)
     kept = ", ".join(f"kept-{b.kind}: {{pick: [m-{b.kind}], cache: all}}" for b in BACKENDS)
     parts = {"backends": backends, "models": models, "routes": kept}
     hashes = {"key_hash": hashed(KEY), "poor_hash": hashed(POOR_KEY)}

@@ -198,3 +198,33 @@ async def test_an_answer_says_when_it_was_made(pairs: Pairs) -> None:
     status, data = await pairs.send(client, client.asks(HELLO, "m-anthropic", stream=False))
     assert status == 200
     assert abs(orjson.loads(data)["created"] - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"speed": "fast"},
+        {"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]},
+    ],
+)
+async def test_what_costs_more_than_tokens_is_for_models_that_may_do_it(
+    pairs: Pairs, monkeypatch: pytest.MonkeyPatch, more: JSON
+) -> None:
+    client = MessagesClient()
+    monkeypatch.setattr(AnthropicBackend, "understands", lambda *_: HELLO)
+    body = client.asks(HELLO, "m-anthropic", stream=False) | more
+    status, data = await pairs.send(client, {**body, "model": "plain-anthropic"})
+    assert (status, pairs.bodies) == (400, [])
+    assert "extras" in client.error(orjson.loads(data))
+    status, _ = await pairs.send(client, body)
+    assert (status, len(pairs.bodies)) == (200, 1)
+
+
+async def test_tools_that_a_client_runs_cost_nothing_more(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MessagesClient()
+    monkeypatch.setattr(AnthropicBackend, "understands", lambda *_: HELLO)
+    body = client.asks(HELLO, "plain-anthropic", stream=False)
+    body["tools"] = [{"type": "bash_20250124", "name": "bash"}]
+    status, _ = await pairs.send(client, body)
+    assert status == 200
