@@ -142,10 +142,11 @@ def said(record: Record, seen: list[Heard]) -> bool:
 def long_and_short(record: Record, asked: Sequence[Asked], seen: Sequence[Heard]) -> Iterator[str]:
     """Streams that a crash, or the end of the package, cut short: by what their clients were given."""
     # Who leaves a backend that drains, or has no time for it, or may ask again by an Idempotency-Key, is charged what
-    # is read on meanwhile.
-    left = any(one.left or one.answer.code == "deadline_exceeded" for one in asked)
-    again = any(one.once for one in asked)
-    given = [one.answer for one in asked if one.request == record.request or one.model in ("kept", "gratis")]
+    # is read on meanwhile; and so is who has no time for what others may follow.
+    left = any(one.left or b'"code":"deadline_exceeded"' in one.answer.body for one in asked)
+    followed = any(one.model in ("kept", "gratis") for one in asked)
+    again = followed or any(one.once for one in asked)
+    given = [one.answer for one in asked if one.request == record.request or followed]
     if "crash" in record.flags and record.charged:
         read_on = (heard.words for heard in seen if left and (again or heard.backend == "b"))
         most = max((*(answer.words for answer in given), *read_on), default=0)
