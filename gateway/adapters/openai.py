@@ -262,7 +262,9 @@ class StreamReader:
         return block
 
     def _fold(self) -> None:
-        """Chunks are ten times their text: long streams are kept as text."""
+        """Chunks are ten times their text: long streams are kept as text, and in one piece, as an object is ten times
+        a word."""
+        texts: list[str] = []
         for event in split_events(b"".join(self._kept)):
             try:
                 chunk = parsed(event_data(event) or b"")
@@ -273,9 +275,10 @@ class StreamReader:
             self._last = chunk
             for choice in choices:
                 text = text_of(choice.get("delta")) + text_of(choice)
-                self._text.append(text)
+                texts.append(text)
                 self._pieces += 1
                 self._bound += max(1, -(-len(text.encode("utf-8", "surrogatepass")) // LEAST_BYTES_PER_TOKEN))
+        self._text.append("".join(texts))
         self._kept.clear()
         self._kept_bytes = 0
 
