@@ -88,6 +88,7 @@ async def load(world: World) -> AsyncIterator[asyncio.Task[None]]:
         await world.chat(model="auto")
         await world.chat(model="ill")
         await world.chat(model="kept", temperature=0)
+        await post(world, "/v1/responses", KEY, model="small", input="keep it")
         await post(world, "/admin/v1/reload", ADMIN_KEY)
         await chat(world, "hello", tight)
         await chat(world, "usage beyond the hold", poor, max_tokens=1)
