@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.call import JSON
-from gateway.dialects.messages_checks import a_text, an_object, note, note_others, objects
+from gateway.dialects.checks import a_text, an_object, note, note_others, objects
 from gateway.errors import InvalidValue
 
 _MESSAGE: Final = frozenset({"role", "content"})

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.call import JSON
-from gateway.dialects.messages_blocks import messages, system
-from gateway.dialects.messages_checks import (
+from gateway.dialects.checks import (
     MAX_NAME_CHARS,
     a_text,
     an_integer,
@@ -21,6 +20,7 @@ from gateway.dialects.messages_checks import (
     note_others,
     objects,
 )
+from gateway.dialects.messages_blocks import messages, system
 from gateway.dialects.messages_own import CLEARS_THINKING
 from gateway.errors import InvalidValue
 

@@ -10,10 +10,10 @@ from itertools import chain
 from typing import Any, Final
 
 from gateway.call import JSON
+from gateway.dialects.checks import MAX_NAME_CHARS, a_list, a_text, an_object
 from gateway.dialects.responses_reasoning import reasoning_message
 from gateway.errors import InvalidValue
 
-MAX_NAME_CHARS: Final = 64  # a name of the client's own choice goes into errors
 # `developer` is what newer models call `system`; all providers know the older name.
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
@@ -30,25 +30,6 @@ def messages(value: Any, beyond: list[str]) -> list[JSON]:
         if message is not None:
             found.append(message)
     return _joined(found)
-
-
-def an_object(value: Any, where: str) -> JSON:
-    if not isinstance(value, dict):
-        raise InvalidValue(f"'{where}' must be an object.", param=where)
-    return value
-
-
-def a_list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InvalidValue(f"'{where}' must be a list.", param=where)
-    return value
-
-
-def a_text(holder: JSON, name: str, where: str) -> str:
-    value = holder.get(name)
-    if not isinstance(value, str):
-        raise InvalidValue(f"'{where}.{name}' must be a text.", param=f"{where}.{name}")
-    return value
 
 
 def is_neutral(value: Any) -> bool:

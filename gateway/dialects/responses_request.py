@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.call import JSON
-from gateway.dialects.responses_input import MAX_NAME_CHARS, a_list, a_text, an_object, is_neutral, messages, others
+from gateway.dialects.checks import MAX_NAME_CHARS, a_list, a_text, an_object
+from gateway.dialects.responses_input import is_neutral, messages, others
 from gateway.errors import InvalidValue
 
 # The same name and meaning in both forms.

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from gateway.call import JSON, Request
+from gateway.dialects.checks import MAX_BEYOND
 from gateway.dialects.messages import body
-from gateway.dialects.messages_checks import MAX_BEYOND
 from gateway.dialects.messages_request import MAX_MAX_TOKENS, body_to_count
 from gateway.errors import InvalidValue
 from gateway.parse import MAX_MAX_TOKENS as CHAT_MAX_MAX_TOKENS

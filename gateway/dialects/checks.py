@@ -1,4 +1,4 @@
-"""What fields of Anthropic's form may hold, and which only it has. Raises InvalidValue, whose `param` names one."""
+"""What fields of a client's dialect may hold, and which only it has. Raises InvalidValue, whose `param` names one."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def neutral(value: Any) -> bool:
 def an_object(value: Any, param: str) -> JSON:
     if not isinstance(value, dict):
         raise InvalidValue(f"'{param}' must be an object.", param=param)
+    return value
+
+
+def a_list(value: Any, param: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidValue(f"'{param}' must be a list.", param=param)
     return value
 
 
