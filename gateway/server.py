@@ -53,7 +53,7 @@ _ENDPOINTS = {
 }  # fmt: skip
 _FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations")
 _MESSAGES = "/v1/messages"
-KEPT = "responses"  # the endpoint whose answers are
+_KEPT = "responses"  # the endpoint whose answers are
 _VERSIONS = ("1.1", "1.0")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _UNKEPT = "cache-control: no-cache\r\n"
@@ -261,11 +261,11 @@ class Gateway:
 
     async def _serve(self, caller: Caller, request: Request, generation: Generation, sink: HttpSink) -> None:
         request.at_s = int(time.time())
-        if request.endpoint != KEPT and HEADER not in request.headers:
+        if request.endpoint != _KEPT and HEADER not in request.headers:
             await generation.pipeline.handle(caller, request, sink)
             return
         serve: Serve = functools.partial(generation.pipeline.handle, caller)
-        if request.endpoint == KEPT:
+        if request.endpoint == _KEPT:
             most = generation.config.server.max_body
             serve = functools.partial(self._keep, caller.tenant, serve, most)
         if HEADER in request.headers:

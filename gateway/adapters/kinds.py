@@ -8,14 +8,14 @@ from typing import Final
 from gateway.adapters import anthropic
 from gateway.adapters.adapter import Adapter
 from gateway.adapters.azure import Azure
-from gateway.adapters.foreign import Foreign
+from gateway.adapters.foreign import Foreign, Own
 from gateway.adapters.gemini_kind import Gemini
 from gateway.adapters.like_openai import LikeOpenAI
 from gateway.config.model import Backend
 from gateway.dialects.messages_closing import Closing
 from gateway.dialects.messages_own import own
 
-_ANTHROPIC: Final = Foreign(anthropic, "messages", own, Closing)
+_ANTHROPIC: Final = Foreign(anthropic, Own("messages", own, Closing))
 _GEMINI: Final = Gemini()
 ADAPTERS: Final[Mapping[str, Callable[[Backend], Adapter]]] = {
     "openai": lambda backend: LikeOpenAI(backend.quirks.like),

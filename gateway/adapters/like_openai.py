@@ -37,7 +37,7 @@ class LikeOpenAI:
         return beyond(call.body, TABLE[self.like], translated=call.dialect != "")
 
     def url(self, base_url: str, call: Call, as_name: str) -> str:
-        return base_url + PATHS[call.endpoint] if call.work is None else base_url + path_of(call)
+        return base_url + path_of(call)
 
     def headers(self, call: Call, key: str | None) -> dict[str, str]:
         return {} if key is None else {"authorization": f"Bearer {key}"}
