@@ -42,9 +42,7 @@ class Keeping:
         resolved, own = await kept.resolve(tenant, original, max_bytes)
         if resolved is not original:
             request.body = orjson.dumps(resolved)
-        if original.get("store") is not False:
-            sink = Overheard(sink, lambda response: kept.keep(tenant, original, own, response))
-        await serve(request, sink)
+        await serve(request, Overheard(sink, lambda response: kept.keep(tenant, original, own, response)))
 
     async def asked(self, tenant: str, method: str, path: str, query: Mapping[str, str], max_bytes: int) -> JSON:
         """Of the paths behind PATH. Raises NotFound, InvalidValue, MethodNotAllowed."""
